@@ -1,0 +1,257 @@
+"""The activities as the workflows see them: names, what they take and what they give.
+
+Workflows call these by descriptor and so import neither drivers nor SQL; workers bind each descriptor to its activity.
+Every result carries `said`, one line for people, and may carry `evidence`: both are shown in the run's stream.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Generic, TypeVar
+
+from mulligan.activities.values import (
+    Claim,
+    Evidence,
+    Image,
+    Inspection,
+    MachineRequest,
+    MachineState,
+    Mark,
+    Outcome,
+    Provider,
+    Service,
+    Target,
+    VerifyLevel,
+)
+
+In_contra = TypeVar("In_contra", contravariant=True)
+Out_co = TypeVar("Out_co", covariant=True)
+
+CONTROL_QUEUE = "mulligan"
+
+
+def partition_queue(partition: str) -> str:
+    """The task queue on which a partition's workers listen."""
+    return f"{CONTROL_QUEUE}.{partition}"
+
+
+@dataclass(frozen=True)
+class Call(Generic[In_contra, Out_co]):
+    """One activity: its name in the history, and the type of its result."""
+
+    name: str
+    gives: type[Out_co]
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """What every activity says at least."""
+
+    said: str
+    evidence: tuple[Evidence, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ClaimIn:
+    """Ask for a claim. `claim_id` is drawn by the run, so that asking again gives the same claim."""
+
+    request: MachineRequest
+    image: Image
+    machine_id: str
+    claim_id: str
+    workflow_id: str
+    run_id: str
+    fingerprint: str
+    avoid: tuple[str, ...]
+    """Providers that this run tried already."""
+    lease_seconds: int
+
+
+@dataclass(frozen=True, slots=True)
+class Claimed:
+    """A claim was made, or was there already."""
+
+    said: str
+    claim: Claim
+    provider: str
+
+
+@dataclass(frozen=True, slots=True)
+class ClaimRef:
+    """Which claim; `dirty` when the provider must be erased before its next claim."""
+
+    claim_id: str
+    dirty: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class LeaseIn:
+    """Extend a lease by so many seconds from now."""
+
+    claim_id: str
+    seconds: int
+
+
+@dataclass(frozen=True, slots=True)
+class Suspicion:
+    """A provider on which a run failed (`cleared` False) or succeeded (True)."""
+
+    provider: str
+    reason: str
+    cleared: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Quarantine:
+    """A claim whose undo could not be done: why, and the command that mends it."""
+
+    claim_id: str
+    machine_id: str
+    reason: str
+    mend: str
+
+
+@dataclass(frozen=True, slots=True)
+class MachineUpdate:
+    """A machine's new state. READY also makes its claim permanent, in the same transaction or after it."""
+
+    machine_id: str
+    state: MachineState
+    claim_id: str = ""
+    provider: str = ""
+    addresses: tuple[str, ...] = ()
+    login: str = ""
+    evidence: tuple[Evidence, ...] = ()
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class StoryIn:
+    """Keep the story of the calling run, which is about to end so."""
+
+    project: str
+    machine: str
+    machine_id: str
+    outcome: Outcome
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class MadeFor:
+    """Whose things, on which provider."""
+
+    target: Target
+    mark: Mark
+
+
+@dataclass(frozen=True, slots=True)
+class ImageIn:
+    """Bring an image to a provider."""
+
+    target: Target
+    image: Image
+
+
+@dataclass(frozen=True, slots=True)
+class DisksIn:
+    """Make a machine's disks: its root disk on the image, and its NoCloud seed."""
+
+    target: Target
+    mark: Mark
+    image: Image
+    request: MachineRequest
+    workflow_id: str
+    try_number: int
+    token_seconds: int
+    """How long the call-home token stays good."""
+
+
+@dataclass(frozen=True, slots=True)
+class BootIn:
+    """Make the machine and switch it on."""
+
+    target: Target
+    mark: Mark
+    claim: Claim
+    image: Image
+    request: MachineRequest
+
+
+@dataclass(frozen=True, slots=True)
+class Booted:
+    """The machine was switched on; evidence must be newer than `at`, by the partition worker's clock."""
+
+    said: str
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class ObserveIn:
+    """Look until everything up to `level` (at most ADDRESS) is proved."""
+
+    target: Target
+    mark: Mark
+    level: VerifyLevel
+    booted_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Observed:
+    """What was proved."""
+
+    said: str
+    evidence: tuple[Evidence, ...] = ()
+    addresses: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ProbeIn:
+    """Ask the machine's service until it answers."""
+
+    addresses: tuple[str, ...]
+    service: Service
+    booted_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Inspected:
+    """What a driver found."""
+
+    said: str
+    inspection: Inspection
+
+
+@dataclass(frozen=True, slots=True)
+class EnrolRecord:
+    """Register what was found."""
+
+    target: Target
+    inspection: Inspection
+
+
+@dataclass(frozen=True, slots=True)
+class Enrolled:
+    """The provider as registered."""
+
+    said: str
+    provider: Provider
+
+
+CLAIM = Call[ClaimIn, Claimed]("claim", Claimed)
+RELEASE_CLAIM = Call[ClaimRef, Done]("release-claim", Done)
+EXTEND_LEASE = Call[LeaseIn, Done]("extend-lease", Done)
+SUSPECT = Call[Suspicion, Done]("suspect", Done)
+QUARANTINE = Call[Quarantine, Done]("quarantine", Done)
+RECORD_MACHINE = Call[MachineUpdate, Done]("record-machine", Done)
+KEEP_STORY = Call[StoryIn, Done]("keep-story", Done)
+RECORD_PROVIDER = Call[EnrolRecord, Enrolled]("record-provider", Enrolled)
+
+PREPARE_IMAGE = Call[ImageIn, Done]("prepare-image", Done)
+PLACE_DISKS = Call[DisksIn, Done]("place-disks", Done)
+REMOVE_DISKS = Call[MadeFor, Done]("remove-disks", Done)
+BOOT = Call[BootIn, Booted]("boot", Booted)
+TEAR_DOWN = Call[MadeFor, Done]("tear-down", Done)
+OBSERVE = Call[ObserveIn, Observed]("observe", Observed)
+PROBE_SERVICE = Call[ProbeIn, Observed]("probe-service", Observed)
+INSPECT = Call[Target, Inspected]("inspect", Inspected)

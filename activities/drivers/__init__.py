@@ -1,0 +1,1 @@
+"""One small Protocol per capability, and the drivers that satisfy them."""

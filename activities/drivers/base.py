@@ -1,0 +1,183 @@
+"""What a driver promises: one small Protocol per capability, and the words that they share.
+
+Rules for every method of every driver, checked by the contract suite in `tests/drivers`:
+
+- Idempotent: the desired state already there is success, read before anything is written.
+- Never retries and never sleeps for long: Temporal owns retries. Every method takes a `Deadline` and gives up with
+  `Unreachable` when it passes.
+- Everything made carries the `Mark`. What carries the same machine id and an older or equal fence is adopted or cleaned;
+  what carries a newer fence raises `StaleFence`; what carries another machine's mark, or none, is never touched: `Conflict`.
+- Raises the types in `mulligan.activities.errors` only.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Protocol, runtime_checkable
+
+from mulligan.activities.errors import Unreachable
+from mulligan.activities.values import Firmware, ImageFormat, Inspection, Mark, PowerState, Resources
+
+
+@dataclass(frozen=True, slots=True)
+class Deadline:
+    """A moment on the monotonic clock after which a call must have given up."""
+
+    at: float
+
+    @classmethod
+    def after(cls, seconds: float) -> Deadline:
+        """The moment `seconds` from now."""
+        return cls(time.monotonic() + seconds)
+
+    @property
+    def remaining(self) -> float:
+        """Seconds left, never below 0."""
+        return max(0.0, self.at - time.monotonic())
+
+    def check(self, doing: str) -> None:
+        """Raise `Unreachable` when the moment has passed; `doing` says what took so long."""
+        if self.remaining <= 0:
+            raise Unreachable(f"{doing}: no answer within the time given for it; it will be tried again", doing=doing)
+
+
+Progress = Callable[[str, int, int], None]
+"""Called with what is done, how much of it is done, and how much there is (bytes; 0 where not known)."""
+
+
+@dataclass(frozen=True, slots=True)
+class BaseImage:
+    """A checked image on the partition worker's disk, ready to be given to a provider."""
+
+    digest: str
+    """`sha256:<hex>` of the declared bytes: the base's name in the provider's pool."""
+    path: Path
+    format: ImageFormat
+    virtual_size_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """What kind of machine to make."""
+
+    resources: Resources
+    firmware: Firmware
+    architecture: str = "x86_64"
+
+
+@dataclass(frozen=True, slots=True)
+class PowerReading:
+    """The power as the provider says now; `detail` is the backend's own word for it."""
+
+    state: PowerState
+    at: datetime
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ConsoleChunk:
+    """Console output from `offset` bytes on. `next_offset` continues it. Never more than 64 KiB at once."""
+
+    offset: int
+    next_offset: int
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Sighting:
+    """An address of the machine, and the source that saw it (`dhcp-lease`, `arp`, `guest-agent`)."""
+
+    source: str
+    address: str
+    mac: str
+    at: datetime
+    """When it was observed to be current: for a DHCP lease, when the lease was given."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sightings:
+    """All sightings, and per source that saw nothing why it is silent."""
+
+    found: tuple[Sighting, ...] = ()
+    silent: Mapping[str, str] = field(default_factory=dict)
+
+
+class Driver(Protocol):
+    """An open connection to one provider. Which of the Protocols below it satisfies is what it can do."""
+
+    moves_bytes: bool
+    """Whether images must be fetched for it (only simulated drivers do without)."""
+
+    async def inspect(self, deadline: Deadline) -> Inspection:
+        """Look at the provider: inventory, capabilities, and settings proved to work (e.g. the accelerator)."""
+
+    async def remains(self, machine_id: str, deadline: Deadline) -> tuple[str, ...]:
+        """List, afresh, every object on the provider that carries this machine's mark; empty after a full undo."""
+
+    async def close(self) -> None:
+        """Give back the connection; safe to call twice."""
+
+
+@runtime_checkable
+class Disks(Protocol):
+    """The machine's disks: copy-on-write on a base kept once."""
+
+    async def has_base(self, digest: str, deadline: Deadline) -> bool:
+        """Whether the base is whole in the provider's pool."""
+
+    async def place_base(self, image: BaseImage, progress: Progress, deadline: Deadline) -> None:
+        """Put the base into the pool, whole or not at all."""
+
+    async def create_disks(self, mark: Mark, digest: str, disk_gib: int, seed: bytes, deadline: Deadline) -> None:
+        """Make the machine's disk of `disk_gib` on the base, and its NoCloud seed (an ISO 9660 image)."""
+
+    async def remove_disks(self, mark: Mark, deadline: Deadline) -> None:
+        """Remove disk and seed, and list to be sure (`Leftover`). Nothing there is success."""
+
+
+@runtime_checkable
+class Computers(Protocol):
+    """Virtual machines that come into being by definition."""
+
+    async def define(self, mark: Mark, shape: Shape, deadline: Deadline) -> None:
+        """Make the machine's definition, powered off; an older one of the same machine is replaced."""
+
+    async def undefine(self, mark: Mark, deadline: Deadline) -> None:
+        """Remove the definition (and its NVRAM) and list to be sure. Nothing there is success."""
+
+
+@runtime_checkable
+class Power(Protocol):
+    """Power, by verbs of state: the state already there is success."""
+
+    async def power(self, mark: Mark, deadline: Deadline) -> PowerReading:
+        """Read the power state."""
+
+    async def power_on(self, mark: Mark, deadline: Deadline) -> None:
+        """Ask for power on."""
+
+    async def power_off(self, mark: Mark, deadline: Deadline) -> None:
+        """Cut the power. An absent machine is off."""
+
+
+@runtime_checkable
+class Console(Protocol):
+    """The serial console's output since the last power on."""
+
+    async def console(self, mark: Mark, offset: int, deadline: Deadline) -> ConsoleChunk:
+        """Read from `offset` bytes on."""
+
+
+@runtime_checkable
+class Addresses(Protocol):
+    """The machine's addresses, from several sources at once."""
+
+    async def addresses(self, mark: Mark, deadline: Deadline) -> Sightings:
+        """Ask every source in parallel; a source that fails is silent, with its reason, and harms no other."""
+
+    async def gateway(self, deadline: Deadline) -> str:
+        """The address at which a guest reaches this partition's boot server host; empty when not known."""

@@ -1,0 +1,313 @@
+"""A run's story: its Temporal history folded into the domain's events.
+
+The history is the log. One durable history event gives at most one run event, whose cursor is the history event's id;
+workflow tasks give none, because their ids may be reused. Activity ids are `<try>/<step>/<action>` (see `action_id`),
+so that the fold needs nothing but the history.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Any
+
+from google.protobuf.timestamp_pb2 import Timestamp
+from temporalio.api.common.v1 import Payload, Payloads
+from temporalio.api.enums.v1 import EventType
+from temporalio.api.failure.v1 import Failure
+from temporalio.api.history.v1 import HistoryEvent
+
+from mulligan.activities.values import CallHome, Evidence, Outcome, VerifyLevel
+
+LAST = 2**53
+"""The cursor of a run's last event, whichever log it is read from."""
+
+HIDDEN_ACTIONS = frozenset({"story", "lease"})
+"""Book-keeping that is not part of the story."""
+
+
+class EventKind(StrEnum):
+    """What a run event tells."""
+
+    RUN_STARTED = "run-started"
+    ACTION_STARTED = "action-started"
+    ACTION_FINISHED = "action-finished"
+    ACTION_FAILED = "action-failed"
+    SLOW = "slow"
+    CALLED_HOME = "called-home"
+    CANCEL_REQUESTED = "cancel-requested"
+    DEADLINE_PASSED = "deadline-passed"
+    HELD = "held"
+    RUN_FINISHED = "run-finished"
+
+
+@dataclass(frozen=True, slots=True)
+class RunEvent:
+    """One event of a run. `id` orders it within the run."""
+
+    id: int
+    at: datetime
+    kind: EventKind
+    try_number: int = 0
+    step: str = ""
+    action: str = ""
+    message: str = ""
+    provider: str = ""
+    attempts: int = 0
+    evidence: tuple[Evidence, ...] = ()
+    reason: str = ""
+    outcome: Outcome = Outcome.OPEN
+
+
+def action_id(try_number: int, step: str, action: str) -> str:
+    """The activity id of one action."""
+    return f"{try_number}/{step}/{action}"
+
+
+def parse_action_id(activity_id: str) -> tuple[int, str, str] | None:
+    """The (try, step, action) of an activity id, or None for one that is not ours."""
+    parts = activity_id.split("/")
+    if len(parts) != 3 or not parts[0].isdigit():
+        return None
+    return int(parts[0]), parts[1], parts[2]
+
+
+TIMER_SLOW = "slow: "
+TIMER_DEADLINE = "deadline: "
+"""How the summaries of the workflows' timers begin."""
+
+
+@dataclass
+class _Action:
+    try_number: int
+    step: str
+    action: str
+    message: str
+    attempts: int = 1
+
+
+@dataclass
+class StoryFold:
+    """Folds one run's history, event by event. Feed it from the first event on."""
+
+    actions: dict[int, _Action] = field(default_factory=dict)
+    timers: dict[str, str] = field(default_factory=dict)
+    provider: str = ""
+    try_number: int = 0
+    last_id: int = 0
+
+    def feed(self, event: HistoryEvent) -> RunEvent | None:
+        """The run event that this history event gives, if any. Events seen before give none."""
+        handler = _HANDLERS.get(event.event_type)
+        if handler is None or event.event_id <= self.last_id:
+            return None
+        self.last_id = event.event_id
+        return handler(self, event)
+
+    def scheduled(self, event: HistoryEvent) -> RunEvent | None:
+        """An action began."""
+        attributes = event.activity_task_scheduled_event_attributes
+        parsed = parse_action_id(attributes.activity_id)
+        if parsed is None or parsed[2] in HIDDEN_ACTIONS:
+            return None
+        action = _Action(*parsed, message=_text(event.user_metadata.summary))
+        self.actions[event.event_id] = action
+        if action.try_number > self.try_number:
+            self.try_number, self.provider = action.try_number, ""
+        return self._about(event, EventKind.ACTION_STARTED, action, message=action.message, attempts=0)
+
+    def started(self, event: HistoryEvent) -> None:
+        """Remember how often it was attempted: this event is written only when the activity closes."""
+        attributes = event.activity_task_started_event_attributes
+        if action := self.actions.get(attributes.scheduled_event_id):
+            action.attempts = attributes.attempt
+
+    def completed(self, event: HistoryEvent) -> RunEvent | None:
+        """An action ended well."""
+        attributes = event.activity_task_completed_event_attributes
+        action = self.actions.pop(attributes.scheduled_event_id, None)
+        if action is None:
+            return None
+        result = _result(attributes.result)
+        if provider := result.get("provider"):
+            self.provider = provider if isinstance(provider, str) else self.provider
+        kind = EventKind.HELD if action.action == "held" else EventKind.ACTION_FINISHED
+        return self._about(event, kind, action, message=str(result.get("said", "")), evidence=_evidence(result))
+
+    def failed(self, event: HistoryEvent) -> RunEvent | None:
+        """An action ended badly."""
+        attributes = event.activity_task_failed_event_attributes
+        return self._ended_badly(event, attributes.scheduled_event_id, attributes.failure)
+
+    def timed_out(self, event: HistoryEvent) -> RunEvent | None:
+        """An action did not answer in time, after all its attempts."""
+        attributes = event.activity_task_timed_out_event_attributes
+        return self._ended_badly(event, attributes.scheduled_event_id, attributes.failure)
+
+    def canceled(self, event: HistoryEvent) -> RunEvent | None:
+        """An action was stopped."""
+        attributes = event.activity_task_canceled_event_attributes
+        return self._ended_badly(event, attributes.scheduled_event_id, None)
+
+    def timer_started(self, event: HistoryEvent) -> None:
+        """Remember what the timer means."""
+        timer_id = event.timer_started_event_attributes.timer_id
+        self.timers[timer_id] = _text(event.user_metadata.summary)
+
+    def timer_fired(self, event: HistoryEvent) -> RunEvent | None:
+        """A step is slow, or its deadline passed."""
+        summary = self.timers.pop(event.timer_fired_event_attributes.timer_id, "")
+        for prefix, kind in ((TIMER_SLOW, EventKind.SLOW), (TIMER_DEADLINE, EventKind.DEADLINE_PASSED)):
+            if summary.startswith(prefix):
+                step, _, message = summary.removeprefix(prefix).partition(": ")
+                return self._event(event, kind, step=step, message=message)
+        return None
+
+    def update_accepted(self, event: HistoryEvent) -> RunEvent | None:
+        """The guest called home."""
+        request = event.workflow_execution_update_accepted_event_attributes.accepted_request
+        if request.input.name != "call-home":
+            return None
+        call = _result(request.input.args)
+        said = call.get("call", call)
+        evidence = call_home_evidence(
+            CallHome(
+                at=_when(event.event_time),
+                hostname=str(said.get("hostname", "")),
+                status=str(said.get("status", "")),
+                errors=tuple(said.get("errors", ())),
+                peer=str(said.get("peer", "")),
+            )
+        )
+        return self._event(event, EventKind.CALLED_HOME, step="verify", message=evidence.observed, evidence=(evidence,))
+
+    def cancel_requested(self, event: HistoryEvent) -> RunEvent:
+        """A cancel was asked for."""
+        cause = event.workflow_execution_cancel_requested_event_attributes.cause
+        message = f"cancel requested{f': {cause}' if cause else ''}; what was done will be undone"
+        return self._event(event, EventKind.CANCEL_REQUESTED, message=message)
+
+    def run_started(self, event: HistoryEvent) -> RunEvent:
+        """The run began."""
+        return self._event(event, EventKind.RUN_STARTED, message="run started")
+
+    def run_completed(self, event: HistoryEvent) -> RunEvent:
+        """The run reached its aim."""
+        attributes = event.workflow_execution_completed_event_attributes
+        result = _result(attributes.result)
+        outcome = Outcome.READY if "addresses" in result else Outcome.RELEASED
+        return self._last(event, outcome, str(result.get("said", "")))
+
+    def run_failed(self, event: HistoryEvent) -> RunEvent:
+        """The run failed; its failure says whether everything was undone."""
+        failure = event.workflow_execution_failed_event_attributes.failure
+        reason = failure.application_failure_info.type
+        outcome = Outcome.QUARANTINED if reason == "QUARANTINED" else Outcome.FAILED
+        return self._last(event, outcome, failure.message, reason)
+
+    def run_canceled(self, event: HistoryEvent) -> RunEvent:
+        """The run was cancelled and undone."""
+        return self._last(event, Outcome.CANCELLED, "cancelled; everything was undone", "CANCELLED")
+
+    def run_terminated(self, event: HistoryEvent) -> RunEvent:
+        """The run was ended from outside, without undo."""
+        message = "terminated from outside, without undo; what it holds is reclaimed when its lease has passed"
+        return self._last(event, Outcome.TERMINATED, message, "TERMINATED")
+
+    def _ended_badly(self, event: HistoryEvent, scheduled_id: int, failure: Failure | None) -> RunEvent | None:
+        action = self.actions.pop(scheduled_id, None)
+        if action is None:
+            return None
+        message, reason = describe_failure(failure) if failure is not None else ("stopped", "CANCELLED")
+        return self._about(event, EventKind.ACTION_FAILED, action, message=message, reason=reason)
+
+    def _about(self, event: HistoryEvent, kind: EventKind, action: _Action, **values: Any) -> RunEvent:
+        values.setdefault("attempts", action.attempts)
+        return self._event(event, kind, try_number=action.try_number, step=action.step, action=action.action, **values)
+
+    def _last(self, event: HistoryEvent, outcome: Outcome, message: str, reason: str = "") -> RunEvent:
+        return last_event(_when(event.event_time), outcome, message, reason, self.provider)
+
+    def _event(self, event: HistoryEvent, kind: EventKind, **values: Any) -> RunEvent:
+        values.setdefault("try_number", self.try_number)
+        return RunEvent(id=event.event_id, at=_when(event.event_time), kind=kind, provider=self.provider, **values)
+
+
+def last_event(at: datetime, outcome: Outcome, message: str, reason: str, provider: str) -> RunEvent:
+    """The event that ends every story."""
+    return RunEvent(
+        LAST, at, EventKind.RUN_FINISHED, message=message, provider=provider, reason=reason, outcome=outcome
+    )
+
+
+def call_home_evidence(call: CallHome) -> Evidence:
+    """What a call home proves."""
+    errors = f"; errors: {'; '.join(call.errors)[:200]}" if call.errors else ""
+    observed = f"{call.hostname or 'the guest'} called home from {call.peer or '?'}: {call.status}{errors}"
+    return Evidence(VerifyLevel.GUEST, "call-home", observed, call.at)
+
+
+def describe_failure(failure: Failure) -> tuple[str, str]:
+    """(message, reason) of the failure that caused this one."""
+    while failure.HasField("cause"):
+        failure = failure.cause
+    reason = failure.application_failure_info.type if failure.HasField("application_failure_info") else ""
+    if failure.HasField("timeout_failure_info"):
+        reason = "NO_ANSWER"
+    return failure.message, reason
+
+
+def fold(events: Iterator[HistoryEvent]) -> list[RunEvent]:
+    """The whole story of a history."""
+    story = StoryFold()
+    return [run_event for event in events if (run_event := story.feed(event)) is not None]
+
+
+def _when(timestamp: Timestamp) -> datetime:
+    return timestamp.ToDatetime(tzinfo=UTC)
+
+
+def _text(payload: Payload) -> str:
+    try:
+        value = json.loads(payload.data) if payload.data else ""
+    except ValueError:
+        return ""
+    return value if isinstance(value, str) else ""
+
+
+def _result(payloads: Payloads) -> Mapping[str, Any]:
+    try:
+        value = json.loads(payloads.payloads[0].data) if payloads.payloads else {}
+    except ValueError:
+        return {}
+    return value if isinstance(value, dict) else {}
+
+
+def _evidence(result: Mapping[str, Any]) -> tuple[Evidence, ...]:
+    return tuple(
+        Evidence(VerifyLevel(e["level"]), e["source"], e["observed"], datetime.fromisoformat(e["at"]))
+        for e in result.get("evidence", ())
+    )
+
+
+_HANDLERS = {
+    EventType.EVENT_TYPE_WORKFLOW_EXECUTION_STARTED: StoryFold.run_started,
+    EventType.EVENT_TYPE_ACTIVITY_TASK_SCHEDULED: StoryFold.scheduled,
+    EventType.EVENT_TYPE_ACTIVITY_TASK_STARTED: StoryFold.started,
+    EventType.EVENT_TYPE_ACTIVITY_TASK_COMPLETED: StoryFold.completed,
+    EventType.EVENT_TYPE_ACTIVITY_TASK_FAILED: StoryFold.failed,
+    EventType.EVENT_TYPE_ACTIVITY_TASK_TIMED_OUT: StoryFold.timed_out,
+    EventType.EVENT_TYPE_ACTIVITY_TASK_CANCELED: StoryFold.canceled,
+    EventType.EVENT_TYPE_TIMER_STARTED: StoryFold.timer_started,
+    EventType.EVENT_TYPE_TIMER_FIRED: StoryFold.timer_fired,
+    EventType.EVENT_TYPE_WORKFLOW_EXECUTION_UPDATE_ACCEPTED: StoryFold.update_accepted,
+    EventType.EVENT_TYPE_WORKFLOW_EXECUTION_CANCEL_REQUESTED: StoryFold.cancel_requested,
+    EventType.EVENT_TYPE_WORKFLOW_EXECUTION_COMPLETED: StoryFold.run_completed,
+    EventType.EVENT_TYPE_WORKFLOW_EXECUTION_FAILED: StoryFold.run_failed,
+    EventType.EVENT_TYPE_WORKFLOW_EXECUTION_TIMED_OUT: StoryFold.run_terminated,
+    EventType.EVENT_TYPE_WORKFLOW_EXECUTION_CANCELED: StoryFold.run_canceled,
+    EventType.EVENT_TYPE_WORKFLOW_EXECUTION_TERMINATED: StoryFold.run_terminated,
+}

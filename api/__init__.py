@@ -1,0 +1,1 @@
+"""gRPC in, Temporal out: services, watching, errors, configuration, and the command line."""
