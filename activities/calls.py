@@ -11,6 +11,7 @@ from datetime import datetime
 from typing import Generic, TypeVar
 
 from mulligan.activities.values import (
+    CallHome,
     Claim,
     Evidence,
     Image,
@@ -29,6 +30,8 @@ In_contra = TypeVar("In_contra", contravariant=True)
 Out_co = TypeVar("Out_co", covariant=True)
 
 CONTROL_QUEUE = "mulligan"
+CALL_HOME = "call-home"
+"""The update by which the boot server tells a provision run that its guest called home."""
 
 
 def partition_queue(partition: str) -> str:
@@ -194,6 +197,8 @@ class ObserveIn:
     mark: Mark
     level: VerifyLevel
     booted_at: datetime
+    seconds: int
+    """How long to look before giving up with what was last observed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,7 +216,17 @@ class ProbeIn:
 
     addresses: tuple[str, ...]
     service: Service
-    booted_at: datetime
+    seconds: int
+    """How long to ask before giving up with what was last observed."""
+
+
+@dataclass(frozen=True, slots=True)
+class CallHomeIn:
+    """What the boot server tells a run when a guest called home with its token: the update `call-home`."""
+
+    machine_id: str
+    try_number: int
+    call: CallHome
 
 
 @dataclass(frozen=True, slots=True)

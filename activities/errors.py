@@ -4,7 +4,8 @@
     ├── Transient             trying again later may help (the workflow's retry policy does)
     │   ├── Busy              the other side asks for patience; `after_seconds` says how much
     │   ├── Unreachable       no answer from the other side
-    │   └── NotNow            a claim fits some provider, but not at the moment; carries an explanation
+    │   ├── NotNow            a claim fits some provider, but not at the moment; carries an explanation
+    │   └── Leftover          an undo left something behind; `objects` lists it
     └── Final                 trying the same again cannot help
         ├── InvalidRequest    the request is wrong: `violations` lists (field, description)
         ├── NotFound          a named thing does not exist; `nearest` lists names like it
@@ -16,8 +17,7 @@
         ├── AccessDenied      credentials were refused
         ├── StaleFence        a newer claim owns the provider: whoever asks must stop
         ├── ImageRejected     the image's bytes are not what was declared, or are unsafe
-        ├── VerifyFailed      the machine is not up within the deadline; says what was last observed
-        └── Leftover          an undo left something behind; `objects` lists it
+        └── VerifyFailed      the machine is not up within the deadline; says what was last observed
 
 Every message says what was asked, what was found and what to do next. `metadata` holds the variable parts of the
 message as strings, for programs. Nothing in either is ever a secret.
@@ -137,7 +137,7 @@ class VerifyFailed(Final):
     """The machine could not be proved to be up."""
 
 
-class Leftover(Final):
+class Leftover(Transient):
     """An undo left something behind; `objects` names it."""
 
     def __init__(self, message: str, *, objects: Sequence[str] = (), **metadata: object) -> None:

@@ -252,7 +252,7 @@ def call_home_evidence(call: CallHome) -> Evidence:
 
 def describe_failure(failure: Failure) -> tuple[str, str]:
     """(message, reason) of the failure that caused this one."""
-    while failure.HasField("cause"):
+    while failure.HasField("cause") and not failure.HasField("application_failure_info"):
         failure = failure.cause
     reason = failure.application_failure_info.type if failure.HasField("application_failure_info") else ""
     if failure.HasField("timeout_failure_info"):

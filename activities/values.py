@@ -174,6 +174,8 @@ class Deadlines:
     boot_seconds: int = 600
     verify_seconds: int = 900
     run_seconds: int = 14400
+    undo_seconds: int = 900
+    """How long each undo is tried before what it left is quarantined."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,7 +20,7 @@ async def connect(settings: Settings) -> Client:
         )
     except RuntimeError as error:
         raise Unreachable(
-            f"Temporal does not answer at {settings.temporal}: {error}. Start the embedded stack with `mulligan up`, or "
-            "set MULLIGAN_TEMPORAL",
+            f"Temporal does not answer at {settings.temporal}: {error}. Start the embedded stack with "
+            "`mulligan up`, or set MULLIGAN_TEMPORAL",
             address=settings.temporal,
         ) from error

@@ -10,8 +10,6 @@ PROVISION = "ProvisionMachine"
 RELEASE = "ReleaseMachine"
 RECLAIM = "ReclaimClaim"
 ENROL = "EnrolProvider"
-CALL_HOME = "call-home"
-"""The update by which the boot server tells a provision run that its guest called home."""
 
 MEMO_REQUEST = "request"
 MEMO_FINGERPRINT = "fingerprint"

@@ -319,6 +319,7 @@ class Deadlines(_message.Message):
     BOOT_SECONDS_FIELD_NUMBER: _builtins.int
     VERIFY_SECONDS_FIELD_NUMBER: _builtins.int
     RUN_SECONDS_FIELD_NUMBER: _builtins.int
+    UNDO_SECONDS_FIELD_NUMBER: _builtins.int
     claim_seconds: _builtins.int
     """Default 600. With WHEN_NONE_WAIT, how long to wait for room."""
     image_seconds: _builtins.int
@@ -329,6 +330,8 @@ class Deadlines(_message.Message):
     """Default 900."""
     run_seconds: _builtins.int
     """The whole run, without undo. Default 14400."""
+    undo_seconds: _builtins.int
+    """How long each undo is tried before what it left is quarantined. Default 900."""
     def __init__(
         self,
         *,
@@ -337,10 +340,11 @@ class Deadlines(_message.Message):
         boot_seconds: _builtins.int = ...,
         verify_seconds: _builtins.int = ...,
         run_seconds: _builtins.int = ...,
+        undo_seconds: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["boot_seconds", b"boot_seconds", "claim_seconds", b"claim_seconds", "image_seconds", b"image_seconds", "run_seconds", b"run_seconds", "verify_seconds", b"verify_seconds"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["boot_seconds", b"boot_seconds", "claim_seconds", b"claim_seconds", "image_seconds", b"image_seconds", "run_seconds", b"run_seconds", "undo_seconds", b"undo_seconds", "verify_seconds", b"verify_seconds"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

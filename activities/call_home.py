@@ -1,0 +1,39 @@
+"""From a guest's call home to the run that waits for it. Single use is decided in the run, where it is durable."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from temporalio.client import Client, WorkflowUpdateFailedError
+from temporalio.service import RPCError, RPCStatusCode
+
+from mulligan.activities import calls
+from mulligan.activities.bootserver.tokens import Permit
+from mulligan.activities.errors import Unreachable
+from mulligan.activities.values import CallHome
+
+ANSWER_WITHIN = timedelta(seconds=10)
+
+
+class RunListener:
+    """The boot server's listener: asks the run that issued the token."""
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+
+    async def on_call_home(self, permit: Permit, call: CallHome) -> bool:
+        """Tell the run. False when it does not take the call: used before, another boot's, or the run is over.
+
+        Raises `Unreachable` when no worker decides in time; the guest asks again.
+        """
+        told = calls.CallHomeIn(permit.machine_id, int(permit.nonce), call)
+        handle = self._client.get_workflow_handle(permit.workflow_id, run_id=permit.run_id)
+        try:
+            await handle.execute_update(calls.CALL_HOME, told, rpc_timeout=ANSWER_WITHIN)
+        except WorkflowUpdateFailedError:
+            return False
+        except RPCError as error:
+            if error.status is RPCStatusCode.NOT_FOUND:
+                return False
+            raise Unreachable(f"the run {permit.workflow_id} does not answer now: {error.message}") from error
+        return True

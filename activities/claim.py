@@ -1,0 +1,122 @@
+"""The claim step: a provider's resources, taken and given back. Runs on control workers, which have the database."""
+
+from __future__ import annotations
+
+from temporalio import activity
+from temporalio.exceptions import ApplicationError
+
+from mulligan.activities import calls
+from mulligan.activities.errors import NotNow
+from mulligan.activities.inventory import ClaimRequest, Inventory
+from mulligan.activities.threads import run_blocking
+from mulligan.activities.translate import to_failure
+from mulligan.activities.values import Firmware, Image, Machine, MachineState, WhenNone
+
+
+class ClaimActivities:
+    """Claims, their leases, and what is known of providers through them."""
+
+    def __init__(self, inventory: Inventory) -> None:
+        self._inventory = inventory
+
+    @activity.defn(name=calls.CLAIM.name)
+    async def claim(self, asked: calls.ClaimIn) -> calls.Claimed:
+        """Record the machine and claim for it; asked again, it answers with the same claim."""
+        await run_blocking(self._inventory.begin_machine, machine_of(asked))
+        try:
+            claim = await run_blocking(self._inventory.claim, claim_request_of(asked))
+        except NotNow as error:
+            if asked.request.when_none is WhenNone.WAIT:
+                raise
+            raise _final(error) from None
+        held = claim.resources
+        said = (
+            f"claimed {held.vcpu} vcpu, {held.memory_mib} MiB memory, {held.disk_gib} GiB disk of {claim.target.name}"
+            f" (fence {claim.fence})"
+        )
+        return calls.Claimed(said, claim, claim.target.name)
+
+    @activity.defn(name=calls.RELEASE_CLAIM.name)
+    async def release_claim(self, asked: calls.ClaimRef) -> calls.Done:
+        """Give it back, exactly once; one that arrives later finds a tombstone."""
+        await run_blocking(self._inventory.release_claim, asked.claim_id, dirty=asked.dirty)
+        return calls.Done("the claim was given back")
+
+    @activity.defn(name=calls.EXTEND_LEASE.name)
+    async def extend_lease(self, asked: calls.LeaseIn) -> calls.Done:
+        """Say that the run is alive."""
+        await run_blocking(self._inventory.extend_lease, asked.claim_id, asked.seconds)
+        return calls.Done(f"the lease was extended by {asked.seconds} s")
+
+    @activity.defn(name=calls.SUSPECT.name)
+    async def suspect(self, asked: calls.Suspicion) -> calls.Done:
+        """Rank a provider last, because a run failed on it."""
+        await run_blocking(self._inventory.mark_suspect, asked.provider, asked.reason)
+        return calls.Done(f"{asked.provider} is claimed last from now on")
+
+    @activity.defn(name=calls.QUARANTINE.name)
+    async def quarantine(self, asked: calls.Quarantine) -> calls.Done:
+        """Keep the claim, and say why and what mends it."""
+        await run_blocking(self._inventory.quarantine_claim, asked.claim_id, asked.reason, asked.mend)
+        await run_blocking(
+            self._inventory.update_machine, asked.machine_id, state=MachineState.QUARANTINED, reason=asked.reason
+        )
+        return calls.Done(f"quarantined; to mend: {asked.mend}")
+
+
+def machine_of(asked: calls.ClaimIn) -> Machine:
+    """The machine that a claim is for, as it begins."""
+    return Machine(
+        id=asked.machine_id,
+        project=asked.request.project,
+        name=asked.request.name,
+        state=MachineState.PROVISIONING,
+        partition=asked.request.partition,
+        provider="",
+        claim_id=asked.claim_id,
+        run_id=asked.run_id,
+        request=asked.request,
+        image=asked.image,
+    )
+
+
+def claim_request_of(asked: calls.ClaimIn) -> ClaimRequest:
+    """What the inventory is asked for, with what the image needs."""
+    request = asked.request
+    return ClaimRequest(
+        claim_id=asked.claim_id,
+        machine_id=asked.machine_id,
+        project=request.project,
+        machine=request.name,
+        run_id=asked.run_id,
+        partition=request.partition,
+        resources=request.resources,
+        kind=request.kind,
+        requires=tuple(sorted({*request.requires, *needed_by(asked.image, request.firmware)})),
+        forbids=request.forbids,
+        provider=request.provider,
+        avoid=asked.avoid,
+        placement=request.placement,
+        lease_seconds=asked.lease_seconds,
+        fingerprint=asked.fingerprint,
+    )
+
+
+def needed_by(image: Image, firmware: Firmware) -> set[str]:
+    """The capabilities without which the image cannot boot: a driver that lacks one is not tried."""
+    chosen = firmware_for(image, firmware)
+    wanted = {f"arch.{image.architecture}"}
+    return wanted if chosen is Firmware.ANY else {*wanted, f"firmware.{chosen}"}
+
+
+def firmware_for(image: Image, asked: Firmware) -> Firmware:
+    """The firmware asked for, or the only one that the image boots with, or ANY."""
+    if asked is Firmware.ANY and len(image.firmware) == 1:
+        return image.firmware[0]
+    return asked
+
+
+def _final(error: NotNow) -> ApplicationError:
+    """Not now, for someone who does not want to wait: the same reason, without another attempt."""
+    failure = to_failure(error)
+    return ApplicationError(failure.message, *failure.details, type=failure.type, non_retryable=True)

@@ -1,0 +1,27 @@
+"""All activities of a control worker: those that need the database."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from temporalio.client import Client
+
+from mulligan.activities.claim import ClaimActivities
+from mulligan.activities.inventory import Inventory
+from mulligan.activities.record import RecordActivities
+
+
+def control_activities(inventory: Inventory, client: Client) -> list[Callable[..., Any]]:
+    """The activities, bound to a database and to Temporal."""
+    claim, record = ClaimActivities(inventory), RecordActivities(inventory, client)
+    return [
+        claim.claim,
+        claim.release_claim,
+        claim.extend_lease,
+        claim.suspect,
+        claim.quarantine,
+        record.record_machine,
+        record.keep_story,
+        record.record_provider,
+    ]

@@ -1,0 +1,26 @@
+"""All activities of a partition worker: those that speak to providers and machines, and need no database."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from mulligan.activities.boot import BootActivities
+from mulligan.activities.image import ImageActivities
+from mulligan.activities.site import Site
+from mulligan.activities.verify import VerifyActivities
+
+
+def partition_activities(site: Site) -> list[Callable[..., Any]]:
+    """The activities, bound to a partition worker's surroundings."""
+    image, boot, verify = ImageActivities(site), BootActivities(site), VerifyActivities(site)
+    return [
+        image.prepare,
+        image.place_disks,
+        image.remove_disks,
+        boot.boot,
+        boot.tear_down,
+        boot.inspect,
+        verify.observe,
+        verify.probe,
+    ]

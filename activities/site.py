@@ -1,0 +1,63 @@
+"""What the activities of a partition share: drivers to open, images, the key, and where guests find the boot server."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import TypeVar
+
+from temporalio import activity
+
+from mulligan.activities.drivers.base import Deadline, Driver
+from mulligan.activities.drivers.registry import open_driver
+from mulligan.activities.errors import Unsupported
+from mulligan.activities.images.store import ImageStore
+from mulligan.activities.seal import Keyring
+from mulligan.activities.values import Target
+
+Capability = TypeVar("Capability")
+
+MARGIN_SECONDS = 2.0
+"""A driver gives up this long before its attempt would be taken for dead."""
+
+
+@dataclass(frozen=True)
+class Site:
+    """One partition worker's surroundings."""
+
+    store: ImageStore
+    keyring: Keyring
+    drivers_dir: Path
+    """Where drivers keep what must survive a restart."""
+    boot_url: Callable[[str], str]
+    """From the address at which guests see this host to the boot server's URL; empty when guests cannot reach it."""
+
+    @asynccontextmanager
+    async def driver(self, target: Target) -> AsyncIterator[Driver]:
+        """An open driver, closed at the end of the block."""
+        driver = await open_driver(target, state_dir=self.drivers_dir)
+        try:
+            yield driver
+        finally:
+            await driver.close()
+
+
+def able(driver: Driver, capability: type[Capability], target: Target) -> Capability:
+    """The driver as what it must be able to do."""
+    if not isinstance(driver, capability):
+        raise Unsupported(
+            f"{target.name} ({target.url}) cannot do what this needs: {capability.__name__.lower()}; "
+            "require a capability that leaves it out",
+            provider=target.name,
+            capability=capability.__name__,
+        )
+    return driver
+
+
+def attempt_deadline() -> Deadline:
+    """When this attempt must have given up."""
+    limit = activity.info().start_to_close_timeout or timedelta(minutes=2)
+    return Deadline.after(max(1.0, limit.total_seconds() - MARGIN_SECONDS))

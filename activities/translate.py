@@ -1,0 +1,52 @@
+"""Domain errors as Temporal sees them, and back: the type alone decides whether an attempt is repeated."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import timedelta
+from typing import Any
+
+from pydantic import TypeAdapter
+from temporalio.exceptions import ApplicationError, ApplicationErrorCategory
+from temporalio.worker import ActivityInboundInterceptor, ExecuteActivityInput, Interceptor
+
+from mulligan.activities.errors import Busy, Final, MulliganError
+
+
+def to_failure(error: MulliganError) -> ApplicationError:
+    """The failure that tells Temporal whether, and when, to try again; details are (metadata, explanation)."""
+    explanation = getattr(error, "explanation", None)
+    told = (
+        TypeAdapter[Any](type(explanation)).dump_python(explanation, mode="json") if explanation is not None else None
+    )
+    patience = isinstance(error, Busy) and error.after_seconds > 0
+    return ApplicationError(
+        error.message,
+        {**error.metadata, "violations": [list(v) for v in getattr(error, "violations", ())]},
+        told,
+        type=error.reason,
+        non_retryable=isinstance(error, Final),
+        next_retry_delay=timedelta(seconds=error.after_seconds) if isinstance(error, Busy) and patience else None,
+        category=ApplicationErrorCategory.BENIGN if isinstance(error, Busy) else ApplicationErrorCategory.UNSPECIFIED,
+    )
+
+
+def metadata_of(error: ApplicationError) -> Mapping[str, str]:
+    """The variable parts of a failure's message."""
+    return error.details[0] if error.details and isinstance(error.details[0], dict) else {}
+
+
+class ErrorInterceptor(Interceptor):
+    """Turns the domain errors of every activity into failures. Anything else is a bug or a surprise, and is retried."""
+
+    def intercept_activity(self, next: ActivityInboundInterceptor) -> ActivityInboundInterceptor:  # noqa: A002
+        """Stand around every activity."""
+        return _Inbound(super().intercept_activity(next))
+
+
+class _Inbound(ActivityInboundInterceptor):
+    async def execute_activity(self, input: ExecuteActivityInput) -> Any:  # noqa: A002
+        try:
+            return await super().execute_activity(input)
+        except MulliganError as error:
+            raise to_failure(error) from None  # the history is no place for our stack

@@ -1,0 +1,187 @@
+"""The verify step: evidence, newer than the boot, that the machine is up. Runs next to the provider."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+
+import aiohttp
+from temporalio import activity
+
+from mulligan.activities import calls
+from mulligan.activities.beat import Beat, beating
+from mulligan.activities.drivers.base import Addresses, Console, Deadline, Driver, Power
+from mulligan.activities.errors import VerifyFailed
+from mulligan.activities.site import Site, able
+from mulligan.activities.values import Evidence, PowerState, Service, ServiceKind, Target, VerifyLevel
+
+POLL_SECONDS = 0.5
+READ_SECONDS = 10.0
+PROBE_SECONDS = 5.0
+CLOCK_TOLERANCE = timedelta(seconds=2)
+"""How far a provider's clock may be behind the clock by which the boot is dated."""
+OFF_READINGS = 3
+"""So many readings of power off in a row are believed: the machine switched itself off."""
+
+
+@dataclass
+class _Look:
+    """What was seen so far of one machine."""
+
+    target: Target
+    asked: calls.ObserveIn
+    evidence: dict[VerifyLevel, Evidence] = field(default_factory=dict)
+    addresses: tuple[str, ...] = ()
+    console_offset: int = 0
+    console_line: str = ""
+    off_readings: int = 0
+    silent: str = ""
+
+    def wanted(self) -> list[VerifyLevel]:
+        """The levels still to be proved."""
+        levels = (VerifyLevel.POWER, VerifyLevel.CONSOLE, VerifyLevel.ADDRESS)
+        return [level for level in levels if self.asked.level.includes(level) and level not in self.evidence]
+
+    def awaiting(self) -> str:
+        """What is awaited, and what was last observed."""
+        seen = f"; its console last said {self.console_line[:120]!r}" if self.console_line else ""
+        silent = f" ({self.silent})" if self.silent and VerifyLevel.ADDRESS in self.wanted() else ""
+        return f"awaiting {' and '.join(self.wanted())} of {self.asked.mark.machine}{silent}{seen}"
+
+    def prove(self, level: VerifyLevel, source: str, observed: str, at: datetime) -> None:
+        """Keep the first evidence for a level, if it is newer than the boot."""
+        if level not in self.evidence and at >= self.asked.booted_at - CLOCK_TOLERANCE:
+            self.evidence[level] = Evidence(level, source, observed[:300], at)
+
+
+class VerifyActivities:
+    """Observations of machines, and questions to their services."""
+
+    def __init__(self, site: Site) -> None:
+        self._site = site
+
+    @activity.defn(name=calls.OBSERVE.name)
+    async def observe(self, asked: calls.ObserveIn) -> calls.Observed:
+        """Look at power, console and addresses until everything up to the level is proved."""
+        look = _Look(asked.target, asked)
+        async with beating("looking") as beat, self._site.driver(asked.target) as driver:
+            await _until(lambda: _look_once(driver, look), asked.seconds, beat, look.awaiting)
+        evidence = tuple(look.evidence[level] for level in VerifyLevel if level in look.evidence)
+        return calls.Observed("; ".join(e.observed for e in evidence), evidence, look.addresses)
+
+    @activity.defn(name=calls.PROBE_SERVICE.name)
+    async def probe(self, asked: calls.ProbeIn) -> calls.Observed:
+        """Ask the service at every address until one answers."""
+        last = {"said": "nothing yet"}
+        evidence: list[Evidence] = []
+
+        async def ask() -> bool:
+            for address in asked.addresses:
+                try:
+                    async with asyncio.timeout(PROBE_SECONDS):
+                        evidence.append(await ask_service(address, asked.service))
+                except (OSError, TimeoutError, aiohttp.ClientError, _WrongAnswer) as error:
+                    last["said"] = f"{address}: {error or 'no answer'}"
+                else:
+                    return True
+            return False
+
+        def awaiting() -> str:
+            return f"awaiting {asked.service.kind} on port {asked.service.port}; last: {last['said']}"
+
+        async with beating(awaiting()) as beat:
+            await _until(ask, asked.seconds, beat, awaiting)
+        return calls.Observed(evidence[0].observed, tuple(evidence), asked.addresses)
+
+
+async def _until(
+    looked: Callable[[], Awaitable[bool]], seconds: float, beat: Beat, awaiting: Callable[[], str]
+) -> None:
+    """Look again and again, counted from the first attempt, and give up with what was last observed."""
+    give_up = activity.info().scheduled_time + timedelta(seconds=seconds)
+    while not await looked():
+        beat(awaiting())
+        if datetime.now(UTC) >= give_up:
+            raise VerifyFailed(f"not proved within {seconds:.0f} s: {awaiting()}")
+        await asyncio.sleep(POLL_SECONDS)
+
+
+async def _look_once(driver: Driver, look: _Look) -> bool:
+    for level in look.wanted():
+        await _LOOKS[level](driver, look)
+    return not look.wanted()
+
+
+async def _look_at_power(driver: Driver, look: _Look) -> None:
+    reading = await able(driver, Power, look.target).power(look.asked.mark, Deadline.after(READ_SECONDS))
+    if reading.state is PowerState.ON:
+        look.prove(VerifyLevel.POWER, "power", f"power is on ({reading.detail or reading.state})", reading.at)
+        look.off_readings = 0
+        return
+    look.off_readings += 1
+    if look.off_readings >= OFF_READINGS:
+        raise VerifyFailed(f"{look.asked.mark.machine} was switched on, but {look.target.name} says {reading.state}")
+
+
+async def _look_at_console(driver: Driver, look: _Look) -> None:
+    mark = look.asked.mark
+    chunk = await able(driver, Console, look.target).console(mark, look.console_offset, Deadline.after(READ_SECONDS))
+    look.console_offset = chunk.next_offset
+    if lines := [line.strip() for line in chunk.text.splitlines() if line.strip()]:
+        look.console_line = "".join(c for c in lines[-1] if c.isprintable())
+        look.prove(VerifyLevel.CONSOLE, "console", f"console: {look.console_line}", datetime.now(UTC))
+
+
+async def _look_for_address(driver: Driver, look: _Look) -> None:
+    seen = await able(driver, Addresses, look.target).addresses(look.asked.mark, Deadline.after(READ_SECONDS))
+    look.silent = ", ".join(f"{source}: {why}" for source, why in seen.silent.items())
+    if isinstance(driver, Console):
+        await _look_at_console(driver, look)
+    fresh = [s for s in seen.found if s.at >= look.asked.booted_at - CLOCK_TOLERANCE]
+    if fresh:
+        look.addresses = tuple(dict.fromkeys(s.address for s in fresh))
+        first = fresh[0]
+        quiet = f"; silent: {look.silent}" if look.silent else ""
+        look.prove(VerifyLevel.ADDRESS, first.source, f"{first.address} seen by {first.source}{quiet}", first.at)
+
+
+_LOOKS = {
+    VerifyLevel.POWER: _look_at_power,
+    VerifyLevel.CONSOLE: _look_at_console,
+    VerifyLevel.ADDRESS: _look_for_address,
+}
+
+
+class _WrongAnswer(Exception):
+    """Something answered, but not what was expected."""
+
+
+async def ask_service(address: str, service: Service) -> Evidence:
+    """Ask once; raises when there is no answer, or another than expected."""
+    if service.kind is ServiceKind.HTTP:
+        return await _ask_http(address, service)
+    reader, writer = await asyncio.open_connection(address, service.port)
+    try:
+        if service.kind is ServiceKind.TCP:
+            return _answered("tcp", f"{address} port {service.port} accepts connections")
+        banner = (await reader.readline()).decode("ascii", "replace").strip()
+        if not banner.startswith("SSH-"):
+            raise _WrongAnswer(f"expected an SSH banner, got {banner[:80]!r}")
+        return _answered("ssh-banner", f"{address} port {service.port} says {banner[:120]}")
+    finally:
+        writer.close()
+
+
+async def _ask_http(address: str, service: Service) -> Evidence:
+    host = f"[{address}]" if ":" in address else address
+    url = f"http://{host}:{service.port}{service.path}"
+    async with aiohttp.ClientSession() as session, session.get(url, allow_redirects=False) as answer:
+        if answer.status >= 400:
+            raise _WrongAnswer(f"{url} answered {answer.status}")
+        return _answered("http", f"{url} answered {answer.status}")
+
+
+def _answered(source: str, observed: str) -> Evidence:
+    return Evidence(VerifyLevel.SERVICE, source, observed, datetime.now(UTC))

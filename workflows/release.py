@@ -1,0 +1,73 @@
+"""Taking machines down: by their user's wish, or because the run that made them was abandoned."""
+
+from __future__ import annotations
+
+from temporalio import workflow
+from temporalio.exceptions import ApplicationError
+
+with workflow.unsafe.imports_passed_through():
+    from mulligan.activities import calls
+    from mulligan.activities.values import MachineState, Mark, Outcome
+    from mulligan.workflows import runs, steps
+    from mulligan.workflows.execution import Execution, UndoFailed, shielded
+
+UNDO_SECONDS = 900
+
+
+async def take_down(asked: runs.ReleaseIn, ends_as: MachineState, reason: str) -> runs.ReleaseOut:
+    """Switch off, remove, give the claim back; in this order, to the end, whoever cancels meanwhile."""
+    run = Execution(UNDO_SECONDS)
+    mark = Mark(asked.project, asked.machine, asked.machine_id, asked.run_id, asked.fence)
+    made, partition = calls.MadeFor(asked.target, mark), asked.target.partition
+    await run.act(
+        steps.RECORD_RELEASING,
+        calls.MachineUpdate(asked.machine_id, MachineState.RELEASING),
+        f"Take {asked.machine} down: {reason}",
+    )
+    claim = calls.ClaimRef(asked.claim_id, asked.dirty)
+    run.undo_with(steps.RELEASE_CLAIM, claim, "Give the claim back")
+    run.undo_with(steps.REMOVE_DISKS, made, "Remove disk and seed", partition=partition)
+    run.undo_with(steps.TEAR_DOWN, made, "Switch off and remove the machine", partition=partition)
+    try:
+        await run.roll_back()
+    except UndoFailed as error:
+        message = await _quarantine(run, asked, error)
+        raise ApplicationError(message, type="QUARANTINED", non_retryable=True) from None
+    await run.act(
+        steps.RECORD_ENDED,
+        calls.MachineUpdate(asked.machine_id, ends_as, reason=reason if ends_as is MachineState.FAILED else ""),
+        "Record that it is gone",
+    )
+    await run.keep_story(calls.StoryIn(asked.project, asked.machine, asked.machine_id, Outcome.RELEASED, ""))
+    return runs.ReleaseOut(f"{asked.machine} is gone, and nothing of it is left", asked.machine_id)
+
+
+async def _quarantine(run: Execution, asked: runs.ReleaseIn, error: UndoFailed) -> str:
+    mend = f"mulligan machine release {asked.machine} --project {asked.project}"
+    reason = f"{error.failure.action} could not be done: {error.failure.message}. When the cause is mended: {mend}"
+    quarantine = calls.Quarantine(asked.claim_id, asked.machine_id, reason, mend)
+    await run.act(steps.QUARANTINE, quarantine, f"Quarantine what is left: {error.failure.message}")
+    story = calls.StoryIn(asked.project, asked.machine, asked.machine_id, Outcome.QUARANTINED, reason)
+    await run.keep_story(story)
+    return reason
+
+
+@workflow.defn(name=runs.RELEASE)
+class ReleaseMachine:
+    """Takes a machine down. Once begun it goes on to its end: half a machine is of no use to anyone."""
+
+    @workflow.run
+    async def release(self, asked: runs.ReleaseIn) -> runs.ReleaseOut:
+        """Take it down, shielded from cancellation."""
+        return await shielded(take_down(asked, MachineState.RELEASED, "released"))
+
+
+@workflow.defn(name=runs.RECLAIM)
+class ReclaimClaim:
+    """Takes down what an abandoned run left on a claim whose lease has passed."""
+
+    @workflow.run
+    async def reclaim(self, asked: runs.ReleaseIn) -> runs.ReleaseOut:
+        """Take it down, shielded from cancellation."""
+        reason = "its run ended without undo, and the claim's lease has passed"
+        return await shielded(take_down(asked, MachineState.FAILED, reason))
