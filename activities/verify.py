@@ -131,7 +131,7 @@ async def _look_at_console(driver: Driver, look: _Look) -> None:
     look.console_offset = chunk.next_offset
     if lines := [line.strip() for line in chunk.text.splitlines() if line.strip()]:
         look.console_line = "".join(c for c in lines[-1] if c.isprintable())
-        look.prove(VerifyLevel.CONSOLE, "console", f"console: {look.console_line}", datetime.now(UTC))
+        look.prove(VerifyLevel.CONSOLE, "console", look.console_line, datetime.now(UTC))
 
 
 async def _look_for_address(driver: Driver, look: _Look) -> None:

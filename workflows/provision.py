@@ -28,7 +28,10 @@ with workflow.unsafe.imports_passed_through():
 
 T = TypeVar("T")
 
-NOT_THE_PROVIDERS_FAULT = frozenset({"IMAGE_REJECTED", "INVALID_REQUEST", "NOT_FOUND", "CLAIM_LOST"})
+GUEST_FAILED = "GUEST_FAILED"
+"""The guest called home to say that its own set-up failed: the user data's fault or the image's."""
+
+NOT_THE_PROVIDERS_FAULT = frozenset({"IMAGE_REJECTED", "INVALID_REQUEST", "NOT_FOUND", "CLAIM_LOST", GUEST_FAILED})
 """Reasons for which another provider would fail just as well."""
 
 
@@ -218,7 +221,7 @@ class ProvisionMachine:
         evidence = call_home_evidence(self.called)
         if self.called.status != "done":
             message = f"the guest says that its set-up did not end well: {evidence.observed}"
-            raise ApplicationError(message, type="VERIFY_FAILED", non_retryable=True)
+            raise ApplicationError(message, type=GUEST_FAILED, non_retryable=True)
         return evidence
 
     async def _ready(self, observed: calls.Observed, evidence: tuple[Evidence, ...]) -> runs.ProvisionOut:

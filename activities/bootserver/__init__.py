@@ -1,0 +1,1 @@
+"""What machines under construction say over HTTP: the call home, and the tokens that permit it."""

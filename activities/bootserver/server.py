@@ -1,0 +1,121 @@
+"""The boot server: the HTTP side of a partition worker, to which machines under construction call home.
+
+POST /v1/call-home answers 204 when the call is accepted, 400 when it is malformed (see `calls.py`), 401 without and 403
+with a bad or expired token, 409 when the run does not take it (used before, or over), 413 when it is too large, and 503
+with Retry-After when that cannot be decided now. The token comes as `Authorization: Bearer <token>`. GET /healthz
+answers 200.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from typing import Protocol
+
+import structlog
+from aiohttp import web
+
+from mulligan.activities.bootserver.calls import MalformedCall, parse_call
+from mulligan.activities.bootserver.tokens import Permit, check
+from mulligan.activities.errors import AccessDenied, Busy, HostNotReady, Transient
+from mulligan.activities.seal import Keyring
+from mulligan.activities.values import CallHome
+
+BODY_BYTES = 64 * 1024
+RETRY_SECONDS = 5
+SHUTDOWN_SECONDS = 10.0
+
+log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
+
+
+class Listener(Protocol):
+    """Who decides about calls home: in production, the run that issued the token."""
+
+    async def on_call_home(self, permit: Permit, call: CallHome) -> bool:
+        """Take the call; False when the run does not want it (token used before, another run, or a run that is over).
+
+        Raises `Unreachable` or `Busy` when that cannot be decided now; the guest then tries again.
+        """
+
+
+def utc_now() -> datetime:
+    """The time, aware."""
+    return datetime.now(UTC)
+
+
+class BootServer:
+    """Start it once, stop it once. It keeps nothing: what counts is kept by the listener."""
+
+    def __init__(self, keyring: Keyring, listener: Listener, *, now: Callable[[], datetime] = utc_now) -> None:
+        self._keyring = keyring
+        self._listener = listener
+        self._now = now
+        self._runner: web.AppRunner | None = None
+
+    async def start(self, addresses: Sequence[tuple[str, int]]) -> tuple[tuple[str, int], ...]:
+        """Listen on every (host, port), port 0 for any free one; returns what was bound, in the same order.
+
+        Raises `HostNotReady` when one cannot be bound; then nothing listens.
+        """
+        app = web.Application(client_max_size=BODY_BYTES)
+        app.add_routes([web.post("/v1/call-home", self._call_home), web.get("/healthz", self._healthz)])
+        self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=SHUTDOWN_SECONDS)
+        await self._runner.setup()
+        bound: list[tuple[str, int]] = []
+        try:
+            for host, port in addresses:
+                site = web.TCPSite(self._runner, host, port)
+                await site.start()
+                bound.append((host, site.port))
+        except OSError as error:
+            await self.stop()
+            raise HostNotReady(
+                f"the boot server cannot listen on {host}:{port}: {error.strerror}; choose another address or port, or "
+                "end what uses it",
+                remedy=f"ss -ltnp 'sport = :{port}'",
+            ) from error
+        log.info("boot server listens", addresses=[f"{host}:{port}" for host, port in bound])
+        return tuple(bound)
+
+    async def stop(self) -> None:
+        """Take no new calls, and let those in progress end (up to 10 seconds); safe to call twice."""
+        runner, self._runner = self._runner, None
+        if runner is not None:
+            await runner.cleanup()
+
+    async def _healthz(self, _request: web.Request) -> web.Response:
+        return web.Response(text="ok\n")
+
+    async def _call_home(self, request: web.Request) -> web.Response:
+        peer = request.remote or ""
+        scheme, _, token = request.headers.get("Authorization", "").partition(" ")
+        if scheme.lower() != "bearer" or not token:
+            return _refuse(401, "send the token as 'Authorization: Bearer <token>'", peer=peer)
+        try:
+            permit = check(self._keyring, token.strip(), self._now())
+            call = parse_call(await request.read(), peer, self._now())
+        except AccessDenied as error:
+            return _refuse(403, error.message, peer=peer)
+        except MalformedCall as error:
+            return _refuse(400, str(error), peer=peer, machine_id=permit.machine_id)
+        return await self._decide(permit, call)
+
+    async def _decide(self, permit: Permit, call: CallHome) -> web.Response:
+        about = {"peer": call.peer, "workflow_id": permit.workflow_id, "machine_id": permit.machine_id}
+        try:
+            taken = await self._listener.on_call_home(permit, call)
+        except Transient as error:
+            seconds = math.ceil(error.after_seconds) if isinstance(error, Busy) else 0
+            response = _refuse(503, error.message, **about)
+            response.headers["Retry-After"] = str(max(seconds, RETRY_SECONDS))
+            return response
+        if not taken:
+            return _refuse(409, "the run does not take this call: the token was used, or the run is over", **about)
+        log.info("call home accepted", status=call.status, hostname=call.hostname, **about)
+        return web.Response(status=204)
+
+
+def _refuse(status: int, why: str, **about: str) -> web.Response:
+    log.warning("call home refused", http_status=status, why=why, **about)
+    return web.Response(status=status, text=why + "\n")

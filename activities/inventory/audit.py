@@ -1,0 +1,92 @@
+"""The audit: do the counters add up to the live claims, and has every live claim a machine? Repairs on command only."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from sqlalchemy import ColumnElement, Connection, and_, func, select, update
+
+from mulligan.activities.inventory import claiming
+from mulligan.activities.inventory import providers as store
+from mulligan.activities.inventory.claims import ClaimState, Drift, DriftKind
+from mulligan.activities.inventory.database import Database
+from mulligan.activities.inventory.tables import FINAL, LIVE_CLAIM, claim_items, claims, inventories, machines
+
+
+def audit(connection: Connection) -> list[Drift]:
+    """All drifts on one snapshot, counters first, by provider."""
+    return [*_counters(connection), *_orphans(connection)]
+
+
+def repair(database: Database, drifts: Sequence[Drift]) -> list[Drift]:
+    """Mend those drifts that are still there, each in its own transaction; returns those that it mended."""
+    mended = []
+    for drift in drifts:
+        with database.write() as connection:
+            store.lock(connection, drift.provider)
+            mended += _mend(connection, drift)
+    return mended
+
+
+def _mend(connection: Connection, drift: Drift) -> list[Drift]:
+    if drift.kind is DriftKind.CLAIM:
+        found = _orphans(connection, claims.c.id == drift.claim_id)
+        for each in found:
+            # What ran there was not seen to be removed: bare metal has to be erased before anyone gets it.
+            whole = select(claims.c.whole).where(claims.c.id == each.claim_id)
+            claiming.release(connection, each.claim_id, dirty=connection.execute(whole).scalar_one())
+        return found
+    mine = (inventories.c.provider == drift.provider) & (inventories.c.resource == drift.resource)
+    found = _counters(connection, mine)
+    for each in found:
+        connection.execute(update(inventories).where(mine).values(used=each.claimed))
+    return found
+
+
+def _counters(connection: Connection, *where: ColumnElement[bool]) -> list[Drift]:
+    live = (
+        select(claims.c.provider, claim_items.c.resource, func.sum(claim_items.c.amount).label("amount"))
+        .join(claim_items, claim_items.c.claim_id == claims.c.id)
+        .where(LIVE_CLAIM)
+        .group_by(claims.c.provider, claim_items.c.resource)
+        .subquery()
+    )
+    same = and_(live.c.provider == inventories.c.provider, live.c.resource == inventories.c.resource)
+    claimed = func.coalesce(live.c.amount, 0)
+    rows = connection.execute(
+        select(inventories.c.provider, inventories.c.resource, inventories.c.used, claimed.label("claimed"))
+        .join(live, same, isouter=True)
+        .where(inventories.c.used != claimed, *where)
+        .order_by(inventories.c.provider, inventories.c.resource)
+    )
+    return [_counter(row) for row in rows]
+
+
+def _counter(row: Any) -> Drift:
+    detail = (
+        f"provider {row.provider!r}: {row.used} {row.resource} are counted as used, live claims hold "
+        f"{row.claimed}; repairing sets the counter to {row.claimed}"
+    )
+    return Drift(DriftKind.COUNTER, row.provider, row.resource, int(row.used), int(row.claimed), detail=detail)
+
+
+def _orphans(connection: Connection, *where: ColumnElement[bool]) -> list[Drift]:
+    """Claims whose machine is no more. A quarantined one is no drift: it is held on purpose."""
+    rows = connection.execute(
+        select(claims.c.provider, claims.c.id, claims.c.machine_id, machines.c.state)
+        .join(machines, machines.c.id == claims.c.machine_id)
+        .where(claims.c.state.in_((ClaimState.HELD, ClaimState.PERMANENT)), machines.c.state.in_(FINAL), *where)
+        .order_by(claims.c.provider, claims.c.id)
+    )
+    return [
+        Drift(
+            DriftKind.CLAIM,
+            row.provider,
+            claim_id=row.id,
+            machine_id=row.machine_id,
+            detail=f"claim {row.id!r} on {row.provider!r} is live, but its machine is {row.state}; "
+            "see that nothing of it is left there; repairing releases the claim",
+        )
+        for row in rows
+    ]

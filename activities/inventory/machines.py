@@ -1,0 +1,114 @@
+"""Machines: what users get, named within a project; a name is free again when its machine was released or failed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from sqlalchemy import Connection, Select, func, select, tuple_, update
+
+from mulligan.activities.errors import AlreadyExists, Busy, Conflict, NotFound
+from mulligan.activities.inventory.database import insert_if_new, now
+from mulligan.activities.inventory.names import differing_fields, not_found
+from mulligan.activities.inventory.tables import FINAL, machines
+from mulligan.activities.values import Machine, MachineState
+
+_FIELDS = tuple(column for column in machines.c if column.name != "image_name")
+
+
+def begin(connection: Connection, machine: Machine) -> Machine:
+    """Record a new machine; see `Inventory.begin_machine`."""
+    values = {column.name: getattr(machine, column.name) for column in _FIELDS}
+    values["created_at"] = machine.created_at or now()
+    if insert_if_new(connection, machines, {**values, "image_name": machine.image.name}):
+        return by_id(connection, machine.id)
+    known = _first(connection, select(*_FIELDS).where(machines.c.id == machine.id))
+    if known is not None:
+        return known
+    other = by_name(connection, machine.project, machine.name)
+    if other.state in FINAL:
+        message = f"machine {machine.name!r}: its name became free just now; it will be tried again"
+        raise Busy(message, project=machine.project, machine=machine.name)
+    differing = differing_fields(other.request, machine.request)
+    said = f"and differs in {', '.join(differing)}" if differing else "from the same request"
+    raise AlreadyExists(
+        f"machine {machine.name!r} of project {machine.project!r} is {other.state} already {said}; "
+        "release it first, or choose another name",
+        differing=differing,
+        project=machine.project,
+        machine=machine.name,
+        machine_id=other.id,
+        state=other.state,
+    )
+
+
+def change(connection: Connection, machine_id: str, values: Mapping[str, Any]) -> Machine:
+    """Write what has become known of a machine; see `Inventory.update_machine`."""
+    states = select(machines.c.state).where(machines.c.id == machine_id).with_for_update()
+    old = connection.execute(states).scalar()
+    if old is None:
+        raise NotFound(f"no machine with the id {machine_id!r}: list machines to see what there is")
+    new = values.get("state", old)
+    if old in FINAL and new not in FINAL:
+        raise Conflict(
+            f"machine {machine_id!r} is {old} and cannot become {new}; provision it anew",
+            machine_id=machine_id,
+            state=old,
+        )
+    if values:
+        connection.execute(update(machines).where(machines.c.id == machine_id).values(values))
+    return by_id(connection, machine_id)
+
+
+def by_id(connection: Connection, machine_id: str) -> Machine:
+    """The machine of this id, or `NotFound`."""
+    found = _first(connection, select(*_FIELDS).where(machines.c.id == machine_id))
+    if found is None:
+        raise NotFound(f"no machine with the id {machine_id!r}: list machines to see what there is")
+    return found
+
+
+def by_name(connection: Connection, project: str, name: str) -> Machine:
+    """The live machine of this name, else the newest that had it, or `NotFound`."""
+    current = _current(connection, (machines.c.project == project) & (machines.c.name == name))
+    found = _first(connection, current)
+    if found is None:
+        mine = machines.c.project == project
+        raise not_found(connection, "machine", name, machines.c.name, mine)
+    return found
+
+
+def listed(
+    connection: Connection,
+    project: str,
+    partition: str,
+    states: Sequence[MachineState],
+    *,
+    after: tuple[str, str],
+    limit: int,
+) -> list[Machine]:
+    """One machine per name, as `by_name` would give it, in the order of (project, name)."""
+    where: Any = tuple_(machines.c.project, machines.c.name) > tuple_(*after)
+    if project:
+        where = where & (machines.c.project == project)
+    chosen = _current(connection, where)
+    current = chosen.selected_columns
+    if partition:
+        chosen = chosen.where(current.partition == partition)
+    if states:
+        chosen = chosen.where(current.state.in_(states))
+    chosen = chosen.order_by(current.project, current.name).limit(limit)
+    return [Machine(**row._mapping) for row in connection.execute(chosen)]
+
+
+def _current(connection: Connection, where: Any) -> Select[Any]:
+    """Of the machines that had one name, the live one, else the newest."""
+    order = (machines.c.state.in_(FINAL), machines.c.created_at.desc(), machines.c.id.desc())
+    place = func.row_number().over(partition_by=(machines.c.project, machines.c.name), order_by=order)
+    placed = select(*_FIELDS, place.label("place")).where(where).subquery()
+    return select(*(placed.c[column.name] for column in _FIELDS)).where(placed.c.place == 1)
+
+
+def _first(connection: Connection, chosen: Select[Any]) -> Machine | None:
+    row = connection.execute(chosen).first()
+    return None if row is None else Machine(**row._mapping)

@@ -1,0 +1,69 @@
+"""`mulligan claim`: ask why a machine would fit, or not, and list what is claimed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from mulligan.api.cli.client import Session, api_command
+from mulligan.api.cli.exit_codes import ExitCode
+from mulligan.api.cli.explanation import show_explanation
+from mulligan.api.cli.output import listing, print_json, value_of, word, words
+from mulligan.api.cli.spec_options import CLAIM_OPTIONS, options, spec_of
+from mulligan.api.cli.text import ago, clock
+from mulligan.v1 import inventory_pb2
+
+HEAD = ("machine", "project", "provider", "partition", "vcpu", "memory", "disk", "state", "lease until", "age", "mend")
+
+
+@click.group()
+def claim() -> None:
+    """Ask why a machine would fit, or not, and list what is claimed."""
+
+
+@claim.command()
+@options(CLAIM_OPTIONS)
+@api_command
+def explain(session: Session, **flags: Any) -> ExitCode:
+    """Say which providers could hold a machine, and what left each of the others out. Claims nothing."""
+    request = inventory_pb2.ExplainClaimRequest(spec=spec_of(flags))
+    explanation = session.inventory.ExplainClaim(request, timeout=session.deadline()).explanation
+    if session.as_json:
+        print_json(explanation)
+    else:
+        show_explanation(explanation)
+    return ExitCode.OK if explanation.verdict == inventory_pb2.Explanation.VERDICT_FITS else ExitCode.NO_ROOM
+
+
+@claim.command("list")
+@click.option("--partition", help="Only claims in this partition.")
+@click.option("--project", help="Only claims of this project.")
+@click.option("--state", type=click.Choice(words(inventory_pb2.ClaimState)), help="Default: all that hold resources.")
+@api_command
+def list_claims(session: Session, partition: str | None, project: str | None, state: str | None) -> None:
+    """List claims, oldest first."""
+    request = inventory_pb2.ListClaimsRequest(
+        partition=partition or "",
+        project=project or "",
+        state=value_of(inventory_pb2.ClaimState, state or "unspecified"),
+    )
+    stream = session.inventory.ListClaims(request, timeout=session.deadline())
+    listing(session, (response.claim for response in stream), HEAD, _row)
+
+
+def _row(found: inventory_pb2.Claim) -> tuple[str, ...]:
+    held = found.resources
+    return (
+        found.machine,
+        found.project,
+        found.provider,
+        found.partition,
+        str(held.vcpu),
+        f"{held.memory_mib} MiB",
+        f"{held.disk_gib} GiB",
+        word(inventory_pb2.ClaimState, found.state),
+        clock(found.lease_expires_at),
+        ago(found.created_at),
+        found.mend or found.reason,
+    )

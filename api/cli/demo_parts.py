@@ -1,0 +1,64 @@
+"""What the demo brings along: a key pair to log in with, and the simulation's image."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from pathlib import Path
+
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from mulligan.v1 import images_pb2, machine_pb2
+
+SIMULATED_IMAGE = "simulated"
+_IMAGE_BYTES = 1 << 20
+
+
+def key_pair(directory: Path) -> tuple[Path, str]:
+    """The demo's private key file and the public key, made on first use: the same request needs the same key."""
+    directory.mkdir(parents=True, exist_ok=True)
+    path = directory / "demo_key"
+    if path.exists():
+        key = serialization.load_ssh_private_key(path.read_bytes(), None)
+    else:
+        key = Ed25519PrivateKey.generate()
+        private = key.private_bytes(
+            serialization.Encoding.PEM, serialization.PrivateFormat.OpenSSH, serialization.NoEncryption()
+        )
+        _write_new(path, private)
+    public = key.public_key().public_bytes(serialization.Encoding.OpenSSH, serialization.PublicFormat.OpenSSH)
+    return path, f"{public.decode()} mulligan-demo"
+
+
+def simulated_image(directory: Path) -> images_pb2.Image:
+    """A file that stands for a disk image: the simulation fetches, checks and places it, and boots nothing."""
+    directory.mkdir(parents=True, exist_ok=True)
+    content = b"An image for simulated machines; it boots nothing.\n".ljust(_IMAGE_BYTES, b"\0")
+    path = directory / f"{SIMULATED_IMAGE}.raw"
+    if not path.exists():
+        _write_new(path, content)
+    return images_pb2.Image(
+        name=SIMULATED_IMAGE,
+        source=path.resolve().as_uri(),
+        digest=f"sha256:{hashlib.sha256(content).hexdigest()}",
+        format=images_pb2.IMAGE_FORMAT_RAW,
+        compression=images_pb2.COMPRESSION_NONE,
+        architecture="x86_64",
+        firmware=[machine_pb2.FIRMWARE_BIOS, machine_pb2.FIRMWARE_UEFI],
+        size_bytes=_IMAGE_BYTES,
+        virtual_size_bytes=_IMAGE_BYTES,
+        login="demo",
+    )
+
+
+def _write_new(path: Path, content: bytes) -> None:
+    """Write a file that only its owner may read, whole or not at all."""
+    partial = path.with_name(f".{path.name}.partial")
+    partial.unlink(missing_ok=True)
+    descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    partial.replace(path)

@@ -1,0 +1,36 @@
+"""Why a claim finds a provider, or none, as a table: the funnel, the nearest misses, the verdict."""
+
+from __future__ import annotations
+
+import click
+
+from mulligan.api.cli.output import show, table
+from mulligan.api.cli.text import clean
+from mulligan.v1 import inventory_pb2
+
+VERDICTS = {
+    inventory_pb2.Explanation.VERDICT_FITS: "fits",
+    inventory_pb2.Explanation.VERDICT_NEVER: "never: no provider could hold it, even empty",
+    inventory_pb2.Explanation.VERDICT_NOT_NOW: "not now: it would fit, once there is room",
+}
+
+
+def show_explanation(explanation: inventory_pb2.Explanation, *, err: bool = False) -> None:
+    """Write the explanation to standard output, or to standard error beside an error."""
+    funnel = [
+        (predicate.name, predicate.description, f"-{predicate.removed}" if predicate.removed else "", str(remaining))
+        for predicate in explanation.funnel
+        for remaining in (predicate.remaining,)
+    ]
+    if funnel:
+        show(table(("predicate", "asks for", "removed", "left"), funnel), err=err)
+    if explanation.near_misses:
+        misses = [(miss.provider, ", ".join(miss.failing), miss.detail) for miss in explanation.near_misses]
+        click.echo(err=err)
+        show(table(("nearest", "fails", "in numbers"), misses), err=err)
+    if explanation.verdict:
+        click.echo(err=err)
+        counts = f"{explanation.never_count} never, {explanation.not_now_count} not now"
+        click.echo(f"verdict: {VERDICTS.get(explanation.verdict, '?')} ({counts})", err=err)
+    if explanation.summary:
+        click.echo(clean(explanation.summary), err=err)

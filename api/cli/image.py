@@ -1,0 +1,192 @@
+"""`mulligan image`: register and build what machines run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+import grpc
+
+from mulligan.api.cli.client import Session, api_command
+from mulligan.api.cli.errors import of_rpc, status_of, tell_next, usage
+from mulligan.api.cli.exit_codes import ExitCode
+from mulligan.api.cli.output import details, listing, print_json, value_of, word, words
+from mulligan.api.cli.settings import load_settings
+from mulligan.api.cli.text import size
+from mulligan.v1 import images_pb2, machine_pb2
+
+HEAD = ("name", "format", "disk", "firmware", "login", "digest", "source")
+RECIPE_NAMES = ("demo", "debian-12")
+DESCRIBED = ("digest", "format", "compression", "size_bytes", "virtual_size_bytes")
+"""What a local file says of itself."""
+
+
+@click.group()
+def image() -> None:
+    """Register and build what machines run."""
+
+
+@image.command()
+@click.argument("name")
+@click.argument("source", metavar="URL|FILE")
+@click.option("--digest", metavar="sha256:HEX", help="Of the bytes behind the source. Must be given for a URL.")
+@click.option("--format", "form", type=click.Choice(words(images_pb2.ImageFormat)), help="Must be given for a URL.")
+@click.option("--compression", type=click.Choice(words(images_pb2.Compression)), help="Default: none.")
+@click.option("--architecture", metavar="ARCH", help="Default: x86_64.")
+@click.option(
+    "--firmware",
+    type=click.Choice(words(machine_pb2.Firmware)),
+    multiple=True,
+    help="That can boot it. Repeatable. Default: both.",
+)
+@click.option("--login", metavar="USER", help="The user that its cloud-init gives SSH keys to.")
+@api_command
+def add(
+    session: Session,
+    *,
+    name: str,
+    source: str,
+    digest: str | None,
+    form: str | None,
+    compression: str | None,
+    architecture: str | None,
+    firmware: tuple[str, ...],
+    login: str | None,
+) -> None:
+    """Register an image. A local file is read for digest, format and sizes; a URL only when a machine needs it."""
+    new = images_pb2.Image(
+        name=name,
+        source=source,
+        digest=digest or "",
+        format=value_of(images_pb2.ImageFormat, form or "unspecified"),
+        compression=value_of(images_pb2.Compression, compression or "unspecified"),
+        architecture=architecture or "",
+        firmware=[value_of(machine_pb2.Firmware, each) for each in firmware],
+        login=login or "",
+    )
+    if not source.startswith(("http://", "https://", "simulated:")):
+        _describe(new, source.removeprefix("file://"))
+    elif not (digest and form):
+        missing = " and ".join(option for option, given in (("--digest", digest), ("--format", form)) if not given)
+        raise usage(
+            f"an image behind a URL needs {missing}: nobody may change it unseen", f"curl -L {source} | sha256sum"
+        )
+    response = session.images.AddImage(images_pb2.AddImageRequest(image=new), timeout=session.deadline())
+    details(session, response.image, _facts)
+
+
+@image.command("list")
+@api_command
+def list_images(session: Session) -> None:
+    """List images."""
+    stream = session.images.ListImages(images_pb2.ListImagesRequest(), timeout=session.deadline())
+    listing(session, (response.image for response in stream), HEAD, _row)
+
+
+@image.command()
+@click.argument("name")
+@api_command
+def show(session: Session, name: str) -> None:
+    """Show one image."""
+    response = session.images.GetImage(images_pb2.GetImageRequest(name=name), timeout=session.deadline())
+    details(session, response.image, _facts)
+
+
+@image.command()
+@click.argument("name")
+@api_command
+def remove(session: Session, name: str) -> None:
+    """Forget an image. Its bytes stay where they are; refused while a live machine runs it."""
+    response = session.images.RemoveImage(images_pb2.RemoveImageRequest(name=name), timeout=session.deadline())
+    if session.as_json:
+        print_json(response)
+    else:
+        click.echo(f"image {name} is forgotten; its bytes stay at their source")
+
+
+@image.command()
+@click.argument("recipe", type=click.Choice(RECIPE_NAMES))
+@click.option("--name", help="What to register it as. Default: the recipe's name.")
+@click.option("--rebuild", is_flag=True, help="Build again, and replace the image that is registered.")
+@api_command
+def build(session: Session, recipe: str, name: str | None, rebuild: bool) -> ExitCode:
+    """Build an image on this host and register it. When it is registered already, that is all that there is to do."""
+    from mulligan.api.cli import image_build  # noqa: PLC0415 - building brings much that nothing else needs
+
+    called = name or recipe
+    before = _registered(session, called)
+    if before is not None and not rebuild:
+        click.echo(f"image {called} is registered already; --rebuild builds it again", err=True)
+        details(session, before, _facts)
+        return ExitCode.OK
+    built = image_build.build_image(recipe, called, load_settings())
+    try:
+        if before is not None and before.digest != built.digest:
+            session.images.RemoveImage(images_pb2.RemoveImageRequest(name=called), timeout=session.deadline())
+        response = session.images.AddImage(images_pb2.AddImageRequest(image=built), timeout=session.deadline())
+    except grpc.RpcError as error:
+        return _not_registered(session, built, error, image_build.register_command(built))
+    details(session, response.image, _facts)
+    return ExitCode.OK
+
+
+def _describe(new: images_pb2.Image, path: str) -> None:
+    """Fill in what the file says of itself; what was given otherwise must agree with it."""
+    from mulligan.activities.images.describe import describe_file  # noqa: PLC0415 - only where a file is read
+
+    absolute = Path(path).expanduser().absolute()
+    facts = describe_file(absolute)
+    found = images_pb2.Image(
+        digest=facts.digest,
+        size_bytes=facts.size_bytes,
+        virtual_size_bytes=facts.virtual_size_bytes,
+        format=value_of(images_pb2.ImageFormat, facts.format.value),
+        compression=value_of(images_pb2.Compression, facts.compression.value),
+    )
+    for field in DESCRIBED:
+        given, seen = getattr(new, field), getattr(found, field)
+        if given and given != seen and not (field == "digest" and str(given).startswith("sha512:")):
+            raise usage(f"the {field} of {absolute} is not what was given; leave it out to take what the file says")
+        if not given:
+            setattr(new, field, seen)
+    new.source = absolute.as_uri()
+
+
+def _registered(session: Session, name: str) -> images_pb2.Image | None:
+    """The image of that name; None where there is none, or where the API is away (building does not need it)."""
+    try:
+        return session.images.GetImage(images_pb2.GetImageRequest(name=name), timeout=session.deadline()).image
+    except grpc.RpcError as error:
+        if status_of(error) in (grpc.StatusCode.NOT_FOUND, grpc.StatusCode.UNAVAILABLE):
+            return None
+        raise
+
+
+def _not_registered(session: Session, built: images_pb2.Image, error: grpc.RpcError, command: str) -> ExitCode:
+    known = of_rpc(error, noun="image", api=session.api)
+    if session.as_json:
+        print_json(built)
+    click.echo(f"the image is built ({built.source}), but not registered: {known.message}", err=True)
+    tell_next(("mulligan up", command) if known.code is ExitCode.UNAVAILABLE else (command,))
+    return known.code
+
+
+def _row(found: images_pb2.Image) -> tuple[str, ...]:
+    disk = size(found.virtual_size_bytes) if found.virtual_size_bytes else "-"
+    firmware = ", ".join(word(machine_pb2.Firmware, each) for each in found.firmware)
+    form = word(images_pb2.ImageFormat, found.format)
+    return found.name, form, disk, firmware, found.login, found.digest[:19], found.source
+
+
+def _facts(found: images_pb2.Image) -> Iterator[tuple[str, str]]:
+    yield "name", found.name
+    yield "source", found.source
+    yield "digest", found.digest
+    yield "format", word(images_pb2.ImageFormat, found.format)
+    yield "compression", word(images_pb2.Compression, found.compression)
+    yield "architecture", found.architecture
+    yield "firmware", ", ".join(word(machine_pb2.Firmware, each) for each in found.firmware)
+    yield "size", size(found.size_bytes) if found.size_bytes else ""
+    yield "disk", size(found.virtual_size_bytes) if found.virtual_size_bytes else ""
+    yield "login", found.login

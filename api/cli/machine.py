@@ -1,0 +1,165 @@
+"""`mulligan machine`: ask for machines, look at them, give them back."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import click
+import grpc
+
+from mulligan.api.cli.client import Session, api_command
+from mulligan.api.cli.display import evidence_text
+from mulligan.api.cli.errors import tell_next, usage
+from mulligan.api.cli.exit_codes import NO_ROOM_REASONS, ExitCode
+from mulligan.api.cli.follow import Updates, follow
+from mulligan.api.cli.output import details, listing, print_json, value_of, word, words
+from mulligan.api.cli.spec_options import CLAIM_OPTIONS, NO_KEY, RUN_OPTIONS, add_default_key, options, spec_of
+from mulligan.api.cli.summary import finish, ssh_command
+from mulligan.api.cli.text import ago, clock
+from mulligan.api.cli.view import RunView
+from mulligan.v1 import inventory_pb2, machine_pb2, provisioning_pb2
+
+HEAD = ("name", "project", "state", "partition", "provider", "address", "age")
+
+
+@click.group()
+def machine() -> None:
+    """Ask for machines, look at them, give them back."""
+
+
+@machine.command()
+@click.argument("name", required=False)
+@options((*CLAIM_OPTIONS, *RUN_OPTIONS))
+@click.option("--detach", is_flag=True, help="Start the run, name it, and do not watch it.")
+@api_command
+def provision(session: Session, name: str | None, detach: bool, **flags: Any) -> ExitCode:
+    """Make a machine, watch its run, and say how it was proved to be up.
+
+    The same request joins the run, or finds the machine that it made. Ctrl-C stops the watching, not the run.
+    """
+    spec = spec_of(flags, name=name)
+    if not spec.name:
+        raise usage("the machine has no name", "mulligan machine provision NAME --image IMAGE")
+    if NO_KEY not in flags["ssh_keys"]:
+        add_default_key(spec)
+    view = RunView()
+    request = provisioning_pb2.ProvisionMachineRequest(spec=spec, detach=detach)
+
+    def opened(timeout: float | None) -> Updates:
+        return _updates(session.provisioning.ProvisionMachine(request, timeout=timeout), view)
+
+    if detach:
+        return _started(session, view, opened(session.deadline()))
+    stopped = follow(session, view, opened, until_held=True)
+    return stopped or finish(session, view, explanation=_why_no_room(session, view, spec))
+
+
+@machine.command("list")
+@click.option("--project", help="Only machines of this project.")
+@click.option("--partition", help="Only machines in this partition.")
+@click.option(
+    "--state",
+    "states",
+    type=click.Choice(words(machine_pb2.MachineState)),
+    multiple=True,
+    help="Only machines in this state. Repeatable. Default: all that are live.",
+)
+@api_command
+def list_machines(session: Session, project: str | None, partition: str | None, states: tuple[str, ...]) -> None:
+    """List machines."""
+    request = provisioning_pb2.ListMachinesRequest(
+        project=project or "",
+        partition=partition or "",
+        states=[value_of(machine_pb2.MachineState, state) for state in states],
+    )
+    stream = session.provisioning.ListMachines(request, timeout=session.deadline())
+    listing(session, (response.machine for response in stream), HEAD, _row)
+
+
+@machine.command()
+@click.argument("name")
+@click.option("--project", help="Default: default.")
+@api_command
+def show(session: Session, name: str, project: str | None) -> None:
+    """Show one machine: where it is, how it was proved, and how to log in."""
+    request = provisioning_pb2.GetMachineRequest(project=project or "", name=name)
+    response = session.provisioning.GetMachine(request, timeout=session.deadline())
+    details(session, response.machine, _facts)
+
+
+@machine.command()
+@click.argument("name")
+@click.option("--project", help="Default: default.")
+@click.option("--detach", is_flag=True, help="Start the run, name it, and do not watch it.")
+@api_command
+def release(session: Session, name: str, project: str | None, detach: bool) -> ExitCode:
+    """Take a machine down, with its disks, and give its resources back."""
+    view = RunView()
+    request = provisioning_pb2.ReleaseMachineRequest(project=project or "", name=name, detach=detach)
+
+    def opened(timeout: float | None) -> Updates:
+        return _updates(session.provisioning.ReleaseMachine(request, timeout=timeout), view)
+
+    if detach:
+        return _started(session, view, opened(session.deadline()))
+    return follow(session, view, opened) or finish(session, view)
+
+
+def _updates(
+    responses: Iterable[provisioning_pb2.ProvisionMachineResponse | provisioning_pb2.ReleaseMachineResponse],
+    view: RunView,
+) -> Updates:
+    for response in responses:
+        view.joined = view.joined or response.joined
+        yield response.update
+
+
+def _started(session: Session, view: RunView, updates: Updates) -> ExitCode:
+    """Say which run was started or joined."""
+    for update in updates:
+        view.feed(update)
+        if session.as_json:
+            print_json(update, joined=view.joined)
+    if not session.as_json:
+        click.echo(f"{'joined' if view.joined else 'started'} {view.workflow_id}")
+        tell_next((f"mulligan run watch {view.workflow_id}",))
+    return ExitCode.OK
+
+
+def _why_no_room(session: Session, view: RunView, spec: machine_pb2.MachineSpec) -> inventory_pb2.Explanation | None:
+    """The explanation as of now, for a run that found no provider."""
+    if view.failure[0] not in NO_ROOM_REASONS:
+        return None
+    asked = machine_pb2.MachineSpec()
+    asked.CopyFrom(spec)
+    asked.ClearField("user_data")
+    try:
+        request = inventory_pb2.ExplainClaimRequest(spec=asked)
+        return session.inventory.ExplainClaim(request, timeout=session.deadline()).explanation
+    except grpc.RpcError:  # the run's own message tells already; this only adds to it
+        return None
+
+
+def _row(found: machine_pb2.Machine) -> tuple[str, ...]:
+    state, address = word(machine_pb2.MachineState, found.state), ", ".join(found.addresses)
+    return found.name, found.project, state, found.partition, found.provider, address, ago(found.created_at)
+
+
+def _facts(found: machine_pb2.Machine) -> Iterator[tuple[str, str]]:
+    sizes = found.spec.resources
+    yield "name", found.name
+    yield "project", found.project
+    yield "state", word(machine_pb2.MachineState, found.state)
+    yield "why", found.reason
+    yield "partition", found.partition
+    yield "provider", found.provider
+    yield "sizes", f"{sizes.vcpu} vcpu, {sizes.memory_mib} MiB memory, {sizes.disk_gib} GiB disk"
+    yield "image", f"{found.spec.image} {found.image_digest}"
+    yield "addresses", ", ".join(found.addresses)
+    yield "log in", ssh_command(found)
+    yield "verified", "\n".join(f"{clock(item.at)} {evidence_text(item)}" for item in found.evidence)
+    yield "created", clock(found.created_at)
+    yield "ready", clock(found.ready_at)
+    yield "run", found.workflow_id
+    yield "id", found.id

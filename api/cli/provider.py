@@ -1,0 +1,176 @@
+"""`mulligan provider`: register hypervisors and servers, and look after them."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Iterator
+
+import click
+
+from mulligan.api.cli.client import Session, api_command
+from mulligan.api.cli.errors import usage
+from mulligan.api.cli.output import details, listing, pairs, word
+from mulligan.v1 import inventory_pb2
+
+LOOK_SECONDS = 600
+"""How long looking at a provider may take: it boots something there, to prove the accelerator."""
+
+HEAD = ("name", "partition", "kind", "state", "vcpu", "memory", "disk", "url")
+
+
+@click.group()
+def provider() -> None:
+    """Register hypervisors and servers, and look after them."""
+
+
+@provider.command()
+@click.argument("name")
+@click.argument("url")
+@click.option("--partition", help="The site that it is in. Default: default.")
+@click.option(
+    "--set",
+    "settings",
+    metavar="KEY=VALUE",
+    multiple=True,
+    help="A setting of its driver, e.g. accelerator=tcg. Repeatable.",
+)
+@click.option("--credential", metavar="REFERENCE", help="Where its credential is. Never the credential.")
+@api_command
+def add(
+    session: Session, *, name: str, url: str, partition: str | None, settings: tuple[str, ...], credential: str | None
+) -> None:
+    """Look at a provider and register what was found. Repeated, it looks again.
+
+    URL is e.g. qemu:///system, qemu+ssh://user@host/system or simulated://fleet/host.
+    """
+    request = inventory_pb2.AddProviderRequest(
+        name=name,
+        partition=partition or "",
+        url=url,
+        settings=dict(pairs(settings, "--set")),
+        credential=credential or "",
+    )
+    with _busy(f"looking at {url}; proving its accelerator may take a minute"):
+        response = session.inventory.AddProvider(request, timeout=session.deadline(LOOK_SECONDS))
+    details(session, response.provider, _facts)
+
+
+@provider.command("list")
+@click.option("--partition", help="Only providers in this partition.")
+@api_command
+def list_providers(session: Session, partition: str | None) -> None:
+    """List providers."""
+    request = inventory_pb2.ListProvidersRequest(partition=partition or "")
+    stream = session.inventory.ListProviders(request, timeout=session.deadline())
+    listing(session, (response.provider for response in stream), HEAD, _row)
+
+
+@provider.command()
+@click.argument("name")
+@api_command
+def show(session: Session, name: str) -> None:
+    """Show one provider: what it has, what it can, and what was measured."""
+    details(session, _read(session, name), _facts)
+
+
+@provider.command("set")
+@click.argument("name")
+@click.option("--enable/--disable", "enabled", default=None, help="Whether new claims may be made on it.")
+@click.option("--reserve", metavar="RESOURCE=N", multiple=True, help="Keep back for itself, e.g. vcpu=2. Repeatable.")
+@click.option("--overcommit", metavar="RESOURCE=PERCENT", multiple=True, help="E.g. vcpu=400. Repeatable.")
+@click.option("--set", "settings", metavar="KEY=VALUE", multiple=True, help="A setting of its driver. Repeatable.")
+@click.option("--clear-quarantine", is_flag=True, help="Put it back into service.")
+@click.option("--clear-suspect", is_flag=True, help="Forget its failures.")
+@click.option("--clear-dirty", is_flag=True, help="Take it as erased.")
+@api_command
+def set_provider(
+    session: Session,
+    *,
+    name: str,
+    enabled: bool | None,
+    reserve: tuple[str, ...],
+    overcommit: tuple[str, ...],
+    settings: tuple[str, ...],
+    clear_quarantine: bool,
+    clear_suspect: bool,
+    clear_dirty: bool,
+) -> None:
+    """Change a provider. What is not named stays; fails when someone else changes it at the same time."""
+    request = inventory_pb2.UpdateProviderRequest(
+        name=name,
+        enabled=enabled,
+        reserved=dict(_amounts(reserve, "--reserve")),
+        overcommit_percent=dict(_amounts(overcommit, "--overcommit")),
+        settings=dict(pairs(settings, "--set")),
+        clear_quarantine=clear_quarantine,
+        clear_suspect=clear_suspect,
+        clear_dirty=clear_dirty,
+    )
+    if request == inventory_pb2.UpdateProviderRequest(name=name):
+        raise usage(f"nothing to change on {name} was named", "mulligan provider set --help")
+    request.generation = _read(session, name).generation
+    response = session.inventory.UpdateProvider(request, timeout=session.deadline())
+    details(session, response.provider, _facts)
+
+
+def _read(session: Session, name: str) -> inventory_pb2.Provider:
+    request = inventory_pb2.GetProviderRequest(name=name)
+    return session.inventory.GetProvider(request, timeout=session.deadline()).provider
+
+
+def _amounts(texts: tuple[str, ...], option: str) -> Iterator[tuple[str, int]]:
+    for resource, amount in pairs(texts, option):
+        if not amount.isdecimal():
+            raise click.BadParameter(f"{amount!r} is not a whole number", param_hint=option)
+        yield resource, int(amount)
+
+
+@contextlib.contextmanager
+def _busy(message: str) -> Iterator[None]:
+    """Say on standard error that something takes its time: by a spinner on a terminal."""
+    if not sys.stderr.isatty():
+        click.echo(message, err=True)
+        yield
+        return
+    from rich.console import Console  # noqa: PLC0415 - only where there is a terminal
+
+    with Console(stderr=True, markup=False, highlight=False).status(message):
+        yield
+
+
+def _state(found: inventory_pb2.Provider) -> str:
+    states = [] if found.enabled else ["disabled"]
+    states += ["quarantined"] if found.quarantined else []
+    states += ["dirty"] if found.dirty else []
+    states += [f"suspect ({found.suspect_count})"] if found.suspect_count else []
+    return ", ".join(states) or "in service"
+
+
+def _row(found: inventory_pb2.Provider) -> tuple[str, ...]:
+    rows = {row.resource: f"{row.used}/{_capacity(row)}" for row in found.inventory}
+    kind = word(inventory_pb2.ProviderKind, found.kind)
+    used = (rows.get(resource, "-") for resource in ("vcpu", "memory_mib", "disk_gib"))
+    return found.name, found.partition, kind, _state(found), *used, found.url
+
+
+def _capacity(row: inventory_pb2.InventoryRow) -> int:
+    return (row.total - row.reserved) * row.overcommit_percent // 100
+
+
+def _facts(found: inventory_pb2.Provider) -> Iterator[tuple[str, str]]:
+    yield "name", found.name
+    yield "partition", found.partition
+    yield "kind", word(inventory_pb2.ProviderKind, found.kind)
+    yield "url", found.url
+    yield "state", _state(found)
+    yield "quarantined", found.quarantined
+    for row in found.inventory:
+        kept = f", {row.reserved} reserved" if row.reserved else ""
+        over = f", {row.overcommit_percent} % overcommit" if row.overcommit_percent != 100 else ""
+        yield row.resource, f"{row.used} of {_capacity(row)} used ({row.total} in all{kept}{over})"
+    yield "capabilities", "\n".join(found.capabilities)
+    yield "settings", "\n".join(f"{key}={value}" for key, value in sorted(found.settings.items()))
+    yield "credential", found.credential
+    yield "facts", "\n".join(f"{key}: {value}" for key, value in sorted(found.facts.items()))
+    yield "generation", str(found.generation)

@@ -1,0 +1,92 @@
+"""What is said when a run has ended: how it was proved and how to log in, or why it failed and what to do next."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import click
+
+from mulligan.api.cli.client import Session
+from mulligan.api.cli.display import evidence_text
+from mulligan.api.cli.errors import CliError, render, tell_next
+from mulligan.api.cli.exit_codes import NO_ROOM_REASONS, ExitCode, of_outcome
+from mulligan.api.cli.text import clean
+from mulligan.api.cli.view import RunView
+from mulligan.v1 import inventory_pb2, machine_pb2
+
+WHAT_IS_LEFT = {
+    "FAILED": "everything that was made has been undone",
+    "CANCELLED": "everything that was made has been undone",
+    "QUARANTINED": "something could not be undone; its claim is quarantined so that nobody gets it",
+    "TERMINATED": "it was terminated from outside; what it holds is reclaimed when its lease has passed",
+}
+
+
+def finish(session: Session, view: RunView, *, explanation: inventory_pb2.Explanation | None = None) -> ExitCode:
+    """Say how the run ended; returns the exit code that says it too."""
+    reason, message = view.failure
+    if view.held is not None and not view.ended:
+        return _held(session, view)
+    code = of_outcome(view.outcome, reason)
+    if code is not ExitCode.OK:
+        left = WHAT_IS_LEFT.get(view.outcome, "")
+        told = message if "undone" in message else "; ".join(part for part in (message, left) if part)
+        error = CliError(
+            f"{view.workflow_id}: {view.outcome.lower()}: {told}",
+            code,
+            reason=reason,
+            metadata={"workflow_id": view.workflow_id, "outcome": view.outcome},
+            explanation=explanation,
+            next_commands=next_after(view),
+        )
+        render(error, as_json=session.as_json)
+    elif not session.as_json:
+        _succeeded(view)
+    return code
+
+
+def next_after(view: RunView) -> Sequence[str]:
+    """The commands to try after this run ended badly."""
+    show = f"mulligan run show {view.workflow_id}"
+    if view.failure[0] in NO_ROOM_REASONS:
+        return ("mulligan claim explain, with the same flags", "mulligan provider list")
+    if view.outcome in ("QUARANTINED", "TERMINATED"):
+        return ("mulligan claim list", show)
+    return (show,)
+
+
+def ssh_command(machine: machine_pb2.Machine) -> str:
+    """The command that logs in; empty where the address or the user is not known."""
+    if not machine.addresses:
+        return ""
+    return clean(f"ssh {machine.login}@{machine.addresses[0]}" if machine.login else f"ssh {machine.addresses[0]}")
+
+
+def _succeeded(view: RunView) -> None:
+    if view.outcome == "RELEASED":
+        click.echo(f"machine {view.run.machine if view.run else ''} is gone; nothing of it is left")
+        return
+    machine = view.machine
+    if machine is None:
+        click.echo(f"{view.workflow_id}: ready")
+        return
+    where = f"on {machine.provider}: {', '.join(machine.addresses) or 'no address'}"
+    asked_before = " (the same was asked for before)" if view.joined else ""
+    click.echo(clean(f"machine {machine.name} is up {where}{asked_before}"))
+    for item in machine.evidence:
+        click.echo(f"  verified {evidence_text(item)}")
+    if command := ssh_command(machine):
+        click.echo(f"  {command}")
+
+
+def _held(session: Session, view: RunView) -> ExitCode:
+    assert view.held is not None
+    commands = (f"mulligan run show {view.workflow_id}", f"mulligan run cancel {view.workflow_id}")
+    if session.as_json:
+        message = view.held.message or "held for inspection"
+        held = CliError(message, ExitCode.HELD, reason=view.held.reason or "HELD", next_commands=commands)
+        render(held, as_json=True)
+        return ExitCode.HELD
+    click.echo("the run failed and its machine is held for inspection; cancelling the run undoes it", err=True)
+    tell_next(commands)
+    return ExitCode.HELD

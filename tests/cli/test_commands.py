@@ -1,0 +1,282 @@
+"""Every noun and verb: what it asks of the API, and what it shows to people and to programs."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import click
+import pytest
+
+from mulligan.api.cli.exit_codes import ExitCode
+from mulligan.api.cli.main import COMMANDS, cli
+from mulligan.v1 import inventory_pb2, machine_pb2, provisioning_pb2, run_pb2
+from tests.cli.conftest import Mulligan
+from tests.cli.scripted import ID, ScriptedApi, event, evidence, machine, refusal, run_update, watches
+
+NOUNS = ("machine", "run", "provider", "image", "claim", "partition")
+
+
+def provider(**more: Any) -> inventory_pb2.Provider:
+    """A hypervisor, partly used."""
+    return inventory_pb2.Provider(
+        name="hyp-1",
+        partition="default",
+        kind=inventory_pb2.PROVIDER_KIND_HYPERVISOR,
+        url="qemu:///system",
+        capabilities=["accel.kvm", "arch.x86_64"],
+        inventory=[inventory_pb2.InventoryRow(resource="vcpu", total=8, reserved=2, overcommit_percent=200, used=3)],
+        generation=7,
+        **{"enabled": True, **more},
+    )
+
+
+def commands() -> Iterator[tuple[str, ...]]:
+    """Every command of the client, as words."""
+    for noun in NOUNS:
+        group = cli.get_command(click.Context(cli), noun)
+        assert isinstance(group, click.Group)
+        yield (noun,)
+        for verb in group.commands:
+            yield noun, verb
+
+
+def test_the_verbs_are_these() -> None:
+    """The client can do what the contract offers."""
+    assert {" ".join(words) for words in commands() if len(words) == 2} == {
+        *("machine provision", "machine list", "machine show", "machine release"),
+        *("run list", "run show", "run watch", "run cancel"),
+        *("provider add", "provider list", "provider show", "provider set"),
+        *("image add", "image list", "image show", "image build", "image remove"),
+        *("claim explain", "claim list", "partition add", "partition list"),
+    }
+
+
+def test_every_command_has_help_and_json() -> None:
+    """Each says what it does, each option what it is for, and each verb takes the options that all take."""
+    for words in commands():
+        command: click.Command = cli
+        for word in words:
+            assert isinstance(command, click.Group)
+            found = command.get_command(click.Context(command), word)
+            assert found is not None
+            command = found
+        assert command.help, words
+        options = [param for param in command.params if isinstance(param, click.Option)]
+        assert len(words) == 1 or {"output", "api", "timeout"} <= {option.name for option in options}, words
+        undescribed = [option.name for option in options if not option.help]
+        assert undescribed == [], words
+
+
+def test_the_overview_says_what_the_commands_say() -> None:
+    """The table that spares importing the commands does not drift from them."""
+    for name in NOUNS:
+        command = cli.get_command(click.Context(cli), name)
+        assert command is not None
+        assert command.help == COMMANDS[name].help
+
+
+def test_help_imports_neither_grpc_nor_temporal() -> None:
+    """`mulligan --help` answers at once because it brings nothing that it does not need."""
+    code = "import sys; from mulligan.api.cli.main import run; run(['--help']); print(*sys.modules, file=sys.stderr)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    loaded = {name.partition(".")[0] for name in done.stderr.split()}
+    assert "Exit codes" in done.stdout
+    assert loaded & {"grpc", "google", "temporalio", "rich", "yaml", "pydantic", "sqlalchemy", "libvirt"} == set()
+
+
+def test_completion_knows_the_nouns(environment: dict[str, str], mulligan: Mulligan) -> None:
+    """A shell that asks for completions gets the commands."""
+    environment.update(_MULLIGAN_COMPLETE="bash_complete", COMP_WORDS="mulligan ma", COMP_CWORD="1")
+    assert mulligan().stdout.strip() == "plain,machine"
+
+
+def test_machines_are_listed(api: ScriptedApi, mulligan: Mulligan) -> None:
+    """The filters reach the API; people get a table, programs a line for each."""
+    api.handlers["ListMachines"] = lambda request, context: iter(
+        [provisioning_pb2.ListMachinesResponse(machine=machine())]
+    )
+    arguments = ("machine", "list", "--project", "shop", "--state", "ready", "--state", "held")
+    table = mulligan(*arguments).stdout.splitlines()
+    assert table[0].split() == ["NAME", "PROJECT", "STATE", "PARTITION", "PROVIDER", "ADDRESS", "AGE"]
+    assert table[1].split()[:6] == ["web-1", "default", "ready", "default", "hyp-1", "192.0.2.10"]
+    assert json.loads(mulligan(*arguments, "--output", "json").stdout)["name"] == "web-1"
+    states = [machine_pb2.MACHINE_STATE_READY, machine_pb2.MACHINE_STATE_HELD]
+    assert api.last("ListMachines") == provisioning_pb2.ListMachinesRequest(project="shop", states=states)
+
+
+def test_an_empty_list_is_empty_data(api: ScriptedApi, mulligan: Mulligan) -> None:
+    """That there is nothing is said on standard error."""
+    api.handlers["ListMachines"] = lambda request, context: iter(())
+    done = mulligan("machine", "list")
+    assert (done.returncode, done.stdout, done.stderr) == (ExitCode.OK, "", "none\n")
+
+
+def test_a_machine_is_shown(api: ScriptedApi, mulligan: Mulligan) -> None:
+    """How it was proved and how to log in are there."""
+    api.handlers["GetMachine"] = lambda request, context: provisioning_pb2.GetMachineResponse(machine=machine())
+    shown = mulligan("machine", "show", "web-1", "--project", "shop").stdout
+    assert "ssh demo@192.0.2.10" in shown
+    assert evidence().observed in shown
+    assert api.last("GetMachine") == provisioning_pb2.GetMachineRequest(project="shop", name="web-1")
+
+
+def test_a_machine_is_released(api: ScriptedApi, mulligan: Mulligan) -> None:
+    """The run that takes it down is followed to its end."""
+    updates = [
+        run_update(kind="RELEASE"),
+        event(2, "ACTION_STARTED", "undo", "power-off", provider="hyp-1"),
+        event(3, "ACTION_FINISHED", "undo", "power-off", "power is off", provider="hyp-1", attempts=1),
+        event(4, "RUN_FINISHED", message="released", outcome=run_pb2.RUN_OUTCOME_RELEASED),
+        run_update("RELEASED", kind="RELEASE"),
+    ]
+    api.handlers["ReleaseMachine"] = lambda request, context: (
+        provisioning_pb2.ReleaseMachineResponse(update=update) for update in updates
+    )
+    done = mulligan("machine", "release", "web-1")
+    assert done.returncode == ExitCode.OK
+    assert "undo/power-off done" in done.stderr
+    assert done.stdout == "machine web-1 is gone; nothing of it is left\n"
+
+
+def test_runs_are_listed(api: ScriptedApi, mulligan: Mulligan) -> None:
+    """Newest first, as the API sends them."""
+    api.handlers["ListRuns"] = lambda request, context: iter(
+        [provisioning_pb2.ListRunsResponse(run=run_update("FAILED", reason="no room").run)]
+    )
+    table = mulligan("run", "list", "--machine", "web-1", "--outcome", "failed", "--limit", "5").stdout.splitlines()
+    assert table[1].split() == [ID, "provision", "failed", "2026-09-21T14:13:20Z", "12.0", "s", "no", "room"]
+    request = provisioning_pb2.ListRunsRequest(machine="web-1", outcome=run_pb2.RUN_OUTCOME_FAILED, limit=5)
+    assert api.last("ListRuns") == request
+
+
+def test_a_runs_story_is_told(api: ScriptedApi, mulligan: Mulligan) -> None:
+    """The run, its events in order, and what is in progress."""
+    response = provisioning_pb2.GetRunResponse(
+        run=run_update().run,
+        events=[event(2, "ACTION_STARTED", "image", "prepare").event],
+        progress=[run_pb2.RunProgress(step="image", action="prepare", attempt=2, last_failure="no route")],
+    )
+    api.handlers["GetRun"] = lambda request, context: response
+    lines = mulligan("run", "show", ID).stdout.splitlines()
+    assert "2026-09-21T14:13:22Z image/prepare begins" in lines
+    assert lines[-1] == "now: image/prepare: attempt 2, last failure: no route"
+    shown = json.loads(mulligan("run", "show", ID, "--output", "json").stdout)
+    assert (shown["run"]["workflow_id"], len(shown["events"])) == (ID, 1)
+
+
+def test_a_run_is_watched_from_a_cursor(api: ScriptedApi, mulligan: Mulligan) -> None:
+    """Only what is new is asked for."""
+    api.handlers["WatchRun"] = watches([run_update("READY")])
+    assert mulligan("run", "watch", ID, "--run-id", "a-run", "--from", "7").returncode == ExitCode.OK
+    assert api.last("WatchRun") == provisioning_pb2.WatchRunRequest(workflow_id=ID, run_id="a-run", cursor="7")
+
+
+def test_a_machine_that_is_up_is_not_cancelled_but_released(api: ScriptedApi, mulligan: Mulligan) -> None:
+    """Cancelling a run that ended ready is a conflict, and the command that is meant is named."""
+    over = run_update("READY").run
+    api.handlers["GetRun"] = lambda request, context: provisioning_pb2.GetRunResponse(run=over)
+    api.handlers["CancelRun"] = lambda request, context: provisioning_pb2.CancelRunResponse(run=over)
+    done = mulligan("run", "cancel", ID)
+    assert done.returncode == ExitCode.CONFLICT
+    assert "next: mulligan machine release web-1" in done.stderr
+
+
+def test_providers_are_added_and_listed(api: ScriptedApi, mulligan: Mulligan) -> None:
+    """What was found is shown; used and capacity are in the list."""
+    api.handlers["AddProvider"] = lambda request, context: inventory_pb2.AddProviderResponse(provider=provider())
+    api.handlers["ListProviders"] = lambda request, context: iter(
+        [inventory_pb2.ListProvidersResponse(provider=provider(suspect_count=2))]
+    )
+    done = mulligan("provider", "add", "hyp-1", "qemu:///system", "--set", "accelerator=tcg", "--credential", "env:X")
+    assert "looking at qemu:///system" in done.stderr
+    assert "3 of 12 used (8 in all, 2 reserved, 200 % overcommit)" in done.stdout
+    request = api.last("AddProvider")
+    assert (dict(request.settings), request.credential) == ({"accelerator": "tcg"}, "env:X")
+    assert "suspect (2)  3/12" in mulligan("provider", "list").stdout
+
+
+def test_a_provider_is_edited_as_it_was_read(api: ScriptedApi, mulligan: Mulligan) -> None:
+    """The generation that was read goes back with the edit, and what is not named is absent."""
+    api.handlers["GetProvider"] = lambda request, context: inventory_pb2.GetProviderResponse(provider=provider())
+    api.handlers["UpdateProvider"] = lambda request, context: inventory_pb2.UpdateProviderResponse(provider=provider())
+    edit = ("--disable", "--reserve", "vcpu=2", "--overcommit", "vcpu=400", "--set", "pool=fast", "--clear-suspect")
+    assert mulligan("provider", "set", "hyp-1", *edit).returncode == ExitCode.OK
+    assert api.last("UpdateProvider") == inventory_pb2.UpdateProviderRequest(
+        name="hyp-1",
+        generation=7,
+        enabled=False,
+        reserved={"vcpu": 2},
+        overcommit_percent={"vcpu": 400},
+        settings={"pool": "fast"},
+        clear_suspect=True,
+    )
+    mulligan("provider", "set", "hyp-1", "--clear-quarantine")
+    assert not api.last("UpdateProvider").HasField("enabled")
+
+
+def test_a_lost_race_for_a_provider_is_told(api: ScriptedApi, mulligan: Mulligan) -> None:
+    """Somebody else's edit in between is a conflict."""
+    api.handlers["GetProvider"] = lambda request, context: inventory_pb2.GetProviderResponse(provider=provider())
+    api.handlers["UpdateProvider"] = refusal("ABORTED", "hyp-1 was edited since", "CONFLICT", generation="8")
+    done = mulligan("provider", "set", "hyp-1", "--enable")
+    assert done.returncode == ExitCode.CONFLICT
+    assert "hyp-1 was edited since" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("verdict", "code"),
+    [("VERDICT_FITS", ExitCode.OK), ("VERDICT_NEVER", ExitCode.NO_ROOM), ("VERDICT_NOT_NOW", ExitCode.NO_ROOM)],
+)
+def test_a_claim_is_explained(api: ScriptedApi, mulligan: Mulligan, verdict: str, code: ExitCode) -> None:
+    """The funnel is the data, and the verdict the exit code."""
+    explanation = inventory_pb2.Explanation(
+        verdict=inventory_pb2.Explanation.Verdict.Value(verdict),
+        funnel=[inventory_pb2.Predicate(name="enabled", description="is in service", remaining=3, removed=1)],
+        summary="three of four",
+    )
+    api.handlers["ExplainClaim"] = lambda request, context: inventory_pb2.ExplainClaimResponse(explanation=explanation)
+    done = mulligan("claim", "explain", "--vcpu", "2", "--require", "accel.kvm")
+    assert done.returncode == code
+    lines = [line.split() for line in done.stdout.splitlines()]
+    assert ["enabled", "is", "in", "service", "-1", "3"] in lines
+    assert ["three", "of", "four"] in lines
+    spec = api.last("ExplainClaim").spec
+    assert (spec.resources.vcpu, list(spec.requires)) == (2, ["accel.kvm"])
+    shown = json.loads(mulligan("claim", "explain", "--output", "json").stdout)
+    assert shown["verdict"] == verdict
+
+
+def test_claims_are_listed_with_what_mends_them(api: ScriptedApi, mulligan: Mulligan) -> None:
+    """A quarantined claim names its command, uncut."""
+    mend = "mulligan provider set hyp-1 --clear-quarantine, once virsh vol-delete has removed what is left of web-1"
+    claim = inventory_pb2.Claim(machine="web-1", state=inventory_pb2.CLAIM_STATE_QUARANTINED, mend=mend)
+    api.handlers["ListClaims"] = lambda request, context: iter([inventory_pb2.ListClaimsResponse(claim=claim)])
+    shown = mulligan("claim", "list", "--state", "quarantined").stdout
+    assert mend in shown
+    assert api.last("ListClaims").state == inventory_pb2.CLAIM_STATE_QUARANTINED
+
+
+def test_partitions_are_added_and_listed(api: ScriptedApi, mulligan: Mulligan) -> None:
+    """Both answer with names."""
+    api.handlers["AddPartition"] = lambda request, context: inventory_pb2.AddPartitionResponse(name=request.name)
+    api.handlers["ListPartitions"] = lambda request, context: iter(
+        [inventory_pb2.ListPartitionsResponse(name=name) for name in ("default", "west")]
+    )
+    assert json.loads(mulligan("partition", "add", "west", "--output", "json").stdout) == {"name": "west"}
+    assert mulligan("partition", "list").stdout.split() == ["NAME", "default", "west"]
+
+
+def test_a_reader_that_leaves_is_no_error(api: ScriptedApi, environment: dict[str, str]) -> None:
+    """`mulligan machine list | head -1` ends without a traceback."""
+    many = [provisioning_pb2.ListMachinesResponse(machine=machine()) for _ in range(5000)]
+    api.handlers["ListMachines"] = lambda request, context: iter(many)
+    command = f"{sys.executable} -m mulligan.api.cli machine list --output json | head -1"
+    done = subprocess.run(
+        ["sh", "-c", command], env=environment, capture_output=True, check=False, text=True, timeout=60
+    )
+    assert json.loads(done.stdout)["name"] == "web-1"
+    assert done.stderr == ""

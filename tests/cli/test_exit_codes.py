@@ -1,0 +1,183 @@
+"""How a command ends: by the run's outcome, by the error's reason, by the status; always with what to do next."""
+
+from __future__ import annotations
+
+import json
+import threading
+
+import grpc
+import pytest
+from google.rpc import error_details_pb2
+
+from mulligan.activities.errors import MulliganError
+from mulligan.api.cli import exit_codes
+from mulligan.api.cli.exit_codes import ExitCode
+from mulligan.v1 import inventory_pb2, run_pb2
+from tests.cli.conftest import Mulligan
+from tests.cli.scripted import ID, ScriptedApi, event, provisions, refusal, run_update, watches
+
+PROVISION = ("machine", "provision", "web-1", "--image", "demo", "--ssh-key", "none")
+
+
+def ended(outcome: str, reason: str) -> list[run_pb2.RunUpdate]:
+    """A run that ended so."""
+    number = run_pb2.RunOutcome.Value(f"RUN_OUTCOME_{outcome}")
+    return [
+        run_update(),
+        event(1, "RUN_FINISHED", message=f"it ended as {outcome}", reason=reason, outcome=number),
+        run_update(outcome, reason=f"it ended as {outcome}"),
+    ]
+
+
+def explanation() -> inventory_pb2.Explanation:
+    """Nothing could hold it."""
+    return inventory_pb2.Explanation(
+        verdict=inventory_pb2.Explanation.VERDICT_NEVER,
+        funnel=[inventory_pb2.Predicate(name="vcpu", description="at least 64 vcpu", remaining=0, removed=2)],
+        never_count=2,
+        near_misses=[inventory_pb2.NearMiss(provider="hyp-1", failing=["vcpu"], detail="has 8 of 64 vcpu")],
+        summary="asked for 64 vcpu; the largest has 8",
+    )
+
+
+@pytest.mark.parametrize(
+    ("outcome", "reason", "code"),
+    [
+        ("READY", "", ExitCode.OK),
+        ("FAILED", "VERIFY_FAILED", ExitCode.RUN_FAILED),
+        ("FAILED", "NEVER_FITS", ExitCode.NO_ROOM),
+        ("FAILED", "NOT_NOW", ExitCode.NO_ROOM),
+        ("CANCELLED", "CANCELLED", ExitCode.CANCELLED),
+        ("QUARANTINED", "QUARANTINED", ExitCode.QUARANTINED),
+        ("TERMINATED", "TERMINATED", ExitCode.TERMINATED),
+    ],
+)
+def test_a_followed_run_ends_the_command(
+    api: ScriptedApi, mulligan: Mulligan, outcome: str, reason: str, code: ExitCode
+) -> None:
+    """The exit code is the outcome's, and a bad end says why and what next."""
+    api.handlers["WatchRun"] = watches(ended(outcome, reason))
+    done = mulligan("run", "watch", ID)
+    assert done.returncode == code
+    if code is not ExitCode.OK:
+        assert f"it ended as {outcome}" in done.stderr
+        assert "next: mulligan " in done.stderr
+
+
+def test_a_held_machine_ends_the_command_but_not_the_run(api: ScriptedApi, mulligan: Mulligan) -> None:
+    """`machine provision` does not wait for an operator who may come next week."""
+    updates = [run_update(), event(1, "HELD", "record", "held", "kept for inspection"), *ended("FAILED", "")[1:]]
+    api.handlers["ProvisionMachine"] = provisions(updates)
+    done = mulligan(*PROVISION)
+    assert done.returncode == ExitCode.HELD
+    assert f"mulligan run cancel {ID}" in done.stderr
+
+
+def test_no_room_shows_the_funnel(api: ScriptedApi, mulligan: Mulligan) -> None:
+    """A run that found no provider is followed by the explanation of the same request, without its user data."""
+    api.handlers["ProvisionMachine"] = provisions(ended("FAILED", "NEVER_FITS"))
+    api.handlers["ExplainClaim"] = lambda request, context: inventory_pb2.ExplainClaimResponse(
+        explanation=explanation()
+    )
+    done = mulligan(*PROVISION, "--vcpu", "64", "--user-data", "-", stdin="#cloud-config\n")
+    assert done.returncode == ExitCode.NO_ROOM
+    assert "at least 64 vcpu" in done.stderr
+    assert "has 8 of 64 vcpu" in done.stderr
+    assert api.last("ProvisionMachine").spec.user_data == "#cloud-config\n"
+    assert api.last("ExplainClaim").spec.user_data == ""
+
+
+@pytest.mark.parametrize(
+    ("status", "reason", "code"),
+    [
+        ("INVALID_ARGUMENT", "INVALID_REQUEST", ExitCode.USAGE),
+        ("NOT_FOUND", "NOT_FOUND", ExitCode.NOT_FOUND),
+        ("ALREADY_EXISTS", "ALREADY_EXISTS", ExitCode.CONFLICT),
+        ("ABORTED", "CONFLICT", ExitCode.CONFLICT),
+        ("FAILED_PRECONDITION", "NEVER_FITS", ExitCode.NO_ROOM),
+        ("RESOURCE_EXHAUSTED", "NOT_NOW", ExitCode.NO_ROOM),
+        ("PERMISSION_DENIED", "ACCESS_DENIED", ExitCode.DENIED),
+        ("FAILED_PRECONDITION", "HOST_NOT_READY", ExitCode.NOT_READY),
+        ("UNAVAILABLE", "UNREACHABLE", ExitCode.NOT_READY),
+        ("INTERNAL", "INTERNAL", ExitCode.UNEXPECTED),
+    ],
+)
+def test_a_refusal_ends_the_command(
+    api: ScriptedApi, mulligan: Mulligan, status: str, reason: str, code: ExitCode
+) -> None:
+    """The reason decides; the message is the API's own; JSON says the same to programs."""
+    api.handlers["GetMachine"] = refusal(status, "asked for web-1, found none", reason, looked_for="web-1")
+    done = mulligan("machine", "show", "web-1", "--output", "json")
+    error = json.loads(done.stderr)["error"]
+    assert (done.returncode, error["exit_code"], error["code"]) == (code, code, code.name)
+    assert (error["reason"], error["message"]) == (reason, "asked for web-1, found none")
+    assert error["metadata"] == {"looked_for": "web-1"}
+    assert done.stdout == ""
+
+
+def test_violations_and_explanations_are_shown(api: ScriptedApi, mulligan: Mulligan) -> None:
+    """Each wrong field has its line, the funnel its table, and a remedy is the next command."""
+    violation = error_details_pb2.BadRequest.FieldViolation(field="spec.resources.vcpu", description="at least 1")
+    bad = error_details_pb2.BadRequest(field_violations=[violation])
+    api.handlers["ProvisionMachine"] = refusal(
+        "INVALID_ARGUMENT", "the request is wrong", "INVALID_REQUEST", bad, explanation(), remedy="apt-get install x"
+    )
+    done = mulligan(*PROVISION)
+    assert done.returncode == ExitCode.USAGE
+    assert "  spec.resources.vcpu: at least 1" in done.stderr.splitlines()
+    assert "has 8 of 64 vcpu" in done.stderr
+    assert "next: apt-get install x" in done.stderr.splitlines()
+
+
+def test_a_slow_answer_is_timed_out(api: ScriptedApi, mulligan: Mulligan) -> None:
+    """`--timeout` on a question is how long to wait."""
+    api.handlers["GetMachine"] = lambda request, context: _never(context)
+    done = mulligan("machine", "show", "web-1", "--timeout", "1")
+    assert done.returncode == ExitCode.TIMED_OUT
+
+
+def _never(context: grpc.ServicerContext) -> None:
+    gone = threading.Event()
+    context.add_callback(gone.set)
+    gone.wait(30)
+
+
+def test_every_error_of_the_domain_has_an_exit_code() -> None:
+    """No reason of the tree ends as UNEXPECTED, but for the classes that only group others."""
+    groups = {"TRANSIENT", "FINAL"}
+    kinds = [each for base in MulliganError.__subclasses__() for each in (base, *base.__subclasses__())]
+    reasons = {kind("").reason for kind in kinds if kind.__module__ == MulliganError.__module__} - groups
+    assert [reason for reason in reasons if exit_codes.of_error(reason) is ExitCode.UNEXPECTED] == []
+
+
+def test_every_outcome_has_an_exit_code() -> None:
+    """No outcome of the contract ends as UNEXPECTED."""
+    names = [name.removeprefix("RUN_OUTCOME_") for name in run_pb2.RunOutcome.keys()]  # noqa: SIM118 - not a mapping
+    outcomes = [name for name in names if name != "UNSPECIFIED"]
+    assert [name for name in outcomes if exit_codes.of_outcome(name) is ExitCode.UNEXPECTED] == []
+
+
+def test_every_exit_code_is_in_the_help(mulligan: Mulligan) -> None:
+    """`mulligan --help` names each with its number."""
+    shown = mulligan("--help").stdout
+    assert [code for code in ExitCode if f"{int(code):>3} {code.name} " not in shown] == []
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("no-such-noun",),
+        ("machine", "provision"),
+        ("machine", "list", "--no-such-option"),
+        ("machine", "list", "--api", "nowhere"),
+        ("provider", "set", "hyp-1"),
+        ("provider", "set", "hyp-1", "--reserve", "vcpu"),
+        ("image", "add", "debian", "https://example.org/debian.qcow2"),
+    ],
+)
+def test_wrong_usage_says_so(mulligan: Mulligan, arguments: tuple[str, ...]) -> None:
+    """A wrong command ends as USAGE, in JSON too, and asks nothing of the API."""
+    plain = mulligan(*arguments)
+    assert (plain.returncode, plain.stdout) == (ExitCode.USAGE, "")
+    assert plain.stderr.startswith("error: ")
+    assert json.loads(mulligan(*arguments, "--output=json").stderr)["error"]["exit_code"] == ExitCode.USAGE
