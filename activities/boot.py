@@ -6,8 +6,8 @@ from temporalio import activity
 
 from mulligan.activities import calls
 from mulligan.activities.beat import beating
-from mulligan.activities.claim import firmware_for
 from mulligan.activities.drivers.base import Computers, Power, Shape
+from mulligan.activities.firmware import firmware_for
 from mulligan.activities.site import Site, able, attempt_deadline
 from mulligan.activities.values import Target
 

@@ -7,10 +7,11 @@ from temporalio.exceptions import ApplicationError
 
 from mulligan.activities import calls
 from mulligan.activities.errors import NotNow
+from mulligan.activities.firmware import needed_by
 from mulligan.activities.inventory import ClaimRequest, Inventory
 from mulligan.activities.threads import run_blocking
 from mulligan.activities.translate import to_failure
-from mulligan.activities.values import Firmware, Image, Machine, MachineState, WhenNone
+from mulligan.activities.values import Machine, MachineState, WhenNone
 
 
 class ClaimActivities:
@@ -100,20 +101,6 @@ def claim_request_of(asked: calls.ClaimIn) -> ClaimRequest:
         lease_seconds=asked.lease_seconds,
         fingerprint=asked.fingerprint,
     )
-
-
-def needed_by(image: Image, firmware: Firmware) -> set[str]:
-    """The capabilities without which the image cannot boot: a driver that lacks one is not tried."""
-    chosen = firmware_for(image, firmware)
-    wanted = {f"arch.{image.architecture}"}
-    return wanted if chosen is Firmware.ANY else {*wanted, f"firmware.{chosen}"}
-
-
-def firmware_for(image: Image, asked: Firmware) -> Firmware:
-    """The firmware asked for, or the only one that the image boots with, or ANY."""
-    if asked is Firmware.ANY and len(image.firmware) == 1:
-        return image.firmware[0]
-    return asked
 
 
 def _final(error: NotNow) -> ApplicationError:

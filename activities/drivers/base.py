@@ -5,8 +5,9 @@ Rules for every method of every driver, checked by the contract suite in `tests/
 - Idempotent: the desired state already there is success, read before anything is written.
 - Never retries and never sleeps for long: Temporal owns retries. Every method takes a `Deadline` and gives up with
   `Unreachable` when it passes.
-- Everything made carries the `Mark`. What carries the same machine id and an older or equal fence is adopted or cleaned;
-  what carries a newer fence raises `StaleFence`; what carries another machine's mark, or none, is never touched: `Conflict`.
+- Everything made carries the `Mark`. What carries the same machine id and an older or equal fence is adopted or
+  cleaned; what carries a newer fence raises `StaleFence`; what carries another machine's mark, or none, is never
+  touched: `Conflict`.
 - Raises the types in `mulligan.activities.errors` only.
 """
 

@@ -9,7 +9,8 @@ from subprocess import Popen
 import pytest
 
 from mulligan.activities.drivers.simulated import journal, snapshot
-from tests.e2e.deployment import Deployment, documents, wait_for
+from tests.e2e.deployment import Deployment, documents
+from tests.services.stack import until
 
 FLEET = "kills"
 STEPS = {
@@ -26,16 +27,15 @@ pytestmark = pytest.mark.timeout(400)
 @pytest.fixture(scope="module")
 def deployment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
     """One embedded stack for all kills."""
-    running = Deployment(tmp_path_factory.mktemp("kills"))
-    running.start()
-    running.add_simulated_image()
-    yield running
-    running.stop()
+    with Deployment(tmp_path_factory.mktemp("kills")) as running:
+        running.up()
+        running.add_simulated_image()
+        yield running
 
 
 def drivers(deployment: Deployment) -> Path:
     """Where the simulated fleet is kept."""
-    return deployment.directory / "drivers"
+    return deployment.state_dir / "drivers"
 
 
 def provision(*words: str) -> list[str]:
@@ -82,9 +82,9 @@ def test_a_kill_in_any_step_ends_ready(deployment: Deployment, victim: str) -> N
         )
         for step in STEPS
     }
-    wait_for(lambda: all(in_step(deployment, victim, step) for step in STEPS) or ended(watchers))
+    until(lambda: all(in_step(deployment, victim, step) for step in STEPS) or ended(watchers), 60, "a run in each step")
     assert not ended(watchers)
-    deployment.kill(victim)
+    deployment.kill_child(victim)
     deployment.mulligan("machine", "release", f"{victim}-blocker")
     for step, watcher in watchers.items():
         out, err = watcher.communicate(timeout=120)

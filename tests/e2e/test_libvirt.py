@@ -13,7 +13,8 @@ import libvirt
 import pytest
 
 from mulligan.activities.drivers.libvirt.daemons import ensure_daemons
-from tests.e2e.deployment import Deployment, command, documents, wait_for
+from tests.e2e.deployment import Deployment, command, documents
+from tests.services.stack import until
 from tests.services.temporal import free_port
 
 RUN = uuid.uuid4().hex[:8]
@@ -45,7 +46,7 @@ class Lab:
     def ssh(self, login: str, address: str, *words: str) -> str:
         """Log in with the key and run a command."""
         options = ("-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null", "-o", "BatchMode=yes")
-        return command("ssh", "-i", str(self.key), *options, "-q", f"{login}@{address}", *words)
+        return command("ssh", "-i", self.key, *options, "-q", f"{login}@{address}", *words)
 
     def provision(self, name: str, image: str, *words: str) -> list[str]:
         """The command line that asks for a machine with a service, and tells it as JSON."""
@@ -84,16 +85,16 @@ def surroundings(connection: libvirt.virConnect) -> Iterator[None]:
 def lab(connection: libvirt.virConnect, surroundings: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
     """The embedded stack, with this host registered as a hypervisor and the demo image built."""
     directory = tmp_path_factory.mktemp("lab")
-    deployment = Deployment(directory, boot_listen=f"127.0.0.1:{(port := free_port())},{SUBNET}.1:{port}")
     key = directory / "id_ed25519"
-    command("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(key))
-    deployment.start()
-    settings = ["--set", f"pool={NAME}", "--set", f"network={NAME}"]
-    deployment.mulligan("provider", "add", "this-host", "qemu:///system", *settings, within=180)
-    deployment.mulligan("image", "build", "demo", within=300)
-    lab = Lab(deployment, connection, key)
-    yield lab
-    deployment.stop()
+    command("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", key)
+    with Deployment(directory) as deployment:
+        deployment.boot = f"127.0.0.1:{(port := free_port())},{SUBNET}.1:{port}"
+        deployment.up()
+        settings = ["--set", f"pool={NAME}", "--set", f"network={NAME}"]
+        deployment.mulligan("provider", "add", "this-host", "qemu:///system", *settings, seconds=180)
+        deployment.mulligan("image", "build", "demo", seconds=300)
+        lab = Lab(deployment, connection, key)
+        yield lab
     for domain in connection.listAllDomains():
         if lab.is_ours(domain):
             domain.destroy()
@@ -102,7 +103,7 @@ def lab(connection: libvirt.virConnect, surroundings: None, tmp_path_factory: py
 
 def test_registering_a_hypervisor_reads_what_it_has_and_proves_its_accelerator(lab: Lab) -> None:
     """The inventory is libvirt's own, and the accelerator is one with which a guest really ran."""
-    (shown,) = lab.deployment.json("provider", "show", "this-host")
+    (shown,) = lab.deployment.documents("provider", "show", "this-host")
     provider = shown.get("provider", shown)
     vcpu = next(row for row in provider["inventory"] if row["resource"] == "vcpu")
     assert int(vcpu["total"]) == lab.connection.getInfo()[2]
@@ -115,7 +116,7 @@ def test_a_demo_machine_can_be_logged_in_to_and_leaves_nothing(lab: Lab, firmwar
     """It has the name and the key that were asked for; after release libvirt has nothing of it."""
     name = f"demo-{firmware}"
     size = ("--vcpu", "1", "--memory", "512", "--disk", "2", "--firmware", firmware)
-    told = lab.deployment.json(*lab.provision(name, "demo", *size), within=300)
+    told = lab.deployment.documents(*lab.provision(name, "demo", *size), seconds=300)
     machine = told[-1]["machine"]
     assert [e["level"] for e in machine["evidence"]][-1] == "VERIFY_LEVEL_SERVICE"
     assert lab.ssh(machine["login"], machine["addresses"][0], "hostname").strip() == name
@@ -133,8 +134,8 @@ def test_a_killed_worker_does_not_lose_a_real_boot(lab: Lab) -> None:
         shown = lab.deployment.run("run", "show", "provision:default:killed", "--output", "json").stdout
         return any(p.get("step") in ("boot", "verify") for d in documents(shown) for p in d.get("progress", []))
 
-    wait_for(is_booting)
-    lab.deployment.kill("worker")
+    until(is_booting, 60, "a run that boots")
+    lab.deployment.kill_child("worker")
     out, err = watcher.communicate(timeout=240)
     assert watcher.returncode == 0, err
     machine = documents(out)[-1]["machine"]
@@ -147,7 +148,7 @@ def test_a_cancelled_run_leaves_nothing_on_the_hypervisor(lab: Lab) -> None:
     """Cancelled while it boots: domain, volumes, seed and console are gone when the run has ended."""
     size = ("--vcpu", "1", "--memory", "512", "--disk", "2")
     watcher = lab.deployment.background(*lab.provision("cancelled", "demo", *size))
-    wait_for(lambda: any(lab.is_ours(d) for d in lab.connection.listAllDomains()), 120)
+    until(lambda: any(lab.is_ours(d) for d in lab.connection.listAllDomains()), 120, "a domain")
     lab.deployment.run("run", "cancel", "provision:default:cancelled")
     watcher.communicate(timeout=120)
     assert watcher.returncode == 7
@@ -156,7 +157,7 @@ def test_a_cancelled_run_leaves_nothing_on_the_hypervisor(lab: Lab) -> None:
 
 def test_a_full_debian_is_set_up_by_cloud_init(lab: Lab, tmp_path: Path) -> None:
     """Hostname, user and key are cloud-init's work, its own user data too; then it is released without a trace."""
-    lab.deployment.mulligan("image", "build", "debian-12", within=600)
+    lab.deployment.mulligan("image", "build", "debian-12", seconds=600)
     user_data = tmp_path / "user-data"
     secret = f"canary-{uuid.uuid4().hex}"
     user_data.write_text(
@@ -165,7 +166,9 @@ def test_a_full_debian_is_set_up_by_cloud_init(lab: Lab, tmp_path: Path) -> None
         f"write_files:\n  - path: /etc/motd\n    content: {secret}\n"
     )
     size = ("--vcpu", "2", "--memory", "1024", "--disk", "4", "--user-data", str(user_data))
-    told = lab.deployment.json(*lab.provision("full", "debian-12", *size, "--deadline", "verify=800s"), within=900)
+    told = lab.deployment.documents(
+        *lab.provision("full", "debian-12", *size, "--deadline", "verify=800s"), seconds=900
+    )
     machine = told[-1]["machine"]
     address = machine["addresses"][0]
     assert machine["evidence"][-1]["level"] == "VERIFY_LEVEL_SERVICE"
@@ -173,7 +176,7 @@ def test_a_full_debian_is_set_up_by_cloud_init(lab: Lab, tmp_path: Path) -> None
     assert lab.ssh("carol", address, "sudo", "cat", "/etc/motd").strip() == secret
     assert "12" in lab.ssh(machine["login"], address, "cat", "/etc/debian_version")
     assert secret not in lab.deployment.mulligan("run", "show", "provision:default:full", "--output", "json")
-    kept = [p for p in lab.deployment.directory.rglob("*") if p.is_file() and secret.encode() in p.read_bytes()]
+    kept = [p for p in lab.deployment.state_dir.rglob("*") if p.is_file() and secret.encode() in p.read_bytes()]
     assert kept == []
-    lab.deployment.mulligan("machine", "release", "full", within=180)
+    lab.deployment.mulligan("machine", "release", "full", seconds=180)
     assert lab.left() == []

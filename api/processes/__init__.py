@@ -1,0 +1,1 @@
+"""The processes of a deployment: how each is started, watched, logged and stopped."""

@@ -1,0 +1,144 @@
+"""The worker's process: workflows and record-keeping, or partitions with their boot server, or all of it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from contextlib import AsyncExitStack
+from datetime import timedelta
+from typing import Any
+
+import structlog
+from temporalio.client import Client
+from temporalio.worker import PollerBehaviorAutoscaling, Worker
+from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner, SandboxRestrictions
+
+from mulligan.activities.bootserver.server import BootServer
+from mulligan.activities.call_home import RunListener
+from mulligan.activities.calls import CONTROL_QUEUE, partition_queue
+from mulligan.activities.control import control_activities
+from mulligan.activities.images.store import GIB, ImageStore
+from mulligan.activities.inventory import Inventory
+from mulligan.activities.partition import partition_activities
+from mulligan.activities.seal import Keyring
+from mulligan.activities.site import Site
+from mulligan.activities.threads import run_blocking
+from mulligan.activities.translate import ErrorInterceptor
+from mulligan.api.config import Settings
+from mulligan.api.processes.listeners import BootListeners, boot_url
+from mulligan.api.processes.mains import connect_patiently
+from mulligan.api.processes.stack_file import make_state_dir
+from mulligan.api.reclaim import Reaper
+from mulligan.workflows import all_workflows
+
+PASSED_THROUGH = (
+    "mulligan.activities.values",
+    "mulligan.activities.calls",
+    "mulligan.activities.errors",
+    "mulligan.activities.story",
+    "pydantic",
+    "google.protobuf",
+    "temporalio",
+)
+"""Modules without state that workflows may share with their worker, so that the sandbox need not load them again."""
+
+_GRACE = timedelta(seconds=20)
+_STICKY = timedelta(seconds=3)
+_HEARTBEAT = timedelta(seconds=1)
+_CACHED_RUNS = 2000
+_ACTIVITIES = 100
+
+log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
+
+
+def workflow_runner() -> SandboxedWorkflowRunner:
+    """The sandbox in which workflows run."""
+    return SandboxedWorkflowRunner(restrictions=SandboxRestrictions.default.with_passthrough_modules(*PASSED_THROUGH))
+
+
+def control_worker(client: Client, inventory: Inventory) -> Worker:
+    """Workflows, claims and record-keeping."""
+    return Worker(
+        client,
+        task_queue=CONTROL_QUEUE,
+        workflows=all_workflows(),
+        activities=control_activities(inventory, client),
+        workflow_runner=workflow_runner(),
+        interceptors=[ErrorInterceptor()],
+        max_concurrent_activities=_ACTIVITIES,
+        max_cached_workflows=_CACHED_RUNS,
+        max_heartbeat_throttle_interval=_HEARTBEAT,
+        sticky_queue_schedule_to_start_timeout=_STICKY,
+        graceful_shutdown_timeout=_GRACE,
+        workflow_task_poller_behavior=PollerBehaviorAutoscaling(),
+        activity_task_poller_behavior=PollerBehaviorAutoscaling(),
+    )
+
+
+def partition_worker(client: Client, partition: str, site: Site) -> Worker:
+    """Images, boots and verification, next to the providers."""
+    return Worker(
+        client,
+        task_queue=partition_queue(partition),
+        activities=partition_activities(site),
+        interceptors=[ErrorInterceptor()],
+        max_concurrent_activities=_ACTIVITIES,
+        max_heartbeat_throttle_interval=_HEARTBEAT,
+        graceful_shutdown_timeout=_GRACE,
+        activity_task_poller_behavior=PollerBehaviorAutoscaling(),
+    )
+
+
+def site_of(settings: Settings, keyring: Keyring) -> Site:
+    """A partition worker's surroundings, made from the settings."""
+    store = ImageStore(
+        settings.cache_dir,
+        file_roots=(settings.image_dir, *settings.image_roots),
+        max_download_bytes=settings.max_download_gib * GIB,
+        max_virtual_bytes=settings.max_virtual_gib * GIB,
+    )
+    return Site(store, keyring, settings.drivers_dir, lambda host: boot_url(settings, host))
+
+
+async def work(settings: Settings, ending: asyncio.Event, control: bool, partitions: Sequence[str]) -> None:
+    """Work until `ending` is set; then let activities end for 20 seconds, and cancel what is left."""
+    make_state_dir(settings.state_dir)
+    client = await connect_patiently(settings, ending)
+    if client is None:
+        return
+    async with AsyncExitStack() as stack:
+        workers: list[Worker] = []
+        aside: list[asyncio.Task[None]] = []
+        if control:
+            inventory = await run_blocking(Inventory.open, settings.database_url)
+            stack.callback(inventory.close)
+            workers.append(control_worker(client, inventory))
+            reaper = Reaper(inventory, client, lease_seconds=settings.lease_seconds)
+            aside.append(asyncio.create_task(reaper.run()))
+        if partitions:
+            keyring = await run_blocking(Keyring.load, settings.key_file)
+            site = site_of(settings, keyring)
+            listeners = BootListeners(settings.boot_listen, lambda: BootServer(keyring, RunListener(client)))
+            await listeners.start()
+            stack.push_async_callback(listeners.stop)
+            aside.append(asyncio.create_task(listeners.follow_bridges()))
+            workers += [partition_worker(client, partition, site) for partition in partitions]
+        await _run(workers, aside, ending)
+
+
+async def _run(workers: Sequence[Worker], aside: Sequence[asyncio.Task[None]], ending: asyncio.Event) -> None:
+    """Run everything until asked to end or something fails, which is raised after the rest was ended in peace."""
+    running = [asyncio.create_task(worker.run()) for worker in workers]
+    asked: asyncio.Task[Any] = asyncio.create_task(ending.wait())
+    log.info("working", queues=[worker.task_queue for worker in workers])
+    try:
+        await asyncio.wait({*running, *aside, asked}, return_when=asyncio.FIRST_COMPLETED)
+        for task in (*running, *aside):
+            if task.done():
+                task.result()
+    finally:
+        log.info("ending")
+        await asyncio.gather(*(worker.shutdown() for worker in workers), return_exceptions=True)
+        for task in (*aside, asked):
+            task.cancel()
+        await asyncio.gather(*running, *aside, asked, return_exceptions=True)
