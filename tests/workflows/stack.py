@@ -17,14 +17,13 @@ from temporalio.worker import Worker
 
 from mulligan.activities.bootserver.server import BootServer
 from mulligan.activities.call_home import RunListener
-from mulligan.activities.calls import CONTROL_QUEUE, partition_queue
+from mulligan.activities.calls import CONTROL_QUEUE
 from mulligan.activities.control import control_activities
 from mulligan.activities.drivers.base import Deadline
 from mulligan.activities.drivers.simulated import open_simulated, snapshot
 from mulligan.activities.errors import NotFound
 from mulligan.activities.images.store import ImageStore
 from mulligan.activities.inventory import Inventory
-from mulligan.activities.partition import partition_activities
 from mulligan.activities.seal import Keyring
 from mulligan.activities.site import Site
 from mulligan.activities.story import EventKind, RunEvent, StoryFold, fold
@@ -40,6 +39,7 @@ from mulligan.activities.values import (
     VerifyLevel,
 )
 from mulligan.api.config import Settings
+from mulligan.api.processes.worker import partition_worker
 from mulligan.api.reclaim import Reaper
 from mulligan.api.temporal import connect
 from mulligan.workflows import all_workflows, runs
@@ -162,13 +162,7 @@ async def running_stack(address: str, directory: Path) -> AsyncIterator[Stack]:
         interceptors=[ErrorInterceptor()],
         workflow_failure_exception_types=[Exception],
     )
-    partition = Worker(
-        client,
-        task_queue=partition_queue("default"),
-        activities=partition_activities(site),
-        interceptors=[ErrorInterceptor()],
-    )
-    async with control, partition:
+    async with control, partition_worker(client, "default", site):
         reaper = Reaper(inventory, client, lease_seconds=60)
         yield Stack(client, inventory, site, port, directory, reaper)
     await boot.stop()

@@ -347,7 +347,7 @@ class RunUpdate(_message.Message):
     MACHINE_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def run(self) -> Global___Run:
-        """The run itself: the first update of every stream, and the last."""
+        """The run itself: the first update of every stream, and the last but for the machine."""
 
     @_builtins.property
     def event(self) -> Global___RunEvent:

@@ -1,0 +1,129 @@
+"""Runs, their events and what they are doing: the domain's values to the protocol's messages."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from mulligan.activities.errors import InvalidRequest
+from mulligan.activities.story import RunEvent
+from mulligan.activities.values import Machine, Outcome
+from mulligan.api import enums
+from mulligan.api.convert import evidence_message, machine_message, timestamp
+from mulligan.v1 import run_pb2 as pb
+
+
+@dataclass(frozen=True, slots=True)
+class RunView:
+    """One execution of a workflow, as it is shown."""
+
+    workflow_id: str
+    run_id: str
+    kind: enums.RunKind
+    project: str
+    machine: str
+    machine_id: str
+    outcome: Outcome
+    reason: str = ""
+    started_at: datetime | None = None
+    ended_at: datetime | None = None
+    cancel_requested: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """What one action in progress is doing."""
+
+    try_number: int
+    step: str
+    action: str
+    attempt: int
+    message: str = ""
+    done: int = 0
+    total: int = 0
+    last_failure: str = ""
+    next_attempt_at: datetime | None = None
+
+
+Update = RunView | RunEvent | Progress | Machine
+"""What a watcher is told."""
+
+
+def cursor_of(run_id: str, event_id: int) -> str:
+    """Where a watcher resumes to get everything after this event."""
+    return f"{run_id}.{event_id}"
+
+
+def parse_cursor(cursor: str) -> tuple[str, int]:
+    """The (run id, event id) of a cursor; 0 and no run for an empty one."""
+    if not cursor:
+        return "", 0
+    run_id, _, event_id = cursor.rpartition(".")
+    if not run_id or not (event_id.isascii() and event_id.isdigit()) or len(event_id) > 16:
+        what = "is no cursor; send one that an event carried, or none to begin at the beginning"
+        raise InvalidRequest(f"cursor {cursor[:80]!r} {what}", violations=[("cursor", what)])
+    return run_id, int(event_id)
+
+
+def run_message(value: RunView) -> pb.Run:
+    """A run."""
+    return pb.Run(
+        workflow_id=value.workflow_id,
+        run_id=value.run_id,
+        kind=enums.RUN_KIND.number(value.kind),
+        project=value.project,
+        machine=value.machine,
+        machine_id=value.machine_id,
+        outcome=enums.OUTCOME.number(value.outcome),
+        reason=value.reason,
+        started_at=timestamp(value.started_at),
+        ended_at=timestamp(value.ended_at),
+        cancel_requested=value.cancel_requested,
+    )
+
+
+def event_message(value: RunEvent, run_id: str) -> pb.RunEvent:
+    """One event of that run."""
+    message = pb.RunEvent(
+        cursor=cursor_of(run_id, value.id),
+        at=timestamp(value.at),
+        kind=enums.EVENT.number(value.kind),
+        step=value.step,
+        action=value.action,
+        message=value.message,
+        provider=value.provider,
+        attempts=value.attempts,
+        evidence=[evidence_message(one) for one in value.evidence],
+        reason=value.reason,
+    )
+    if value.outcome is not Outcome.OPEN:
+        message.outcome = enums.OUTCOME.number(value.outcome)
+    setattr(message, "try", value.try_number)
+    return message
+
+
+def progress_message(value: Progress) -> pb.RunProgress:
+    """What an action in progress is doing."""
+    message = pb.RunProgress(
+        step=value.step,
+        action=value.action,
+        attempt=value.attempt,
+        message=value.message,
+        done=value.done,
+        total=value.total,
+        last_failure=value.last_failure,
+        next_attempt_at=timestamp(value.next_attempt_at),
+    )
+    setattr(message, "try", value.try_number)
+    return message
+
+
+def update_message(value: Update, run_id: str) -> pb.RunUpdate:
+    """One update of that run."""
+    if isinstance(value, RunView):
+        return pb.RunUpdate(run=run_message(value))
+    if isinstance(value, RunEvent):
+        return pb.RunUpdate(event=event_message(value, run_id))
+    if isinstance(value, Progress):
+        return pb.RunUpdate(progress=progress_message(value))
+    return pb.RunUpdate(machine=machine_message(value))

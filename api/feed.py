@@ -1,0 +1,211 @@
+"""One watched run in this process: a single long-poll of its history, whose events all its watchers share."""
+
+from __future__ import annotations
+
+import asyncio
+from bisect import bisect_right
+from collections.abc import AsyncGenerator, Callable
+from contextlib import suppress
+from dataclasses import replace
+
+from temporalio.api.enums.v1 import EventType, WorkflowTaskFailedCause
+from temporalio.api.history.v1 import HistoryEvent
+from temporalio.client import WorkflowExecutionDescription
+from temporalio.service import RPCError, RPCStatusCode
+
+from mulligan.activities.errors import Unreachable
+from mulligan.activities.story import LAST, EventKind, RunEvent, StoryFold
+from mulligan.activities.values import Machine, Outcome
+from mulligan.api.convert_runs import Progress, Update, cursor_of
+from mulligan.api.errors import Laggard, domain_error
+from mulligan.api.progress import progress_of
+from mulligan.api.runs import Found, Runs
+
+BACKLOG = 1024
+"""How many events a watcher may fall behind what happens while it watches."""
+
+RECONNECT_SECONDS = 0.3
+
+Key = tuple[int, str, str]
+
+
+class Feed:
+    """A run and everything that is known to have happened in it, for as long as somebody watches."""
+
+    def __init__(self, runs: Runs, found: Found, period: Callable[[], float], backlog: int = BACKLOG) -> None:
+        self.view = found.view
+        self.machine: Machine | None = None
+        self.successor = ""
+        """The execution in which the run goes on after a reset."""
+        self.forked_at = 0
+        """The last event that the successor's history shares with this one."""
+        self.watchers = 0
+        self.ended = False
+        self._runs, self._found, self._period, self._backlog = runs, found, period, backlog
+        self._log: list[RunEvent] = []
+        self._running: dict[Key, Progress | None] = {}
+        self._error: Exception | None = None
+        self._changed = asyncio.Event()
+        self._tasks: list[asyncio.Task[None]] = []
+
+    def start(self) -> None:
+        """Begin to read."""
+        self._tasks = [asyncio.create_task(self._pump()), asyncio.create_task(self._probe())]
+
+    async def stop(self) -> None:
+        """End reading; whoever still watches is told to come back."""
+        self._end(Unreachable("the API server is stopping; the run goes on. Watch it again from the last cursor"))
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def follow(self, after: int) -> AsyncGenerator[Update, None]:
+        """Every event after that one, and the newest progress between them, to the end of this execution."""
+        position, past, sent = self._place(after), self._past(), dict[Key, Progress]()
+        while True:
+            changed = self._changed
+            while position < len(self._log):
+                event = self._log[position]
+                if event.id > after:
+                    self._refuse_laggard(max(position, self._place(past)), after)
+                    yield event
+                    after = event.id
+                position += 1
+            for key, progress in list(self._running.items()):
+                if progress is not None and sent.get(key) != progress:
+                    sent[key] = progress
+                    yield progress
+            if position < len(self._log):
+                continue
+            if self._error is not None:
+                raise self._error
+            if self.ended:
+                return
+            await changed.wait()
+
+    def _place(self, after: int) -> int:
+        return bisect_right(self._log, after, key=lambda event: event.id)
+
+    def _past(self) -> int:
+        """The last event that there is already: no watcher can be late for what came before it."""
+        description = self._found.description
+        known = description.history_length if description is not None else LAST
+        return max(known, self._log[-1].id if self._log else 0)
+
+    def _refuse_laggard(self, position: int, after: int) -> None:
+        if len(self._log) - position > self._backlog:
+            cursor = cursor_of(self.view.run_id, after)
+            message = f"this watcher is more than {self._backlog} events behind; watch again from cursor {cursor}"
+            raise Laggard(message, cursor=cursor)
+
+    async def _pump(self) -> None:
+        try:
+            if self._found.description is not None:
+                await self._read_history()
+            else:
+                self._take(await self._runs.story(self._found))
+            await self._close()
+        except Exception as error:  # noqa: BLE001 - the reader's end: every watcher is told, and the server answers it
+            self._end(error)
+        else:
+            self._end(None)
+
+    async def _read_history(self) -> None:
+        """Read to the end of this execution; what breaks off is read again, and what was seen is not told twice."""
+        story = StoryFold()
+        handle = self._runs.handle(self.view.workflow_id, self.view.run_id)
+        while True:
+            try:
+                async for event in handle.fetch_history_events(wait_new_event=True):
+                    await self._read(story, event)
+                break
+            except RPCError as error:
+                if error.status is RPCStatusCode.NOT_FOUND:
+                    kept = await self._runs.kept_story(self.view.workflow_id, self.view.run_id)
+                    self._take([told for told in kept if told.id > story.last_id])
+                    break
+                if domain_error(error) is None:
+                    raise
+            await asyncio.sleep(RECONNECT_SECONDS)
+
+    async def _read(self, story: StoryFold, event: HistoryEvent) -> None:
+        if event.event_type == EventType.EVENT_TYPE_WORKFLOW_EXECUTION_CONTINUED_AS_NEW:
+            self.successor = event.workflow_execution_continued_as_new_event_attributes.new_execution_run_id
+        told = story.feed(event)
+        if told is None:
+            return
+        if told.outcome is Outcome.TERMINATED and await self._was_reset():
+            return
+        self._take([told])
+
+    async def _was_reset(self) -> bool:
+        """Whether this execution was ended by a reset; then notes where it goes on, and from which event."""
+        description = await self._runs.describe(self.view.workflow_id, self.view.run_id)
+        if description is None:
+            return False
+        successor = description.raw_description.workflow_extended_info.reset_run_id
+        if not successor:
+            return False
+        async for event in self._runs.handle(self.view.workflow_id, successor).fetch_history_events():
+            failed = event.workflow_task_failed_event_attributes
+            if failed.cause == WorkflowTaskFailedCause.WORKFLOW_TASK_FAILED_CAUSE_RESET_WORKFLOW:
+                self.forked_at = event.event_id
+                if failed.new_run_id == successor:
+                    break
+        self.successor = successor
+        return True
+
+    def _take(self, events: list[RunEvent]) -> None:
+        for event in events:
+            self._log.append(event)
+            key = (event.try_number, event.step, event.action)
+            if event.kind is EventKind.ACTION_STARTED:
+                self._running[key] = None
+            elif event.kind in (EventKind.ACTION_FINISHED, EventKind.ACTION_FAILED):
+                self._running.pop(key, None)
+        self._wake()
+
+    async def _probe(self) -> None:
+        """Ask what is in progress, as often as the number of watched runs allows."""
+        description = self._found.description
+        while not self.ended:
+            if description is not None:
+                self._show(description)
+            await asyncio.sleep(self._period())
+            if self.ended:
+                return
+            with suppress(RPCError):  # the history says whether the run is gone; the next look may work
+                description = await self._runs.describe(self.view.workflow_id, self.view.run_id)
+
+    def _show(self, description: WorkflowExecutionDescription) -> None:
+        cancelled = description.raw_description.workflow_extended_info.cancel_requested
+        self.view = replace(self.view, cancel_requested=cancelled or self.view.cancel_requested)
+        for progress in progress_of(description):
+            key = (progress.try_number, progress.step, progress.action)
+            if key in self._running and self._running[key] != progress:
+                self._running[key] = progress
+                self._wake()
+
+    async def _close(self) -> None:
+        if self._log and self._log[-1].kind is EventKind.RUN_FINISHED:
+            last = self._log[-1]
+            good = last.outcome in (Outcome.READY, Outcome.RELEASED)
+            reason = "" if good else last.message
+            cancelled = self.view.cancel_requested or any(
+                event.kind is EventKind.CANCEL_REQUESTED for event in self._log
+            )
+            self.view = replace(
+                self.view, outcome=last.outcome, reason=reason, ended_at=last.at, cancel_requested=cancelled
+            )
+        if self.view.machine_id and not self.successor:
+            self.machine = await self._runs.machine(self.view.machine_id)
+
+    def _end(self, error: Exception | None) -> None:
+        if not self.ended:
+            self.ended, self._error = True, error
+            self._running.clear()
+            self._wake()
+
+    def _wake(self) -> None:
+        changed, self._changed = self._changed, asyncio.Event()
+        changed.set()

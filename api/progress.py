@@ -1,0 +1,69 @@
+"""What a run's actions are doing right now, from Temporal's description: volatile, and in no history."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from google.protobuf.timestamp_pb2 import Timestamp
+from temporalio.api.enums.v1 import PendingActivityState
+from temporalio.api.workflow.v1 import PendingActivityInfo
+from temporalio.client import WorkflowExecutionDescription
+
+from mulligan.activities.story import HIDDEN_ACTIONS, describe_failure, parse_action_id
+from mulligan.api.convert import moment
+from mulligan.api.convert_runs import Progress
+
+_WAITING = PendingActivityState.PENDING_ACTIVITY_STATE_SCHEDULED
+_MOST = 2000
+_PATIENCE = timedelta(seconds=2)
+
+
+def progress_of(description: WorkflowExecutionDescription) -> Iterable[Progress]:
+    """One for each action that is in progress."""
+    for pending in description.raw_description.pending_activities:
+        parsed = parse_action_id(pending.activity_id)
+        if parsed is not None and parsed[2] not in HIDDEN_ACTIONS:
+            yield _progress(pending, *parsed)
+
+
+def _progress(pending: PendingActivityInfo, try_number: int, step: str, action: str) -> Progress:
+    beat = _heartbeat(pending)
+    next_at: Timestamp | None = None
+    if pending.state == _WAITING and pending.HasField("next_attempt_schedule_time"):
+        next_at = pending.next_attempt_schedule_time
+    failure = describe_failure(pending.last_failure)[0] if pending.HasField("last_failure") else ""
+    return Progress(
+        try_number=try_number,
+        step=step,
+        action=action,
+        attempt=max(1, pending.attempt),
+        message=str(beat.get("message", "") or _waiting(pending, next_at))[:_MOST],
+        done=_count(beat.get("done")),
+        total=_count(beat.get("total")),
+        last_failure=failure[:_MOST],
+        next_attempt_at=moment(next_at) if next_at is not None else None,
+    )
+
+
+def _waiting(pending: PendingActivityInfo, next_at: Timestamp | None) -> str:
+    """What an attempt that has not begun is waiting for, when it has waited long enough to tell."""
+    due = moment(next_at or pending.scheduled_time)
+    if pending.state != _WAITING or datetime.now(UTC) - due < _PATIENCE:
+        return ""
+    queue = pending.activity_options.task_queue.name
+    return f"waiting for a worker on task queue {queue}" if queue else "waiting for a worker"
+
+
+def _heartbeat(pending: PendingActivityInfo) -> dict[str, Any]:
+    try:
+        said = json.loads(pending.heartbeat_details.payloads[0].data) if pending.heartbeat_details.payloads else {}
+    except ValueError:
+        return {}
+    return said if isinstance(said, dict) else {}
+
+
+def _count(value: object) -> int:
+    return value if isinstance(value, int) and 0 <= value < 2**63 else 0

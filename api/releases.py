@@ -1,0 +1,98 @@
+"""Taking machines down: starting, or joining, the run that does it."""
+
+from __future__ import annotations
+
+from temporalio.client import Client, WorkflowExecutionStatus
+from temporalio.common import WorkflowIDConflictPolicy
+from temporalio.exceptions import WorkflowAlreadyStartedError
+
+from mulligan.activities.calls import CONTROL_QUEUE
+from mulligan.activities.errors import Conflict, NotFound
+from mulligan.activities.inventory import ClaimRow, Inventory
+from mulligan.activities.inventory.tables import FINAL
+from mulligan.activities.threads import run_blocking
+from mulligan.activities.values import Kind, Machine, MachineState
+from mulligan.api.runs import Runs
+from mulligan.api.starts import Started
+from mulligan.workflows import runs
+from mulligan.workflows.runs import ReleaseIn, provision_id, release_id
+
+
+class Releases:
+    """Starts, or joins, the runs that take machines down."""
+
+    def __init__(self, client: Client, inventory: Inventory, runs_: Runs) -> None:
+        self._client, self._inventory, self._runs = client, inventory, runs_
+
+    async def start(self, project: str, name: str) -> Started:
+        """The run that takes the machine down, or the machine if it is gone already.
+
+        A machine that is held is taken down by cancelling the run that holds it. Raises `NotFound`, and `Conflict`
+        while a run makes the machine.
+        """
+        machine = await run_blocking(self._inventory.machine, project, name)
+        if machine.state in FINAL:
+            return await self._gone(machine)
+        if machine.state in (MachineState.PROVISIONING, MachineState.HELD) and await self._is_being_made(machine):
+            return await self._end_hold(machine)
+        asked = await self._asked(machine)
+        try:
+            handle = await self._client.start_workflow(
+                runs.RELEASE,
+                asked,
+                id=release_id(project, name),
+                task_queue=CONTROL_QUEUE,
+                id_conflict_policy=WorkflowIDConflictPolicy.FAIL,
+                memo={runs.MEMO_MACHINE_ID: machine.id},
+                static_summary=f"Take {name} of project {project} down",
+            )
+        except WorkflowAlreadyStartedError as error:
+            return Started(error.workflow_id, error.run_id or "", joined=True)
+        return Started(handle.id, handle.first_execution_run_id or "")
+
+    async def _gone(self, machine: Machine) -> Started:
+        for workflow_id in (release_id(machine.project, machine.name), provision_id(machine.project, machine.name)):
+            try:
+                found = await self._runs.find(workflow_id)
+            except NotFound:
+                continue
+            if found.view.machine_id == machine.id:
+                return Started(workflow_id, found.view.run_id, joined=True, machine=machine)
+        made_by = provision_id(machine.project, machine.name)
+        return Started(made_by, machine.run_id, joined=True, machine=machine)
+
+    async def _is_being_made(self, machine: Machine) -> bool:
+        description = await self._runs.describe(provision_id(machine.project, machine.name))
+        return description is not None and description.status is WorkflowExecutionStatus.RUNNING
+
+    async def _end_hold(self, machine: Machine) -> Started:
+        run = provision_id(machine.project, machine.name)
+        if machine.state is MachineState.PROVISIONING:
+            raise Conflict(
+                f"machine {machine.name!r} is being made; cancel the run first: `mulligan run cancel {run}`",
+                machine=machine.name,
+                state=machine.state,
+                workflow_id=run,
+            )
+        cancelled = await self._runs.cancel(run, "", "the held machine is to be released")
+        return Started(run, cancelled.run_id, joined=True)
+
+    async def _asked(self, machine: Machine) -> ReleaseIn:
+        claim = await self._claim(machine)
+        provider = await run_blocking(self._inventory.provider, claim.provider or machine.provider)
+        return ReleaseIn(
+            machine_id=machine.id,
+            project=machine.project,
+            machine=machine.name,
+            claim_id=claim.id,
+            target=provider.target,
+            run_id=machine.run_id,
+            fence=claim.fence,
+            dirty=provider.kind is Kind.BARE_METAL,
+        )
+
+    async def _claim(self, machine: Machine) -> ClaimRow:
+        """The claim that holds resources for it: the last try's, if its run took a mulligan."""
+        live = await run_blocking(self._inventory.claims, project=machine.project)
+        mine = [claim for claim in live if claim.machine_id == machine.id]
+        return mine[-1] if mine else await run_blocking(self._inventory.claim_by_id, machine.claim_id)

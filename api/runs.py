@@ -1,0 +1,187 @@
+"""Runs wherever they are: open and recent ones in Temporal, older ones kept in the database."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from dataclasses import dataclass, replace
+from datetime import datetime
+
+from temporalio.client import (
+    Client,
+    WorkflowExecution,
+    WorkflowExecutionDescription,
+    WorkflowExecutionStatus,
+    WorkflowHandle,
+    WorkflowHistoryEventFilterType,
+)
+from temporalio.service import RPCError, RPCStatusCode
+
+from mulligan.activities.errors import NotFound
+from mulligan.activities.inventory import Inventory, RunRecord
+from mulligan.activities.record import STORY
+from mulligan.activities.story import RunEvent, StoryFold
+from mulligan.activities.threads import run_blocking
+from mulligan.activities.values import Machine, Outcome
+from mulligan.api.convert_runs import RunView
+from mulligan.api.enums import RunKind
+from mulligan.api.names import not_found
+from mulligan.api.run_views import parse_id, view_of_execution, view_of_machine, view_of_record, visibility_query
+
+_UNKNOWN = frozenset({RPCStatusCode.NOT_FOUND, RPCStatusCode.INVALID_ARGUMENT})
+"""What Temporal says of a run that it does not have, and of an id that cannot be one."""
+
+PAGE = 500
+MARGIN = 50
+"""How many more than asked for are looked at, because the two lists are not in the same order."""
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A run, and where it was found: Temporal's description, else the kept record."""
+
+    view: RunView
+    description: WorkflowExecutionDescription | None = None
+    record: RunRecord | None = None
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it has not ended."""
+        return self.view.outcome is Outcome.OPEN
+
+
+class Runs:
+    """Finds, lists and cancels runs."""
+
+    def __init__(self, client: Client, inventory: Inventory) -> None:
+        self._client = client
+        self._inventory = inventory
+
+    def handle(self, workflow_id: str, run_id: str) -> WorkflowHandle[object, object]:
+        """Temporal's handle of one execution."""
+        return self._client.get_workflow_handle(workflow_id, run_id=run_id or None)
+
+    async def find(self, workflow_id: str, run_id: str = "") -> Found:
+        """The run; without a run id the newest of the workflow id. Raises `NotFound` with the nearest names."""
+        if parse_id(workflow_id) is not None:
+            if (description := await self.describe(workflow_id, run_id)) is not None:
+                cancelled = description.raw_description.workflow_extended_info.cancel_requested
+                view = replace(await self._view(description), cancel_requested=cancelled)
+                return Found(view, description)
+            if (record := await self._record(workflow_id, run_id)) is not None:
+                return Found(view_of_record(record), record=record)
+        if run_id:
+            await self.find(workflow_id)
+            message = f"no run {run_id[:80]!r} of {workflow_id!r}; ask without the run id for the newest"
+            raise NotFound(message, what="run", name=workflow_id, run_id=run_id[:80])
+        raise not_found("run", workflow_id, [run.workflow_id async for run in self.listed(limit=200)])
+
+    async def describe(self, workflow_id: str, run_id: str = "") -> WorkflowExecutionDescription | None:
+        """What Temporal says of it; None when it does not, or no longer, know it."""
+        try:
+            return await self.handle(workflow_id, run_id).describe()
+        except RPCError as error:
+            if error.status in _UNKNOWN:
+                return None
+            raise
+
+    async def story(self, found: Found) -> list[RunEvent]:
+        """Its events so far."""
+        if found.record is not None:
+            return STORY.validate_json(found.record.story)
+        story = StoryFold()
+        events = self.handle(found.view.workflow_id, found.view.run_id).fetch_history_events()
+        return [told async for event in events if (told := story.feed(event)) is not None]
+
+    async def kept_story(self, workflow_id: str, run_id: str) -> list[RunEvent]:
+        """The events of a run that Temporal has forgotten. Raises `NotFound` when it was not kept either."""
+        record = await run_blocking(self._inventory.run, workflow_id, run_id)
+        return STORY.validate_json(record.story)
+
+    async def machine(self, machine_id: str) -> Machine | None:
+        """The machine of a run, if there is one."""
+        try:
+            return await run_blocking(self._inventory.machine_by_id, machine_id)
+        except NotFound:
+            return None
+
+    async def of_machine(self, workflow_id: str, run_id: str, machine: Machine) -> RunView:
+        """A run that ended with this machine; what is known of the machine when the run is no longer kept anywhere."""
+        try:
+            view = (await self.find(workflow_id, run_id)).view
+            was_reset = view.outcome is Outcome.TERMINATED and machine.ready_at is not None
+            return (await self.find(workflow_id)).view if was_reset else view
+        except NotFound:
+            return view_of_machine(workflow_id, run_id, machine)
+
+    async def cancel(self, workflow_id: str, run_id: str, reason: str) -> RunView:
+        """Ask it to stop and undo; harmless when it ended, or when asked before."""
+        found = await self.find(workflow_id, run_id)
+        if not found.is_open:
+            return found.view
+        try:
+            await self.handle(workflow_id, found.view.run_id).cancel(reason=reason or "asked for by the API")
+        except RPCError as error:
+            if error.status is not RPCStatusCode.NOT_FOUND:
+                raise
+        return (await self.find(workflow_id, found.view.run_id)).view
+
+    async def listed(
+        self, project: str = "", machine: str = "", outcome: Outcome | None = None, limit: int = 100
+    ) -> AsyncGenerator[RunView, None]:
+        """Runs, newest first, each once; what is open is asked of Temporal, what is kept of the database."""
+        seen = {run.run_id: run for run in await self._kept(project, machine, outcome, limit)}
+        query = visibility_query(project, machine, outcome)
+        async for execution in self._client.list_workflows(query, page_size=min(limit, PAGE)):
+            is_open = execution.status is WorkflowExecutionStatus.RUNNING
+            if parse_id(execution.id) is None or (execution.run_id in seen and not is_open):
+                continue
+            view = await self._view(execution)
+            seen.pop(view.run_id, None)
+            if view.project in ("", project or view.project) and view.machine in ("", machine or view.machine):
+                seen[view.run_id] = view
+            if sum(outcome in (None, run.outcome) for run in seen.values()) >= limit + MARGIN:
+                break
+        newest = sorted(seen.values(), key=lambda run: (run.started_at is not None, run.started_at), reverse=True)
+        for view in [run for run in newest if outcome in (None, run.outcome)][:limit]:
+            yield view
+
+    async def _kept(self, project: str, machine: str, outcome: Outcome | None, limit: int) -> list[RunView]:
+        kept: list[RunView] = []
+        before: tuple[datetime, str] | None = None
+        while len(kept) < limit and outcome is not Outcome.OPEN:
+            page = await run_blocking(self._inventory.runs, project, machine, PAGE, before)
+            views = [view_of_record(record) for record in page if parse_id(record.workflow_id) is not None]
+            kept += [view for view in views if outcome in (None, view.outcome)]
+            if len(page) < PAGE:
+                break
+            before = (page[-1].started_at, page[-1].run_id)
+        return kept[:limit]
+
+    async def _view(self, execution: WorkflowExecution) -> RunView:
+        view = await view_of_execution(execution)
+        if view.kind is RunKind.RECLAIM and not view.machine:
+            view = await self._named(view)
+        ended_well = view.outcome in (Outcome.OPEN, Outcome.READY, Outcome.RELEASED)
+        return view if ended_well else await self._ended(view)
+
+    async def _named(self, view: RunView) -> RunView:
+        """The view of a reclaim, with the machine of its claim."""
+        try:
+            claim = await run_blocking(self._inventory.claim_by_id, view.workflow_id.partition(":")[2])
+        except NotFound:
+            return view
+        return replace(view, project=claim.project, machine=claim.machine, machine_id=claim.machine_id)
+
+    async def _ended(self, view: RunView) -> RunView:
+        """The view of a run that ended badly, with its outcome and reason."""
+        handle = self.handle(view.workflow_id, view.run_id)
+        async for event in handle.fetch_history_events(event_filter_type=WorkflowHistoryEventFilterType.CLOSE_EVENT):
+            if (last := StoryFold().feed(event)) is not None:
+                return replace(view, outcome=last.outcome, reason=last.message)
+        return view
+
+    async def _record(self, workflow_id: str, run_id: str) -> RunRecord | None:
+        try:
+            return await run_blocking(self._inventory.run, workflow_id, run_id)
+        except NotFound:
+            return None

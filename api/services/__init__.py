@@ -1,0 +1,1 @@
+"""The three services of the API, one room each."""

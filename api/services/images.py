@@ -1,0 +1,56 @@
+"""The Images service: the registry of images. Handlers convert and call."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
+
+from mulligan.activities.inventory import Inventory
+from mulligan.activities.threads import run_blocking
+from mulligan.api.convert_inventory import image_message, image_value
+from mulligan.api.interceptor import Context
+from mulligan.api.validate import Faults
+from mulligan.api.validate_spec import check_image
+from mulligan.v1 import images_pb2 as pb
+from mulligan.v1 import images_pb2_grpc
+
+
+class Images(images_pb2_grpc.ImagesServiceServicer):
+    """What machines run."""
+
+    def __init__(self, inventory: Inventory, roots: Sequence[Path]) -> None:
+        self._inventory, self._roots = inventory, tuple(roots)
+
+    async def AddImage(self, request: pb.AddImageRequest, context: Context) -> pb.AddImageResponse:  # noqa: N802
+        """Register an image."""
+        faults = Faults(request)
+        check_image(faults, request.image, self._roots)
+        faults.refuse()
+        image = await run_blocking(self._inventory.add_image, image_value(request.image))
+        return pb.AddImageResponse(image=image_message(image))
+
+    async def GetImage(self, request: pb.GetImageRequest, context: Context) -> pb.GetImageResponse:  # noqa: N802
+        """An image."""
+        _check_name(request)
+        return pb.GetImageResponse(image=image_message(await run_blocking(self._inventory.image, request.name)))
+
+    async def ListImages(  # noqa: N802 - the protocol's name
+        self, request: pb.ListImagesRequest, context: Context
+    ) -> AsyncIterator[pb.ListImagesResponse]:
+        """The images, by name."""
+        for image in await run_blocking(self._inventory.images):
+            yield pb.ListImagesResponse(image=image_message(image))
+
+    async def RemoveImage(  # noqa: N802 - the protocol's name
+        self, request: pb.RemoveImageRequest, context: Context
+    ) -> pb.RemoveImageResponse:
+        """Forget an image."""
+        _check_name(request)
+        await run_blocking(self._inventory.remove_image, request.name)
+        return pb.RemoveImageResponse()
+
+
+def _check_name(request: pb.GetImageRequest | pb.RemoveImageRequest) -> None:
+    faults = Faults(request)
+    faults.image_name("name", request.name)
+    faults.refuse()

@@ -1,0 +1,113 @@
+"""The Inventory service: partitions, providers and claims. Handlers convert and call."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+from mulligan.activities.inventory import Inventory
+from mulligan.activities.threads import run_blocking
+from mulligan.api import enums, validate
+from mulligan.api.convert_inventory import claim_message, explanation_message, provider_message, target_value
+from mulligan.api.enrolments import Enrolments
+from mulligan.api.interceptor import Context
+from mulligan.api.names import require
+from mulligan.api.pages import provider_pages
+from mulligan.api.requests import Requests
+from mulligan.api.validate import Faults, names_only
+from mulligan.v1 import inventory_pb2 as pb
+from mulligan.v1 import inventory_pb2_grpc
+
+
+class InventoryEdge(inventory_pb2_grpc.InventoryServiceServicer):
+    """The inventory of a deployment, at the edge of the house."""
+
+    def __init__(self, inventory: Inventory, requests: Requests, enrolments: Enrolments) -> None:
+        self._inventory, self._requests, self._enrolments = inventory, requests, enrolments
+
+    async def AddPartition(  # noqa: N802 - the protocol's name
+        self, request: pb.AddPartitionRequest, context: Context
+    ) -> pb.AddPartitionResponse:
+        """Add a partition."""
+        names_only(request, "name")
+        await run_blocking(self._inventory.add_partition, request.name)
+        return pb.AddPartitionResponse(name=request.name)
+
+    async def ListPartitions(  # noqa: N802 - the protocol's name
+        self, request: pb.ListPartitionsRequest, context: Context
+    ) -> AsyncIterator[pb.ListPartitionsResponse]:
+        """The partitions, by name."""
+        for name in await run_blocking(self._inventory.partitions):
+            yield pb.ListPartitionsResponse(name=name)
+
+    async def AddProvider(  # noqa: N802 - the protocol's name
+        self, request: pb.AddProviderRequest, context: Context
+    ) -> pb.AddProviderResponse:
+        """Look at a provider and register what was found."""
+        faults = Faults(request)
+        faults.name("name", request.name)
+        faults.name("partition", request.partition, required=False)
+        validate.provider_url(faults, "url", request.url)
+        validate.settings(faults, "settings", request.settings)
+        validate.credential(faults, "credential", request.credential)
+        faults.refuse()
+        return pb.AddProviderResponse(provider=provider_message(await self._enrolments.enrol(target_value(request))))
+
+    async def GetProvider(  # noqa: N802 - the protocol's name
+        self, request: pb.GetProviderRequest, context: Context
+    ) -> pb.GetProviderResponse:
+        """A provider."""
+        names_only(request, "name")
+        provider = await run_blocking(self._inventory.provider, request.name)
+        return pb.GetProviderResponse(provider=provider_message(provider))
+
+    async def ListProviders(  # noqa: N802 - the protocol's name
+        self, request: pb.ListProvidersRequest, context: Context
+    ) -> AsyncIterator[pb.ListProvidersResponse]:
+        """The providers, by name."""
+        names_only(request, "partition", optional=("partition",))
+        async for provider in provider_pages(self._inventory, request.partition):
+            yield pb.ListProvidersResponse(provider=provider_message(provider))
+
+    async def UpdateProvider(  # noqa: N802 - the protocol's name
+        self, request: pb.UpdateProviderRequest, context: Context
+    ) -> pb.UpdateProviderResponse:
+        """Edit a provider that nobody edited since it was read."""
+        faults = Faults(request)
+        faults.name("name", request.name)
+        faults.between("generation", request.generation, 1, 2**63 - 1)
+        validate.percents_and_reserves(faults, request.reserved, request.overcommit_percent)
+        validate.settings(faults, "settings", request.settings)
+        faults.refuse()
+        known = await run_blocking(self._inventory.provider, request.name)
+        provider = await run_blocking(
+            self._inventory.edit_provider,
+            request.name,
+            generation=request.generation,
+            enabled=request.enabled if request.HasField("enabled") else None,
+            reserved=dict(request.reserved),
+            overcommit_percent=dict(request.overcommit_percent),
+            settings={**known.settings, **request.settings} if request.settings else None,
+            clear_quarantine=request.clear_quarantine,
+            clear_suspect=request.clear_suspect,
+            clear_dirty=request.clear_dirty,
+        )
+        return pb.UpdateProviderResponse(provider=provider_message(provider))
+
+    async def ListClaims(  # noqa: N802 - the protocol's name
+        self, request: pb.ListClaimsRequest, context: Context
+    ) -> AsyncIterator[pb.ListClaimsResponse]:
+        """The claims, oldest first."""
+        names_only(request, "partition", "project", optional=("partition", "project"))
+        if request.partition:
+            require("partition", request.partition, await run_blocking(self._inventory.partitions))
+        state = enums.CLAIM_STATE.word(request.state).value if request.state else ""
+        for claim in await run_blocking(self._inventory.claims, request.partition, request.project, state):
+            yield pb.ListClaimsResponse(claim=claim_message(claim))
+
+    async def ExplainClaim(  # noqa: N802 - the protocol's name
+        self, request: pb.ExplainClaimRequest, context: Context
+    ) -> pb.ExplainClaimResponse:
+        """Which providers could hold a machine, and why not the others."""
+        asked = await self._requests.claim(request)
+        explanation = await run_blocking(self._inventory.explain, asked)
+        return pb.ExplainClaimResponse(explanation=explanation_message(explanation))

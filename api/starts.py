@@ -1,0 +1,165 @@
+"""Starting runs, once: the same request joins what is there, another one for the same name is told what differs."""
+
+from __future__ import annotations
+
+import uuid
+from dataclasses import dataclass, replace
+from datetime import timedelta
+
+from temporalio.client import Client, WorkflowExecutionDescription, WorkflowExecutionStatus
+from temporalio.common import WorkflowIDConflictPolicy, WorkflowIDReusePolicy
+from temporalio.exceptions import WorkflowAlreadyStartedError
+
+from mulligan.activities.calls import CONTROL_QUEUE
+from mulligan.activities.errors import AlreadyExists, Busy, Conflict, NotFound
+from mulligan.activities.inventory import Inventory
+from mulligan.activities.inventory.tables import FINAL
+from mulligan.activities.threads import run_blocking
+from mulligan.activities.values import Image, Machine, MachineRequest, MachineState, OnFailure
+from mulligan.api.requests import differing, fingerprint
+from mulligan.api.runs import Runs
+from mulligan.workflows import runs
+from mulligan.workflows.runs import ProvisionIn, provision_id, release_id
+
+ATTEMPTS = 5
+"""How often a decision is made anew because a run began or ended meanwhile."""
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """The run that does what was asked for."""
+
+    workflow_id: str
+    run_id: str
+    joined: bool = False
+    machine: Machine | None = None
+    """Set when there is nothing to wait for: the machine is as asked."""
+
+
+class Provisions:
+    """Starts, or joins, the runs that make machines."""
+
+    def __init__(self, client: Client, inventory: Inventory, runs_: Runs, lease_seconds: int) -> None:
+        self._client, self._inventory, self._runs = client, inventory, runs_
+        self._lease_seconds = lease_seconds
+
+    async def start(self, request: MachineRequest, image: Image) -> Started:
+        """The run that makes this machine, or the machine if it is there.
+
+        Raises `AlreadyExists` with the fields that differ when the name is another request's, `Conflict` when the
+        machine of that name is being taken down or is quarantined.
+        """
+        reuse = WorkflowIDReusePolicy.ALLOW_DUPLICATE_FAILED_ONLY
+        wanted = fingerprint(request, image)
+        for _ in range(ATTEMPTS):
+            machine = await self._live(request)
+            if machine is not None and (ready := _existing(machine, request, wanted)) is not None:
+                return ready
+            if machine is not None and await self._is_abandoned(machine, request):
+                raise _abandoned(machine)
+            try:
+                return await self._begin(request, image, wanted, reuse)
+            except WorkflowAlreadyStartedError as error:
+                found = await self._runs.describe(error.workflow_id, error.run_id or "")
+            if found is not None and found.status is WorkflowExecutionStatus.RUNNING:
+                return await _join(found, request, wanted)
+            reuse = WorkflowIDReusePolicy.ALLOW_DUPLICATE
+        message = f"runs for {request.name!r} begin and end faster than they can be joined; ask again"
+        raise Busy(message, after_seconds=1)
+
+    async def _live(self, request: MachineRequest) -> Machine | None:
+        try:
+            machine = await run_blocking(self._inventory.machine, request.project, request.name)
+        except NotFound:
+            return None
+        return None if machine.state in FINAL else machine
+
+    async def _is_abandoned(self, machine: Machine, request: MachineRequest) -> bool:
+        """Whether the run that makes, or holds, this machine was ended from outside without undo."""
+        run = await self._runs.describe(provision_id(machine.project, machine.name))
+        if run is not None and run.status is WorkflowExecutionStatus.RUNNING:
+            return False
+        now = await self._live(request)
+        return now is not None and now.id == machine.id and now.state is machine.state
+
+    async def _begin(self, request: MachineRequest, image: Image, wanted: str, reuse: WorkflowIDReusePolicy) -> Started:
+        machine_id = str(uuid.uuid4())
+        memo = {
+            runs.MEMO_REQUEST: replace(request, user_data=""),
+            runs.MEMO_FINGERPRINT: wanted,
+            runs.MEMO_MACHINE_ID: machine_id,
+        }
+        handle = await self._client.start_workflow(
+            runs.PROVISION,
+            ProvisionIn(machine_id, request, image, wanted, self._lease_seconds),
+            id=provision_id(request.project, request.name),
+            task_queue=CONTROL_QUEUE,
+            id_conflict_policy=WorkflowIDConflictPolicy.FAIL,
+            id_reuse_policy=reuse,
+            memo=memo,
+            static_summary=f"Make {request.name} of project {request.project} from {image.name}",
+            execution_timeout=_backstop(request),
+        )
+        return Started(handle.id, handle.first_execution_run_id or "")
+
+
+def _backstop(request: MachineRequest) -> timedelta | None:
+    """Far beyond every deadline inside the run, for it ends a run without undo; none for one that may be held."""
+    if request.on_failure is OnFailure.HOLD:
+        return None
+    return timedelta(seconds=3 * request.deadlines.run_seconds, days=1)
+
+
+def _existing(machine: Machine, request: MachineRequest, wanted: str) -> Started | None:
+    """The machine that is there, if it is as asked; None when a run is, or may be, making it."""
+    if machine.state in (MachineState.PROVISIONING, MachineState.HELD):
+        return None
+    if machine.state is MachineState.RELEASING:
+        run = release_id(machine.project, machine.name)
+        raise Conflict(
+            f"machine {machine.name!r} is being taken down by {run}; ask again after it (`mulligan run watch {run}`)",
+            machine=machine.name,
+            state=machine.state,
+            workflow_id=run,
+        )
+    if machine.state is MachineState.QUARANTINED:
+        raise Conflict(
+            f"machine {machine.name!r} is quarantined: {machine.reason}",
+            machine=machine.name,
+            state=machine.state,
+            mend=f"mulligan machine release {machine.name} --project {machine.project}",
+        )
+    if fingerprint(machine.request, machine.image) != wanted:
+        raise _exists(request, machine.request, f"is there and {machine.state}")
+    run = provision_id(machine.project, machine.name)
+    return Started(run, machine.run_id, joined=True, machine=machine)
+
+
+def _abandoned(machine: Machine) -> Conflict:
+    release = f"mulligan machine release {machine.name} --project {machine.project}"
+    return Conflict(
+        f"machine {machine.name!r} is left {machine.state} by a run that was ended without undo; it is taken down when "
+        f"the lease of its claim has passed, or now by `{release}`; then ask again",
+        machine=machine.name,
+        state=machine.state,
+        remedy=release,
+    )
+
+
+async def _join(found: WorkflowExecutionDescription, request: MachineRequest, wanted: str) -> Started:
+    if await found.memo_value(runs.MEMO_FINGERPRINT, "", type_hint=str) == wanted:
+        return Started(found.id, found.run_id, joined=True)
+    other = await found.memo_value(runs.MEMO_REQUEST, request, type_hint=MachineRequest)
+    raise _exists(request, other, f"is being made by {found.id}")
+
+
+def _exists(request: MachineRequest, other: MachineRequest, state: str) -> AlreadyExists:
+    fields = differing(request, other)
+    return AlreadyExists(
+        f"machine {request.name!r} of project {request.project!r} {state}, from a request that differs in "
+        f"{', '.join(fields)}; release it first, choose another name, or ask for the same",
+        differing=fields,
+        project=request.project,
+        machine=request.name,
+        workflow_id=provision_id(request.project, request.name),
+    )
