@@ -143,7 +143,7 @@ async def _look_for_address(driver: Driver, look: _Look) -> None:
     if fresh:
         look.addresses = tuple(dict.fromkeys(s.address for s in fresh))
         first = fresh[0]
-        quiet = f"; silent: {look.silent}" if look.silent else ""
+        quiet = f"; silent: {', '.join(seen.silent)}" if seen.silent else ""
         look.prove(VerifyLevel.ADDRESS, first.source, f"{first.address} seen by {first.source}{quiet}", first.at)
 
 

@@ -54,7 +54,7 @@ class LiveDisplay:
         view, now = self._view, time.time()
         parts: list[RenderableType] = [self._head(now), self._steps(view.lines(), now)]
         parts += [Text(f"! {clean(note)}", style="yellow") for note in view.notes[-MOST_NOTES:]]
-        if view.evidence:
+        if view.evidence and view.outcome != "READY":  # the summary tells it then
             parts.append(Text("evidence", style="bold"))
             parts += [Text(f"  {evidence_text(item)}", style="green") for item in view.evidence[-MOST_EVIDENCE:]]
         if view.undo:

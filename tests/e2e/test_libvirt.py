@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import shutil
 import tempfile
 import uuid
@@ -152,6 +153,21 @@ def test_a_cancelled_run_leaves_nothing_on_the_hypervisor(lab: Lab) -> None:
     lab.deployment.run("run", "cancel", "provision:default:cancelled")
     watcher.communicate(timeout=120)
     assert watcher.returncode == 7
+    assert lab.left() == []
+
+
+def test_the_readmes_next_steps_work_as_written(lab: Lab) -> None:
+    """Each line of that block, in order, on the machine that it describes."""
+    readme = (Path(__file__).parents[2] / "README.md").read_text()
+    block = readme.split("## Next steps", 1)[1].split("```console\n", 1)[1].split("```", 1)[0]
+    lines = [shlex.split(line) for line in block.splitlines()]
+    assert len(lines) > 5
+    expected = {"explain": 5}
+    for program, *words in lines:
+        assert program == "mulligan"
+        if words != ["down"]:
+            done = lab.deployment.run(*words, seconds=300)
+            assert done.returncode == expected.get(words[1] if len(words) > 1 else "", 0), f"{words}: {done.stderr}"
     assert lab.left() == []
 
 
