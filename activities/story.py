@@ -60,6 +60,8 @@ class RunEvent:
     evidence: tuple[Evidence, ...] = ()
     reason: str = ""
     outcome: Outcome = Outcome.OPEN
+    explanation: Mapping[str, Any] | None = None
+    """Why a claim found no provider: the inventory's explanation as plain data."""
 
 
 def action_id(try_number: int, step: str, action: str) -> str:
@@ -222,7 +224,9 @@ class StoryFold:
         if action is None:
             return None
         message, reason = describe_failure(failure) if failure is not None else ("stopped", "CANCELLED")
-        return self._about(event, EventKind.ACTION_FAILED, action, message=message, reason=reason)
+        explanation = _explanation(failure) if failure is not None and action.step == "claim" else None
+        failed = EventKind.ACTION_FAILED
+        return self._about(event, failed, action, message=message, reason=reason, explanation=explanation)
 
     def _about(self, event: HistoryEvent, kind: EventKind, action: _Action, **values: Any) -> RunEvent:
         values.setdefault("attempts", action.attempts)
@@ -250,10 +254,16 @@ def call_home_evidence(call: CallHome) -> Evidence:
     return Evidence(VerifyLevel.GUEST, "call-home", observed, call.at)
 
 
-def describe_failure(failure: Failure) -> tuple[str, str]:
-    """(message, reason) of the failure that caused this one."""
+def innermost(failure: Failure) -> Failure:
+    """The failure that caused this one: the first that is one of ours, else the last."""
     while failure.HasField("cause") and not failure.HasField("application_failure_info"):
         failure = failure.cause
+    return failure
+
+
+def describe_failure(failure: Failure) -> tuple[str, str]:
+    """(message, reason) of the failure that caused this one."""
+    failure = innermost(failure)
     reason = failure.application_failure_info.type if failure.HasField("application_failure_info") else ""
     if failure.HasField("timeout_failure_info"):
         reason = "NO_ANSWER"
@@ -284,6 +294,13 @@ def _result(payloads: Payloads) -> Mapping[str, Any]:
     except ValueError:
         return {}
     return value if isinstance(value, dict) else {}
+
+
+def _explanation(failure: Failure) -> Mapping[str, Any] | None:
+    """The second detail of a claim's failure, as `translate.to_failure` writes it."""
+    details = innermost(failure).application_failure_info.details.payloads
+    found = _result(Payloads(payloads=details[1:2]))
+    return found or None
 
 
 def _evidence(result: Mapping[str, Any]) -> tuple[Evidence, ...]:

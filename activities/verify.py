@@ -82,7 +82,7 @@ class VerifyActivities:
                 try:
                     async with asyncio.timeout(PROBE_SECONDS):
                         evidence.append(await ask_service(address, asked.service))
-                except (OSError, TimeoutError, aiohttp.ClientError, _WrongAnswer) as error:
+                except (OSError, TimeoutError, aiohttp.ClientError, WrongAnswer) as error:
                     last["said"] = f"{address}: {error or 'no answer'}"
                 else:
                     return True
@@ -154,7 +154,7 @@ _LOOKS = {
 }
 
 
-class _WrongAnswer(Exception):
+class WrongAnswer(Exception):
     """Something answered, but not what was expected."""
 
 
@@ -168,7 +168,7 @@ async def ask_service(address: str, service: Service) -> Evidence:
             return _answered("tcp", f"{address} port {service.port} accepts connections")
         banner = (await reader.readline()).decode("ascii", "replace").strip()
         if not banner.startswith("SSH-"):
-            raise _WrongAnswer(f"expected an SSH banner, got {banner[:80]!r}")
+            raise WrongAnswer(f"expected an SSH banner, got {banner[:80]!r}")
         return _answered("ssh-banner", f"{address} port {service.port} says {banner[:120]}")
     finally:
         writer.close()
@@ -179,7 +179,7 @@ async def _ask_http(address: str, service: Service) -> Evidence:
     url = f"http://{host}:{service.port}{service.path}"
     async with aiohttp.ClientSession() as session, session.get(url, allow_redirects=False) as answer:
         if answer.status >= 400:
-            raise _WrongAnswer(f"{url} answered {answer.status}")
+            raise WrongAnswer(f"{url} answered {answer.status}")
         return _answered("http", f"{url} answered {answer.status}")
 
 

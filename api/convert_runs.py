@@ -5,11 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 
+from pydantic import TypeAdapter
+
 from mulligan.activities.errors import InvalidRequest
+from mulligan.activities.inventory import Explanation
 from mulligan.activities.story import RunEvent
 from mulligan.activities.values import Machine, Outcome
 from mulligan.api import enums
 from mulligan.api.convert import evidence_message, machine_message, timestamp
+from mulligan.api.convert_inventory import explanation_message
 from mulligan.v1 import run_pb2 as pb
 
 
@@ -44,6 +48,8 @@ class Progress:
     last_failure: str = ""
     next_attempt_at: datetime | None = None
 
+
+_EXPLANATION = TypeAdapter(Explanation)
 
 Update = RunView | RunEvent | Progress | Machine
 """What a watcher is told."""
@@ -98,6 +104,8 @@ def event_message(value: RunEvent, run_id: str) -> pb.RunEvent:
     )
     if value.outcome is not Outcome.OPEN:
         message.outcome = enums.OUTCOME.number(value.outcome)
+    if value.explanation is not None:
+        message.explanation.CopyFrom(explanation_message(_EXPLANATION.validate_python(value.explanation)))
     setattr(message, "try", value.try_number)
     return message
 

@@ -6,19 +6,18 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 import click
-import grpc
 
 from mulligan.api.cli.client import Session, api_command
 from mulligan.api.cli.display import evidence_text
 from mulligan.api.cli.errors import tell_next, usage
-from mulligan.api.cli.exit_codes import NO_ROOM_REASONS, ExitCode
+from mulligan.api.cli.exit_codes import ExitCode
 from mulligan.api.cli.follow import Updates, follow
 from mulligan.api.cli.output import details, listing, print_json, value_of, word, words
 from mulligan.api.cli.spec_options import CLAIM_OPTIONS, NO_KEY, RUN_OPTIONS, add_default_key, options, spec_of
 from mulligan.api.cli.summary import finish, ssh_command
 from mulligan.api.cli.text import ago, clock
 from mulligan.api.cli.view import RunView
-from mulligan.v1 import inventory_pb2, machine_pb2, provisioning_pb2
+from mulligan.v1 import machine_pb2, provisioning_pb2
 
 HEAD = ("name", "project", "state", "partition", "provider", "address", "age")
 
@@ -52,7 +51,7 @@ def provision(session: Session, name: str | None, detach: bool, **flags: Any) ->
     if detach:
         return _started(session, view, opened(session.deadline()))
     stopped = follow(session, view, opened, until_held=True)
-    return stopped or finish(session, view, explanation=_why_no_room(session, view, spec))
+    return stopped or finish(session, view)
 
 
 @machine.command("list")
@@ -125,20 +124,6 @@ def _started(session: Session, view: RunView, updates: Updates) -> ExitCode:
         click.echo(f"{'joined' if view.joined else 'started'} {view.workflow_id}")
         tell_next((f"mulligan run watch {view.workflow_id}",))
     return ExitCode.OK
-
-
-def _why_no_room(session: Session, view: RunView, spec: machine_pb2.MachineSpec) -> inventory_pb2.Explanation | None:
-    """The explanation as of now, for a run that found no provider."""
-    if view.failure[0] not in NO_ROOM_REASONS:
-        return None
-    asked = machine_pb2.MachineSpec()
-    asked.CopyFrom(spec)
-    asked.ClearField("user_data")
-    try:
-        request = inventory_pb2.ExplainClaimRequest(spec=asked)
-        return session.inventory.ExplainClaim(request, timeout=session.deadline()).explanation
-    except grpc.RpcError:  # the run's own message tells already; this only adds to it
-        return None
 
 
 def _row(found: machine_pb2.Machine) -> tuple[str, ...]:

@@ -12,7 +12,7 @@ from mulligan.api.cli.errors import CliError, render, tell_next
 from mulligan.api.cli.exit_codes import NO_ROOM_REASONS, ExitCode, of_outcome
 from mulligan.api.cli.text import clean
 from mulligan.api.cli.view import RunView
-from mulligan.v1 import inventory_pb2, machine_pb2
+from mulligan.v1 import machine_pb2
 
 WHAT_IS_LEFT = {
     "FAILED": "everything that was made has been undone",
@@ -22,7 +22,7 @@ WHAT_IS_LEFT = {
 }
 
 
-def finish(session: Session, view: RunView, *, explanation: inventory_pb2.Explanation | None = None) -> ExitCode:
+def finish(session: Session, view: RunView) -> ExitCode:
     """Say how the run ended; returns the exit code that says it too."""
     reason, message = view.failure
     if view.held is not None and not view.ended:
@@ -36,7 +36,7 @@ def finish(session: Session, view: RunView, *, explanation: inventory_pb2.Explan
             code,
             reason=reason,
             metadata={"workflow_id": view.workflow_id, "outcome": view.outcome},
-            explanation=explanation,
+            explanation=view.explanation if reason in NO_ROOM_REASONS else None,
             next_commands=next_after(view),
         )
         render(error, as_json=session.as_json)

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from mulligan.api.cli.text import seconds
-from mulligan.v1 import machine_pb2, run_pb2
+from mulligan.v1 import inventory_pb2, machine_pb2, run_pb2
 
 STEPS = ("claim", "image", "boot", "verify")
 UNDO = "undo"
@@ -44,6 +44,7 @@ class RunView:
         self.machine: machine_pb2.Machine | None = None
         self.finished: run_pb2.RunEvent | None = None
         self.held: run_pb2.RunEvent | None = None
+        self.explanation: inventory_pb2.Explanation | None = None
         self.joined = False
         self.cursor = ""
         self.try_number = 1
@@ -98,6 +99,8 @@ class RunView:
             self._next_try(getattr(event, "try"))
         self.provider = event.provider or self.provider
         self._see(event.evidence)
+        if event.HasField("explanation"):
+            self.explanation = event.explanation
         if event.kind == run_pb2.RUN_EVENT_KIND_RUN_FINISHED:
             self._finish(event)
         elif event.kind == run_pb2.RUN_EVENT_KIND_HELD:

@@ -74,17 +74,14 @@ def test_a_held_machine_ends_the_command_but_not_the_run(api: ScriptedApi, mulli
 
 
 def test_no_room_shows_the_funnel(api: ScriptedApi, mulligan: Mulligan) -> None:
-    """A run that found no provider is followed by the explanation of the same request, without its user data."""
-    api.handlers["ProvisionMachine"] = provisions(ended("FAILED", "NEVER_FITS"))
-    api.handlers["ExplainClaim"] = lambda request, context: inventory_pb2.ExplainClaimResponse(
-        explanation=explanation()
-    )
-    done = mulligan(*PROVISION, "--vcpu", "64", "--user-data", "-", stdin="#cloud-config\n")
+    """A run that found no provider shows the explanation that its claim failed with."""
+    failed = event(7, "ACTION_FAILED", "claim", "claim", "nothing fits")
+    failed.event.explanation.CopyFrom(explanation())
+    api.handlers["ProvisionMachine"] = provisions([run_update(), failed, *ended("FAILED", "NEVER_FITS")[1:]])
+    done = mulligan(*PROVISION, "--vcpu", "64")
     assert done.returncode == ExitCode.NO_ROOM
     assert "at least 64 vcpu" in done.stderr
     assert "has 8 of 64 vcpu" in done.stderr
-    assert api.last("ProvisionMachine").spec.user_data == "#cloud-config\n"
-    assert api.last("ExplainClaim").spec.user_data == ""
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+import sys
+from pathlib import Path
+
 import pytest
 from temporalio.client import WorkflowFailureError, WorkflowHandle
 
@@ -228,3 +232,18 @@ def test_an_unknown_machine_is_not_found(stack: Stack) -> None:
     """With the nearest names."""
     with pytest.raises(NotFound):
         stack.inventory.machine("nobody", "nothing")
+
+
+async def test_temporals_own_cancel_undoes_everything(stack: Stack) -> None:
+    """`temporal workflow cancel` is as good as the API's."""
+    project, _ = await stack.hosts(personality="no-call-home")
+    handle = await stack.start(stack.request(project))
+    await until(lambda: stack.has_finished(handle, "observe"))
+    address = stack.client.service_client.config.target_host
+    temporal = Path(sys.executable).with_name("temporal")
+    cancel = await asyncio.create_subprocess_exec(
+        temporal, "workflow", "cancel", "--workflow-id", handle.id, "--address", address
+    )
+    assert await cancel.wait() == 0
+    assert (await ended(stack, handle)).outcome is Outcome.CANCELLED
+    assert is_clean(stack, project)

@@ -23,28 +23,29 @@ _sym_db = _symbol_database.Default()
 
 
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
+from mulligan.v1 import inventory_pb2 as mulligan_dot_v1_dot_inventory__pb2
 from mulligan.v1 import machine_pb2 as mulligan_dot_v1_dot_machine__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15mulligan/v1/run.proto\x12\x0bmulligan.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x19mulligan/v1/machine.proto\"\xae\x02\n\x08RunEvent\x12\x0e\n\x06\x63ursor\x18\x01 \x01(\t\x12&\n\x02\x61t\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\'\n\x04kind\x18\x03 \x01(\x0e\x32\x19.mulligan.v1.RunEventKind\x12\x0b\n\x03try\x18\x04 \x01(\x05\x12\x0c\n\x04step\x18\x05 \x01(\t\x12\x0e\n\x06\x61\x63tion\x18\x06 \x01(\t\x12\x0f\n\x07message\x18\x07 \x01(\t\x12\x10\n\x08provider\x18\x08 \x01(\t\x12\x10\n\x08\x61ttempts\x18\t \x01(\x05\x12\'\n\x08\x65vidence\x18\n \x03(\x0b\x32\x15.mulligan.v1.Evidence\x12\x0e\n\x06reason\x18\x0b \x01(\t\x12(\n\x07outcome\x18\x0c \x01(\x0e\x32\x17.mulligan.v1.RunOutcome\"\xc2\x01\n\x0bRunProgress\x12\x0b\n\x03try\x18\x01 \x01(\x05\x12\x0c\n\x04step\x18\x02 \x01(\t\x12\x0e\n\x06\x61\x63tion\x18\x03 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x04 \x01(\x05\x12\x0f\n\x07message\x18\x05 \x01(\t\x12\x0c\n\x04\x64one\x18\x06 \x01(\x03\x12\r\n\x05total\x18\x07 \x01(\x03\x12\x14\n\x0clast_failure\x18\x08 \x01(\t\x12\x33\n\x0fnext_attempt_at\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xb6\x02\n\x03Run\x12\x13\n\x0bworkflow_id\x18\x01 \x01(\t\x12\x0e\n\x06run_id\x18\x02 \x01(\t\x12\"\n\x04kind\x18\x03 \x01(\x0e\x32\x14.mulligan.v1.RunKind\x12\x0f\n\x07project\x18\x04 \x01(\t\x12\x0f\n\x07machine\x18\x05 \x01(\t\x12\x12\n\nmachine_id\x18\x06 \x01(\t\x12(\n\x07outcome\x18\x07 \x01(\x0e\x32\x17.mulligan.v1.RunOutcome\x12\x0e\n\x06reason\x18\x08 \x01(\t\x12.\n\nstarted_at\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nded_at\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x18\n\x10\x63\x61ncel_requested\x18\x0b \x01(\x08\"\xb5\x01\n\tRunUpdate\x12\x1f\n\x03run\x18\x01 \x01(\x0b\x32\x10.mulligan.v1.RunH\x00\x12&\n\x05\x65vent\x18\x02 \x01(\x0b\x32\x15.mulligan.v1.RunEventH\x00\x12,\n\x08progress\x18\x03 \x01(\x0b\x32\x18.mulligan.v1.RunProgressH\x00\x12\'\n\x07machine\x18\x04 \x01(\x0b\x32\x14.mulligan.v1.MachineH\x00\x42\x08\n\x06update*g\n\x07RunKind\x12\x18\n\x14RUN_KIND_UNSPECIFIED\x10\x00\x12\x16\n\x12RUN_KIND_PROVISION\x10\x01\x12\x14\n\x10RUN_KIND_RELEASE\x10\x02\x12\x14\n\x10RUN_KIND_RECLAIM\x10\x03*\xdc\x01\n\nRunOutcome\x12\x1b\n\x17RUN_OUTCOME_UNSPECIFIED\x10\x00\x12\x14\n\x10RUN_OUTCOME_OPEN\x10\x01\x12\x15\n\x11RUN_OUTCOME_READY\x10\x02\x12\x18\n\x14RUN_OUTCOME_RELEASED\x10\x03\x12\x16\n\x12RUN_OUTCOME_FAILED\x10\x04\x12\x19\n\x15RUN_OUTCOME_CANCELLED\x10\x05\x12\x1b\n\x17RUN_OUTCOME_QUARANTINED\x10\x06\x12\x1a\n\x16RUN_OUTCOME_TERMINATED\x10\x07*\xf3\x02\n\x0cRunEventKind\x12\x1e\n\x1aRUN_EVENT_KIND_UNSPECIFIED\x10\x00\x12\x1e\n\x1aRUN_EVENT_KIND_RUN_STARTED\x10\x01\x12!\n\x1dRUN_EVENT_KIND_ACTION_STARTED\x10\x02\x12\"\n\x1eRUN_EVENT_KIND_ACTION_FINISHED\x10\x03\x12 \n\x1cRUN_EVENT_KIND_ACTION_FAILED\x10\x04\x12\x17\n\x13RUN_EVENT_KIND_SLOW\x10\x05\x12\x1e\n\x1aRUN_EVENT_KIND_CALLED_HOME\x10\x06\x12#\n\x1fRUN_EVENT_KIND_CANCEL_REQUESTED\x10\x07\x12\"\n\x1eRUN_EVENT_KIND_DEADLINE_PASSED\x10\x08\x12\x17\n\x13RUN_EVENT_KIND_HELD\x10\t\x12\x1f\n\x1bRUN_EVENT_KIND_RUN_FINISHED\x10\nb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15mulligan/v1/run.proto\x12\x0bmulligan.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1bmulligan/v1/inventory.proto\x1a\x19mulligan/v1/machine.proto\"\xdd\x02\n\x08RunEvent\x12\x0e\n\x06\x63ursor\x18\x01 \x01(\t\x12&\n\x02\x61t\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\'\n\x04kind\x18\x03 \x01(\x0e\x32\x19.mulligan.v1.RunEventKind\x12\x0b\n\x03try\x18\x04 \x01(\x05\x12\x0c\n\x04step\x18\x05 \x01(\t\x12\x0e\n\x06\x61\x63tion\x18\x06 \x01(\t\x12\x0f\n\x07message\x18\x07 \x01(\t\x12\x10\n\x08provider\x18\x08 \x01(\t\x12\x10\n\x08\x61ttempts\x18\t \x01(\x05\x12\'\n\x08\x65vidence\x18\n \x03(\x0b\x32\x15.mulligan.v1.Evidence\x12\x0e\n\x06reason\x18\x0b \x01(\t\x12(\n\x07outcome\x18\x0c \x01(\x0e\x32\x17.mulligan.v1.RunOutcome\x12-\n\x0b\x65xplanation\x18\r \x01(\x0b\x32\x18.mulligan.v1.Explanation\"\xc2\x01\n\x0bRunProgress\x12\x0b\n\x03try\x18\x01 \x01(\x05\x12\x0c\n\x04step\x18\x02 \x01(\t\x12\x0e\n\x06\x61\x63tion\x18\x03 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x04 \x01(\x05\x12\x0f\n\x07message\x18\x05 \x01(\t\x12\x0c\n\x04\x64one\x18\x06 \x01(\x03\x12\r\n\x05total\x18\x07 \x01(\x03\x12\x14\n\x0clast_failure\x18\x08 \x01(\t\x12\x33\n\x0fnext_attempt_at\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xb6\x02\n\x03Run\x12\x13\n\x0bworkflow_id\x18\x01 \x01(\t\x12\x0e\n\x06run_id\x18\x02 \x01(\t\x12\"\n\x04kind\x18\x03 \x01(\x0e\x32\x14.mulligan.v1.RunKind\x12\x0f\n\x07project\x18\x04 \x01(\t\x12\x0f\n\x07machine\x18\x05 \x01(\t\x12\x12\n\nmachine_id\x18\x06 \x01(\t\x12(\n\x07outcome\x18\x07 \x01(\x0e\x32\x17.mulligan.v1.RunOutcome\x12\x0e\n\x06reason\x18\x08 \x01(\t\x12.\n\nstarted_at\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nded_at\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x18\n\x10\x63\x61ncel_requested\x18\x0b \x01(\x08\"\xb5\x01\n\tRunUpdate\x12\x1f\n\x03run\x18\x01 \x01(\x0b\x32\x10.mulligan.v1.RunH\x00\x12&\n\x05\x65vent\x18\x02 \x01(\x0b\x32\x15.mulligan.v1.RunEventH\x00\x12,\n\x08progress\x18\x03 \x01(\x0b\x32\x18.mulligan.v1.RunProgressH\x00\x12\'\n\x07machine\x18\x04 \x01(\x0b\x32\x14.mulligan.v1.MachineH\x00\x42\x08\n\x06update*g\n\x07RunKind\x12\x18\n\x14RUN_KIND_UNSPECIFIED\x10\x00\x12\x16\n\x12RUN_KIND_PROVISION\x10\x01\x12\x14\n\x10RUN_KIND_RELEASE\x10\x02\x12\x14\n\x10RUN_KIND_RECLAIM\x10\x03*\xdc\x01\n\nRunOutcome\x12\x1b\n\x17RUN_OUTCOME_UNSPECIFIED\x10\x00\x12\x14\n\x10RUN_OUTCOME_OPEN\x10\x01\x12\x15\n\x11RUN_OUTCOME_READY\x10\x02\x12\x18\n\x14RUN_OUTCOME_RELEASED\x10\x03\x12\x16\n\x12RUN_OUTCOME_FAILED\x10\x04\x12\x19\n\x15RUN_OUTCOME_CANCELLED\x10\x05\x12\x1b\n\x17RUN_OUTCOME_QUARANTINED\x10\x06\x12\x1a\n\x16RUN_OUTCOME_TERMINATED\x10\x07*\xf3\x02\n\x0cRunEventKind\x12\x1e\n\x1aRUN_EVENT_KIND_UNSPECIFIED\x10\x00\x12\x1e\n\x1aRUN_EVENT_KIND_RUN_STARTED\x10\x01\x12!\n\x1dRUN_EVENT_KIND_ACTION_STARTED\x10\x02\x12\"\n\x1eRUN_EVENT_KIND_ACTION_FINISHED\x10\x03\x12 \n\x1cRUN_EVENT_KIND_ACTION_FAILED\x10\x04\x12\x17\n\x13RUN_EVENT_KIND_SLOW\x10\x05\x12\x1e\n\x1aRUN_EVENT_KIND_CALLED_HOME\x10\x06\x12#\n\x1fRUN_EVENT_KIND_CANCEL_REQUESTED\x10\x07\x12\"\n\x1eRUN_EVENT_KIND_DEADLINE_PASSED\x10\x08\x12\x17\n\x13RUN_EVENT_KIND_HELD\x10\t\x12\x1f\n\x1bRUN_EVENT_KIND_RUN_FINISHED\x10\nb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'mulligan.v1.run_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_RUNKIND']._serialized_start=1097
-  _globals['_RUNKIND']._serialized_end=1200
-  _globals['_RUNOUTCOME']._serialized_start=1203
-  _globals['_RUNOUTCOME']._serialized_end=1423
-  _globals['_RUNEVENTKIND']._serialized_start=1426
-  _globals['_RUNEVENTKIND']._serialized_end=1797
-  _globals['_RUNEVENT']._serialized_start=99
-  _globals['_RUNEVENT']._serialized_end=401
-  _globals['_RUNPROGRESS']._serialized_start=404
-  _globals['_RUNPROGRESS']._serialized_end=598
-  _globals['_RUN']._serialized_start=601
-  _globals['_RUN']._serialized_end=911
-  _globals['_RUNUPDATE']._serialized_start=914
-  _globals['_RUNUPDATE']._serialized_end=1095
+  _globals['_RUNKIND']._serialized_start=1173
+  _globals['_RUNKIND']._serialized_end=1276
+  _globals['_RUNOUTCOME']._serialized_start=1279
+  _globals['_RUNOUTCOME']._serialized_end=1499
+  _globals['_RUNEVENTKIND']._serialized_start=1502
+  _globals['_RUNEVENTKIND']._serialized_end=1873
+  _globals['_RUNEVENT']._serialized_start=128
+  _globals['_RUNEVENT']._serialized_end=477
+  _globals['_RUNPROGRESS']._serialized_start=480
+  _globals['_RUNPROGRESS']._serialized_end=674
+  _globals['_RUN']._serialized_start=677
+  _globals['_RUN']._serialized_end=987
+  _globals['_RUNUPDATE']._serialized_start=990
+  _globals['_RUNUPDATE']._serialized_end=1171
 # @@protoc_insertion_point(module_scope)

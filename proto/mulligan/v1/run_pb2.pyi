@@ -9,6 +9,7 @@ from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from mulligan.v1 import inventory_pb2 as _inventory_pb2
 from mulligan.v1 import machine_pb2 as _machine_pb2
 import builtins as _builtins
 import sys
@@ -167,6 +168,7 @@ class RunEvent(_message.Message):
     EVIDENCE_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
     OUTCOME_FIELD_NUMBER: _builtins.int
+    EXPLANATION_FIELD_NUMBER: _builtins.int
     cursor: _builtins.str
     """Where a watcher resumes to get everything after this event."""
     kind: Global___RunEventKind.ValueType
@@ -193,6 +195,10 @@ class RunEvent(_message.Message):
     def evidence(self) -> _containers.RepeatedCompositeFieldContainer[_machine_pb2.Evidence]:
         """What was seen; set on FINISHED of verify actions and on CALLED_HOME."""
 
+    @_builtins.property
+    def explanation(self) -> _inventory_pb2.Explanation:
+        """Why no provider was found, as it was then; set on FAILED of a claim."""
+
     def __init__(
         self,
         *,
@@ -207,10 +213,11 @@ class RunEvent(_message.Message):
         evidence: _abc.Iterable[_machine_pb2.Evidence] | None = ...,
         reason: _builtins.str = ...,
         outcome: Global___RunOutcome.ValueType = ...,
+        explanation: _inventory_pb2.Explanation | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["at", b"at"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["at", b"at", "explanation", b"explanation"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "at", b"at", "attempts", b"attempts", "cursor", b"cursor", "evidence", b"evidence", "kind", b"kind", "message", b"message", "outcome", b"outcome", "provider", b"provider", "reason", b"reason", "step", b"step", "try", b"try"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "at", b"at", "attempts", b"attempts", "cursor", b"cursor", "evidence", b"evidence", "explanation", b"explanation", "kind", b"kind", "message", b"message", "outcome", b"outcome", "provider", b"provider", "reason", b"reason", "step", b"step", "try", b"try"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
