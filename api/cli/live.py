@@ -22,6 +22,7 @@ MARKS = {DONE: ("✔", "green"), FAILED: ("✘", "red"), WAITING: ("·", "dim"),
 ASCII_MARKS = {DONE: "+", FAILED: "x", WAITING: ".", SKIPPED: "-"}
 MOST_EVIDENCE = 8
 MOST_NOTES = 6
+TIME_WIDTH = 8
 
 
 class LiveDisplay:
@@ -54,7 +55,7 @@ class LiveDisplay:
         view, now = self._view, time.time()
         parts: list[RenderableType] = [self._head(now), self._steps(view.lines(), now)]
         parts += [Text(f"! {clean(note)}", style="yellow") for note in view.notes[-MOST_NOTES:]]
-        if view.evidence and view.outcome != "READY":  # the summary tells it then
+        if view.evidence and view.outcome not in ("READY", "RELEASED"):  # the summary tells it, or it is past
             parts.append(Text("evidence", style="bold"))
             parts += [Text(f"  {evidence_text(item)}", style="green") for item in view.evidence[-MOST_EVIDENCE:]]
         if view.undo:
@@ -74,14 +75,18 @@ class LiveDisplay:
         return head.append(f"  {'  '.join(facts)}", style="not bold dim")
 
     def _steps(self, lines: list[StepView], now: float) -> Table:
-        grid = Table.grid(padding=(0, 1))
-        for _ in range(3):
-            grid.add_column(no_wrap=True)
-        grid.add_column(overflow="ellipsis", no_wrap=True)
+        grid = Table.grid(padding=(0, 1), expand=True)
+        for width in (
+            1,
+            max((len(line.name) for line in lines), default=1),
+            TIME_WIDTH,
+        ):  # fixed: only the message gives way
+            grid.add_column(no_wrap=True, width=width)
+        grid.add_column(overflow="ellipsis", no_wrap=True, ratio=1)
         for line in lines:
             taken = line.elapsed(now)
             time_text = Text(elapsed(taken) if taken is not None else "", style="dim", justify="right")
-            grid.add_row(self._mark(line), Text(f"{clean(line.name):<8}"), time_text, self._doing(line, now))
+            grid.add_row(self._mark(line), Text(clean(line.name)), time_text, self._doing(line, now))
         return grid
 
     def _mark(self, line: StepView) -> RenderableType:
