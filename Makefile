@@ -33,9 +33,9 @@ venv: $(INSTALLED) ## the virtual environment, with this checkout in it
 system: ## the Debian packages that are missing (root; SIMULATED=1: those of the simulation)
 	@deploy/packages.sh $(PYTHON) $(ROLES)
 
-test: ## the whole test suite, real parts included (ARGS="-k words" for a part of it)
+test: ## the checks and the whole test suite, real parts included
 	@deploy/packages.sh $(PYTHON) $(ROLES) test
-	@$(MAKE) --no-print-directory $(INSTALLED)
+	@$(MAKE) --no-print-directory check
 	$(BIN)/pytest $(ARGS)
 
 check: $(INSTALLED) types ## formatting, lint, strict types, import layers, the contract and its generated code

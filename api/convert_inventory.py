@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from mulligan.activities import values
 from mulligan.activities.drivers.registry import normalise_url
-from mulligan.activities.inventory.claims import ClaimRow
+from mulligan.activities.inventory.claims import ClaimRow, Drift
 from mulligan.activities.inventory.explanation import Explanation
 from mulligan.api import enums
 from mulligan.api.convert import DEFAULT, resources_message, timestamp
@@ -85,6 +85,21 @@ def explanation_message(value: Explanation) -> pb.Explanation:
             pb.NearMiss(provider=one.provider, failing=one.failing, detail=one.detail) for one in value.near_misses
         ],
         summary=value.summary,
+    )
+
+
+def drift_message(value: Drift, *, repaired: bool) -> pb.AuditClaimsResponse:
+    """One thing that does not add up."""
+    return pb.AuditClaimsResponse(
+        kind=enums.DRIFT.number(value.kind),
+        provider=value.provider,
+        resource=value.resource,
+        used=value.used,
+        claimed=value.claimed,
+        claim_id=value.claim_id,
+        machine_id=value.machine_id,
+        detail=value.detail,
+        repaired=repaired,
     )
 
 

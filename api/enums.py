@@ -7,7 +7,7 @@ from enum import StrEnum
 from typing import Any, Generic, Protocol, TypeVar
 
 from mulligan.activities import values
-from mulligan.activities.inventory.claims import ClaimState
+from mulligan.activities.inventory.claims import ClaimState, DriftKind
 from mulligan.activities.inventory.explanation import Verdict
 from mulligan.activities.story import EventKind
 from mulligan.v1 import images_pb2, inventory_pb2, machine_pb2, run_pb2
@@ -55,6 +55,7 @@ COMPRESSION = EnumTable(images_pb2.Compression, "COMPRESSION", values.Compressio
 OUTCOME = EnumTable(run_pb2.RunOutcome, "RUN_OUTCOME", values.Outcome)
 EVENT = EnumTable(run_pb2.RunEventKind, "RUN_EVENT_KIND", EventKind)
 CLAIM_STATE = EnumTable(inventory_pb2.ClaimState, "CLAIM_STATE", ClaimState)
+DRIFT = EnumTable(inventory_pb2.AuditClaimsResponse.Kind, "KIND", DriftKind)
 VERDICT = EnumTable(inventory_pb2.Explanation.Verdict, "VERDICT", Verdict)
 
 

@@ -1,4 +1,4 @@
-"""`mulligan claim`: ask why a machine would fit, or not, and list what is claimed."""
+"""`mulligan claim`: ask why a machine would fit, or not, list what is claimed, and see whether it adds up."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from mulligan.api.cli.spec_options import CLAIM_OPTIONS, options, spec_of
 from mulligan.api.cli.text import ago, clock
 from mulligan.v1 import inventory_pb2
 
+DRIFT_HEAD = ("kind", "provider", "what is wrong", "repaired")
 HEAD = ("machine", "project", "provider", "partition", "vcpu", "memory", "disk", "state", "lease until", "age", "mend")
 
 
@@ -50,6 +51,22 @@ def list_claims(session: Session, partition: str | None, project: str | None, st
     )
     stream = session.inventory.ListClaims(request, timeout=session.deadline())
     listing(session, (response.claim for response in stream), HEAD, _row)
+
+
+@claim.command()
+@click.option("--repair", is_flag=True, help="Mend what is found.")
+@api_command
+def audit(session: Session, repair: bool) -> ExitCode:
+    """List what does not add up: counters against live claims, and claims that outlived their machine."""
+    request = inventory_pb2.AuditClaimsRequest(repair=repair)
+    drifts = list(session.inventory.AuditClaims(request, timeout=session.deadline()))
+    listing(session, drifts, DRIFT_HEAD, _drift_row)
+    return ExitCode.OK if all(drift.repaired for drift in drifts) else ExitCode.CONFLICT
+
+
+def _drift_row(found: inventory_pb2.AuditClaimsResponse) -> tuple[str, ...]:
+    kind = word(inventory_pb2.AuditClaimsResponse.Kind, found.kind)
+    return kind, found.provider, found.detail, "yes" if found.repaired else "no"
 
 
 def _row(found: inventory_pb2.Claim) -> tuple[str, ...]:

@@ -113,6 +113,7 @@ async def work(settings: Settings, ending: asyncio.Event, control: bool, partiti
             inventory = await run_blocking(Inventory.open, settings.database_url)
             stack.callback(inventory.close)
             workers.append(control_worker(client, inventory))
+            await _audit(inventory)
             reaper = Reaper(inventory, client, lease_seconds=settings.lease_seconds)
             aside.append(asyncio.create_task(reaper.run()))
         if partitions:
@@ -124,6 +125,12 @@ async def work(settings: Settings, ending: asyncio.Event, control: bool, partiti
             aside.append(asyncio.create_task(listeners.follow_bridges()))
             workers += [partition_worker(client, partition, site) for partition in partitions]
         await _run(workers, aside, ending)
+
+
+async def _audit(inventory: Inventory) -> None:
+    """Say at start what does not add up; mending is an operator's decision."""
+    for drift in await run_blocking(inventory.audit):
+        log.warning("the claims do not add up", detail=drift.detail, remedy="mulligan claim audit --repair")
 
 
 async def _run(workers: Sequence[Worker], aside: Sequence[asyncio.Task[None]], ending: asyncio.Event) -> None:

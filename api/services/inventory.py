@@ -7,7 +7,13 @@ from collections.abc import AsyncIterator
 from mulligan.activities.inventory import Inventory
 from mulligan.activities.threads import run_blocking
 from mulligan.api import enums, validate
-from mulligan.api.convert_inventory import claim_message, explanation_message, provider_message, target_value
+from mulligan.api.convert_inventory import (
+    claim_message,
+    drift_message,
+    explanation_message,
+    provider_message,
+    target_value,
+)
 from mulligan.api.enrolments import Enrolments
 from mulligan.api.interceptor import Context
 from mulligan.api.names import require
@@ -111,3 +117,12 @@ class InventoryEdge(inventory_pb2_grpc.InventoryServiceServicer):
         asked = await self._requests.claim(request)
         explanation = await run_blocking(self._inventory.explain, asked)
         return pb.ExplainClaimResponse(explanation=explanation_message(explanation))
+
+    async def AuditClaims(  # noqa: N802 - the protocol's name
+        self, request: pb.AuditClaimsRequest, context: Context
+    ) -> AsyncIterator[pb.AuditClaimsResponse]:
+        """What does not add up, mended when asked to."""
+        found = await run_blocking(self._inventory.audit)
+        mended = await run_blocking(self._inventory.repair, found) if request.repair else []
+        for drift in found:
+            yield drift_message(drift, repaired=drift in mended)

@@ -8,9 +8,12 @@ import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
+from sqlalchemy import update
 
 from mulligan.activities.calls import CONTROL_QUEUE
 from mulligan.activities.errors import HostNotReady
+from mulligan.activities.inventory.database import Database
+from mulligan.activities.inventory.tables import inventories
 from mulligan.activities.seal import Keyring
 from mulligan.activities.values import Target
 from mulligan.api.config import Settings
@@ -72,6 +75,24 @@ async def test_an_edit_of_what_someone_else_edited_is_aborted(api: Api, stack: S
     error = await refusal(api.inventory.UpdateProvider(edit))
     assert error.code() is grpc.StatusCode.ABORTED
     assert info(error).metadata["generation"] == str(edited.generation)
+
+
+async def test_an_audit_shows_a_drift_and_mends_it_when_asked(api: Api, stack: Stack) -> None:
+    """Looking changes nothing; repairing says what it repaired; then it adds up."""
+    _, (host,) = await stack.hosts()
+    database = Database(f"sqlite:///{stack.directory / 'mulligan.sqlite'}")
+    mine = (inventories.c.provider == host.name) & (inventories.c.resource == "vcpu")
+    with database.write() as connection:
+        connection.execute(update(inventories).where(mine).values(used=3))
+    database.close()
+
+    async def audited(repair: bool) -> list[tuple[int, int, bool]]:
+        found = await everything(api.inventory.AuditClaims(inventory_pb2.AuditClaimsRequest(repair=repair)))
+        return [(drift.used, drift.claimed, drift.repaired) for drift in found if drift.provider == host.name]
+
+    assert await audited(repair=False) == [(3, 0, False)]
+    assert await audited(repair=True) == [(3, 0, True)]
+    assert await audited(repair=False) == []
 
 
 async def test_a_claim_is_explained_and_listed(api: Api, stack: Stack) -> None:

@@ -958,3 +958,102 @@ class ExplainClaimResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ExplainClaimResponse: _TypeAlias = ExplainClaimResponse  # noqa: Y015
+
+@_typing.final
+class AuditClaimsRequest(_message.Message):
+    """Whether to repair."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REPAIR_FIELD_NUMBER: _builtins.int
+    repair: _builtins.bool
+    """Mend what is found: set counters to what is claimed, and give back claims that outlived their machine."""
+    def __init__(
+        self,
+        *,
+        repair: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["repair", b"repair"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AuditClaimsRequest: _TypeAlias = AuditClaimsRequest  # noqa: Y015
+
+@_typing.final
+class AuditClaimsResponse(_message.Message):
+    """One thing that does not add up."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    class _Kind:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _KindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[AuditClaimsResponse._Kind.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        KIND_UNSPECIFIED: AuditClaimsResponse._Kind.ValueType  # 0
+        """Never sent."""
+        KIND_COUNTER: AuditClaimsResponse._Kind.ValueType  # 1
+        """A counter that the live claims do not add up to."""
+        KIND_CLAIM: AuditClaimsResponse._Kind.ValueType  # 2
+        """A claim that outlived its machine."""
+
+    class Kind(_Kind, metaclass=_KindEnumTypeWrapper):
+        """What does not add up."""
+
+    KIND_UNSPECIFIED: AuditClaimsResponse.Kind.ValueType  # 0
+    """Never sent."""
+    KIND_COUNTER: AuditClaimsResponse.Kind.ValueType  # 1
+    """A counter that the live claims do not add up to."""
+    KIND_CLAIM: AuditClaimsResponse.Kind.ValueType  # 2
+    """A claim that outlived its machine."""
+
+    KIND_FIELD_NUMBER: _builtins.int
+    PROVIDER_FIELD_NUMBER: _builtins.int
+    RESOURCE_FIELD_NUMBER: _builtins.int
+    USED_FIELD_NUMBER: _builtins.int
+    CLAIMED_FIELD_NUMBER: _builtins.int
+    CLAIM_ID_FIELD_NUMBER: _builtins.int
+    MACHINE_ID_FIELD_NUMBER: _builtins.int
+    DETAIL_FIELD_NUMBER: _builtins.int
+    REPAIRED_FIELD_NUMBER: _builtins.int
+    kind: Global___AuditClaimsResponse.Kind.ValueType
+    """What does not add up."""
+    provider: _builtins.str
+    """The provider."""
+    resource: _builtins.str
+    """For COUNTER: which resource."""
+    used: _builtins.int
+    """For COUNTER: what the counter says."""
+    claimed: _builtins.int
+    """For COUNTER: what the live claims add up to."""
+    claim_id: _builtins.str
+    """For CLAIM: the claim."""
+    machine_id: _builtins.str
+    """For CLAIM: the machine that is gone."""
+    detail: _builtins.str
+    """For people: what is wrong, and what repairing does."""
+    repaired: _builtins.bool
+    """Whether it was repaired."""
+    def __init__(
+        self,
+        *,
+        kind: Global___AuditClaimsResponse.Kind.ValueType = ...,
+        provider: _builtins.str = ...,
+        resource: _builtins.str = ...,
+        used: _builtins.int = ...,
+        claimed: _builtins.int = ...,
+        claim_id: _builtins.str = ...,
+        machine_id: _builtins.str = ...,
+        detail: _builtins.str = ...,
+        repaired: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["claim_id", b"claim_id", "claimed", b"claimed", "detail", b"detail", "kind", b"kind", "machine_id", b"machine_id", "provider", b"provider", "repaired", b"repaired", "resource", b"resource", "used", b"used"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AuditClaimsResponse: _TypeAlias = AuditClaimsResponse  # noqa: Y015

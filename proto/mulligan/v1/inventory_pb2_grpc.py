@@ -75,6 +75,11 @@ class InventoryServiceStub:
                 request_serializer=mulligan_dot_v1_dot_inventory__pb2.ExplainClaimRequest.SerializeToString,
                 response_deserializer=mulligan_dot_v1_dot_inventory__pb2.ExplainClaimResponse.FromString,
                 _registered_method=True)
+        self.AuditClaims = channel.unary_stream(
+                '/mulligan.v1.InventoryService/AuditClaims',
+                request_serializer=mulligan_dot_v1_dot_inventory__pb2.AuditClaimsRequest.SerializeToString,
+                response_deserializer=mulligan_dot_v1_dot_inventory__pb2.AuditClaimsResponse.FromString,
+                _registered_method=True)
 
 
 class InventoryServiceServicer:
@@ -137,6 +142,14 @@ class InventoryServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def AuditClaims(self, request, context):
+        """Streams what does not add up: counters against live claims, and claims that outlived their machine. Repairs only
+        when asked to; what a claim that outlived its machine left on its provider is for an operator to look at first.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_InventoryServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -179,6 +192,11 @@ def add_InventoryServiceServicer_to_server(servicer, server):
                     servicer.ExplainClaim,
                     request_deserializer=mulligan_dot_v1_dot_inventory__pb2.ExplainClaimRequest.FromString,
                     response_serializer=mulligan_dot_v1_dot_inventory__pb2.ExplainClaimResponse.SerializeToString,
+            ),
+            'AuditClaims': grpc.unary_stream_rpc_method_handler(
+                    servicer.AuditClaims,
+                    request_deserializer=mulligan_dot_v1_dot_inventory__pb2.AuditClaimsRequest.FromString,
+                    response_serializer=mulligan_dot_v1_dot_inventory__pb2.AuditClaimsResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -398,6 +416,33 @@ class InventoryService:
             '/mulligan.v1.InventoryService/ExplainClaim',
             mulligan_dot_v1_dot_inventory__pb2.ExplainClaimRequest.SerializeToString,
             mulligan_dot_v1_dot_inventory__pb2.ExplainClaimResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def AuditClaims(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/mulligan.v1.InventoryService/AuditClaims',
+            mulligan_dot_v1_dot_inventory__pb2.AuditClaimsRequest.SerializeToString,
+            mulligan_dot_v1_dot_inventory__pb2.AuditClaimsResponse.FromString,
             options,
             channel_credentials,
             insecure,

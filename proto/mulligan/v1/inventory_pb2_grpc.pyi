@@ -49,6 +49,10 @@ class InventoryServiceStub:
     """Streams the claims, oldest first."""
     ExplainClaim: _grpc.UnaryUnaryMultiCallable[_inventory_pb2.ExplainClaimRequest, _inventory_pb2.ExplainClaimResponse]
     """Says which providers could hold a machine, and which predicate left each of the others out. Claims nothing."""
+    AuditClaims: _grpc.UnaryStreamMultiCallable[_inventory_pb2.AuditClaimsRequest, _inventory_pb2.AuditClaimsResponse]
+    """Streams what does not add up: counters against live claims, and claims that outlived their machine. Repairs only
+    when asked to; what a claim that outlived its machine left on its provider is for an operator to look at first.
+    """
 
 @_typing.type_check_only
 class InventoryServiceAsyncStub(InventoryServiceStub):
@@ -71,6 +75,10 @@ class InventoryServiceAsyncStub(InventoryServiceStub):
     """Streams the claims, oldest first."""
     ExplainClaim: _aio.UnaryUnaryMultiCallable[_inventory_pb2.ExplainClaimRequest, _inventory_pb2.ExplainClaimResponse]  # type: ignore[assignment]
     """Says which providers could hold a machine, and which predicate left each of the others out. Claims nothing."""
+    AuditClaims: _aio.UnaryStreamMultiCallable[_inventory_pb2.AuditClaimsRequest, _inventory_pb2.AuditClaimsResponse]  # type: ignore[assignment]
+    """Streams what does not add up: counters against live claims, and claims that outlived their machine. Repairs only
+    when asked to; what a claim that outlived its machine left on its provider is for an operator to look at first.
+    """
 
 class InventoryServiceServicer(metaclass=_abc_1.ABCMeta):
     """The inventory of a deployment."""
@@ -138,5 +146,15 @@ class InventoryServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_inventory_pb2.ExplainClaimResponse, _abc.Awaitable[_inventory_pb2.ExplainClaimResponse]]:
         """Says which providers could hold a machine, and which predicate left each of the others out. Claims nothing."""
+
+    @_abc_1.abstractmethod
+    def AuditClaims(
+        self,
+        request: _inventory_pb2.AuditClaimsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_inventory_pb2.AuditClaimsResponse], _abc.AsyncIterator[_inventory_pb2.AuditClaimsResponse]]:
+        """Streams what does not add up: counters against live claims, and claims that outlived their machine. Repairs only
+        when asked to; what a claim that outlived its machine left on its provider is for an operator to look at first.
+        """
 
 def add_InventoryServiceServicer_to_server(servicer: InventoryServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
