@@ -35,6 +35,9 @@ QUICK = RetryPolicy(initial_interval=timedelta(milliseconds=500), maximum_interv
 PATIENT = RetryPolicy(initial_interval=timedelta(seconds=1), maximum_interval=timedelta(seconds=30))
 """For providers: busy windows last 20 to 60 seconds; an outage must never grow into an hour between attempts."""
 
+PROMPT = RetryPolicy(initial_interval=timedelta(seconds=1), maximum_attempts=3)
+"""For what someone waits for at a prompt: an error within seconds beats patience without a word."""
+
 
 @dataclass(frozen=True)
 class Action(Generic[In, Out]):
@@ -77,5 +80,5 @@ SUSPECT = Action("record", "suspect", calls.SUSPECT, timedelta(seconds=30), QUIC
 EXTEND_LEASE = Action("record", "lease", calls.EXTEND_LEASE, timedelta(seconds=30), QUICK)
 KEEP_STORY = Action("record", "story", calls.KEEP_STORY, timedelta(seconds=60), QUICK)
 
-INSPECT = Action("enrol", "inspect", calls.INSPECT, timedelta(minutes=10), PATIENT, HEARTBEAT)
+INSPECT = Action("enrol", "inspect", calls.INSPECT, timedelta(minutes=5), PROMPT, HEARTBEAT)
 RECORD_PROVIDER = Action("enrol", "record", calls.RECORD_PROVIDER, timedelta(seconds=30), QUICK)
