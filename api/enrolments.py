@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from temporalio.api.enums.v1 import TaskQueueType
 from temporalio.api.taskqueue.v1 import TaskQueue
 from temporalio.api.workflowservice.v1 import DescribeTaskQueueRequest
@@ -18,6 +20,9 @@ from mulligan.api.names import require
 from mulligan.workflows.runs import ENROL, EnrolOut, enrol_id
 
 MEMO_TARGET = "target"
+
+
+LOOKS, LOOK_SECONDS = 10, 0.3
 
 
 class Enrolments:
@@ -67,15 +72,23 @@ class Enrolments:
             (CONTROL_QUEUE, "mulligan worker --control"),
             (partition_queue(partition), f"mulligan worker --partition {partition}"),
         ):
-            request = DescribeTaskQueueRequest(
-                namespace=self._client.namespace,
-                task_queue=TaskQueue(name=queue),
-                task_queue_type=TaskQueueType.TASK_QUEUE_TYPE_ACTIVITY,
-            )
-            if not (await self._client.workflow_service.describe_task_queue(request, retry=True)).pollers:
+            if not await self._is_served(queue):
                 raise Unreachable(
                     f"no worker listens on the task queue {queue}, so nobody could look at the provider; start one "
                     f"with `{command}`, and try again",
                     task_queue=queue,
                     remedy=command,
                 )
+
+    async def _is_served(self, queue: str) -> bool:
+        """Whether a worker listens; one that was just started may take a moment to be seen."""
+        request = DescribeTaskQueueRequest(
+            namespace=self._client.namespace,
+            task_queue=TaskQueue(name=queue),
+            task_queue_type=TaskQueueType.TASK_QUEUE_TYPE_ACTIVITY,
+        )
+        for _ in range(LOOKS):
+            if (await self._client.workflow_service.describe_task_queue(request, retry=True)).pollers:
+                return True
+            await asyncio.sleep(LOOK_SECONDS)
+        return False
