@@ -52,7 +52,10 @@ fi
 
 missing=
 for package in $wanted; do
-    installed "$package" || missing="$missing $package"
+    case " $missing " in
+    *" $package "*) ;; # two roles want it
+    *) installed "$package" || missing="$missing $package" ;;
+    esac
 done
 [ -n "$missing" ] || exit 0
 
