@@ -33,6 +33,9 @@ CONTROL_QUEUE = "mulligan"
 CALL_HOME = "call-home"
 """The update by which the boot server tells a provision run that its guest called home."""
 
+IN_SERVICE = "IN_SERVICE"
+"""Why a claim is refused to a run that was reset after its machine was handed over."""
+
 
 def partition_queue(partition: str) -> str:
     """The task queue on which a partition's workers listen."""

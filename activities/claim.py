@@ -23,7 +23,10 @@ class ClaimActivities:
     @activity.defn(name=calls.CLAIM.name)
     async def claim(self, asked: calls.ClaimIn) -> calls.Claimed:
         """Record the machine and claim for it; asked again, it answers with the same claim."""
-        await run_blocking(self._inventory.begin_machine, machine_of(asked))
+        machine = await run_blocking(self._inventory.begin_machine, machine_of(asked))
+        if machine.state is MachineState.READY:
+            message = f"machine {machine.name} is in service; release it before it is made again"
+            raise ApplicationError(message, type=calls.IN_SERVICE, non_retryable=True)
         try:
             claim = await run_blocking(self._inventory.claim, claim_request_of(asked))
         except NotNow as error:

@@ -28,9 +28,10 @@ class RecordActivities:
 
     @activity.defn(name=calls.RECORD_MACHINE.name)
     async def record_machine(self, asked: calls.MachineUpdate) -> calls.Done:
-        """Record a machine's state. READY makes its claim permanent first, so that no reclaim can take it meanwhile."""
-        if asked.state is MachineState.READY:
+        """Record a machine's state. READY and HELD make its claim permanent first: it then needs no lease."""
+        if asked.state in (MachineState.READY, MachineState.HELD):
             await run_blocking(self._inventory.make_permanent, asked.claim_id)
+        if asked.state is MachineState.READY:
             await run_blocking(self._inventory.clear_suspect, asked.provider)
         try:
             await run_blocking(

@@ -100,6 +100,8 @@ class StoryFold:
     provider: str = ""
     try_number: int = 0
     last_id: int = 0
+    held_tries: set[int] = field(default_factory=set)
+    """Tries that asked for a claim and did not give it back."""
 
     def feed(self, event: HistoryEvent) -> RunEvent | None:
         """The run event that this history event gives, if any. Events seen before give none."""
@@ -117,6 +119,8 @@ class StoryFold:
             return None
         action = _Action(*parsed, message=_text(event.user_metadata.summary))
         self.actions[event.event_id] = action
+        if action.step == "claim":
+            self.held_tries.add(action.try_number)
         if action.try_number > self.try_number:
             self.try_number, self.provider = action.try_number, ""
         return self._about(event, EventKind.ACTION_STARTED, action, message=action.message, attempts=0)
@@ -134,6 +138,8 @@ class StoryFold:
         if action is None:
             return None
         result = _result(attributes.result)
+        if action.action == "release-claim":
+            self.held_tries.discard(action.try_number)
         if provider := result.get("provider"):
             self.provider = provider if isinstance(provider, str) else self.provider
         kind = EventKind.HELD if action.action == "held" else EventKind.ACTION_FINISHED
@@ -212,7 +218,9 @@ class StoryFold:
 
     def run_canceled(self, event: HistoryEvent) -> RunEvent:
         """The run was cancelled and undone."""
-        return self._last(event, Outcome.CANCELLED, "cancelled; everything was undone", "CANCELLED")
+        undone = "its undo was not seen to end: `mulligan claim list` shows what it holds"
+        message = f"cancelled; {undone if self.held_tries else 'everything was undone'}"
+        return self._last(event, Outcome.CANCELLED, message, "CANCELLED")
 
     def run_terminated(self, event: HistoryEvent) -> RunEvent:
         """The run was ended from outside, without undo."""

@@ -16,7 +16,7 @@ with workflow.unsafe.imports_passed_through():
     from mulligan.activities import calls
     from mulligan.activities.calls import CONTROL_QUEUE, partition_queue
     from mulligan.activities.story import TIMER_DEADLINE, TIMER_SLOW, action_id
-    from mulligan.workflows.steps import KEEP_STORY, Action
+    from mulligan.workflows.steps import KEEP_STORY, QUARANTINE, Action
 
 In = TypeVar("In")
 Out = TypeVar("Out")
@@ -24,6 +24,8 @@ T = TypeVar("T")
 
 SLOW_SHARE = 0.25
 """The share of its deadline after which a step is said to be slow."""
+
+DEADLINE_PASSED = "DEADLINE_PASSED"
 
 STORY_WITHIN = timedelta(minutes=5)
 
@@ -68,6 +70,8 @@ class Execution:
 
     def __init__(self, undo_seconds: int) -> None:
         self.try_number = 1
+        self.step = ""
+        """The step that runs, or ran last."""
         self.awaiting = ""
         """What the current step awaits; part of the error when its deadline passes."""
         self.lost = ""
@@ -115,6 +119,21 @@ class Execution:
                     raise UndoFailed(failure) from error
             self._undo.pop()
 
+    async def quarantine(self, claim_id: str, machine_id: str, project: str, machine: str, failure: Failure) -> str:
+        """Keep a claim whose undo could not be done; the reason, with the command that mends it.
+
+        Empty when the claim turns out to be given back already: the undo was done, only its answer was lost.
+        """
+        mend = f"mulligan machine release {machine} --project {project}"
+        reason = f"{failure.action} could not be done: {failure.message}. When the cause is mended: {mend}"
+        quarantine = calls.Quarantine(claim_id, machine_id, reason, mend)
+        try:
+            await self.act(QUARANTINE, quarantine, f"Quarantine what is left: {failure.message}")
+        except ActivityError as error:
+            workflow.logger.warning("not quarantined: %s", Failure.of(error).message)
+            return ""
+        return reason
+
     async def keep_story(self, story: calls.StoryIn) -> None:
         """Keep the story in the database. Without it the run's end stands all the same, while Temporal keeps it."""
         try:
@@ -128,7 +147,7 @@ class Execution:
 
     async def within(self, step: str, seconds: float, slow: str, body: Coroutine[Any, Any, T]) -> T:
         """Run a step within its deadline; `slow` says what it awaits. It has ended when this returns or raises."""
-        self._stopping, self.awaiting = False, slow
+        self._stopping, self.step, self.awaiting = False, step, slow
         task = asyncio.create_task(body)
         try:
             for share, prefix, told in (
@@ -150,7 +169,7 @@ class Execution:
             if workflow.cancellation_reason() is not None:
                 raise asyncio.CancelledError
             message = f"{step} was not done within {seconds:.0f} s; it was awaiting {self.awaiting}"
-            raise ApplicationError(message, type="DEADLINE_PASSED", non_retryable=True)
+            raise ApplicationError(message, type=DEADLINE_PASSED, non_retryable=True)
         raise_if_cancelled()
         return task.result()
 

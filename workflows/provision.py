@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any, TypeVar
 
@@ -17,14 +18,23 @@ with workflow.unsafe.imports_passed_through():
         CallHome,
         Claim,
         Evidence,
+        MachineRequest,
         MachineState,
         Mark,
         OnFailure,
         Outcome,
         VerifyLevel,
+        WhenNone,
     )
     from mulligan.workflows import runs, steps
-    from mulligan.workflows.execution import Execution, Failure, UndoFailed, raise_if_cancelled, shielded
+    from mulligan.workflows.execution import (
+        DEADLINE_PASSED,
+        Execution,
+        Failure,
+        UndoFailed,
+        raise_if_cancelled,
+        shielded,
+    )
 
 T = TypeVar("T")
 
@@ -33,6 +43,11 @@ GUEST_FAILED = "GUEST_FAILED"
 
 NOT_THE_PROVIDERS_FAULT = frozenset({"IMAGE_REJECTED", "INVALID_REQUEST", "NOT_FOUND", "CLAIM_LOST", GUEST_FAILED})
 """Reasons for which another provider would fail just as well."""
+
+BLAMED = ("image", "boot", "verify")
+"""The steps in which a provider can fail."""
+
+LAST_LOOK_SECONDS = 60.0
 
 
 class StepFailed(Exception):
@@ -53,6 +68,8 @@ class ProvisionMachine:
         self.request = asked.request
         self.run = Execution(asked.request.deadlines.undo_seconds)
         self.claim: Claim | None = None
+        self.failure: Failure | None = None
+        self.lease: asyncio.Task[None]
         self.tried: list[str] = []
         self.awaiting_call = False
         self.called: CallHome | None = None
@@ -73,37 +90,43 @@ class ProvisionMachine:
     @workflow.run
     async def make(self, asked: runs.ProvisionIn) -> runs.ProvisionOut:
         """Try providers until one holds, or until the tries are used up."""
-        lease = asyncio.create_task(self._keep_lease())
+        self.lease = asyncio.create_task(self._keep_lease())
         try:
             return await self._until_ready_or_undone()
         except StepFailed as error:
-            await shielded(self._end(MachineState.FAILED, Outcome.FAILED, error.failure))
-            raise ApplicationError(error.failure.message, type=error.failure.reason, non_retryable=True) from None
-        except UndoFailed as error:
-            reason = await shielded(self._quarantine(error.failure))
-            raise ApplicationError(reason, type="QUARANTINED", non_retryable=True) from None
+            self.failure = error.failure
         except asyncio.CancelledError:
-            await shielded(self._end(MachineState.FAILED, Outcome.CANCELLED, None))
-            raise
+            self.failure = None
+        except UndoFailed as error:
+            if reason := await shielded(self._quarantine(error.failure)):
+                raise ApplicationError(reason, type="QUARANTINED", non_retryable=True) from None
         finally:
-            lease.cancel()
+            self.lease.cancel()
+        await shielded(self._end(self.failure))
+        if self.failure is None:
+            raise asyncio.CancelledError
+        raise ApplicationError(self.failure.message, type=self.failure.reason, non_retryable=True)
 
     async def _until_ready_or_undone(self) -> runs.ProvisionOut:
+        """Whatever goes wrong, also while something is recorded, ends in undo."""
         try:
             return await self._until_ready()
+        except (ActivityError, ApplicationError) as error:
+            await shielded(self.run.roll_back())
+            raise_if_cancelled()
+            raise StepFailed(self.failure or Failure.of(error, step=self.run.step)) from None
         except asyncio.CancelledError:
             await shielded(self.run.roll_back())
             raise
 
     async def _until_ready(self) -> runs.ProvisionOut:
-        failure: Failure | None = None
         while True:
             try:
-                observed, evidence = await self._attempt(failure)
+                observed, evidence = await self._attempt(self.failure)
                 return await shielded(self._ready(observed, evidence))
             except (ApplicationError, ActivityError) as error:
-                failure = self._after(Failure.of(error, step="run"), failure)
-            await self._give_up_try(failure)
+                self.failure = self._after(Failure.of(error, step=self.run.step), self.failure)
+            await self._give_up_try(self.failure)
 
     def _after(self, failure: Failure, earlier: Failure | None) -> Failure:
         """When no second provider is found, the run failed for the first one's reason."""
@@ -114,10 +137,11 @@ class ProvisionMachine:
 
     async def _give_up_try(self, failure: Failure) -> None:
         """Undo the failed try. Returns when another provider may be tried, raises when the run is over."""
+        raise_if_cancelled()
         provider = self.claim.target.name if self.claim is not None else ""
-        blamed = bool(provider) and failure.step != "claim" and failure.reason not in NOT_THE_PROVIDERS_FAULT
+        blamed = bool(provider) and failure.step in BLAMED and failure.reason not in NOT_THE_PROVIDERS_FAULT
         last = not blamed or len(self.tried) > self.request.mulligans or workflow.now() >= self.ends_at
-        if last and failure.step != "claim" and self.request.on_failure is OnFailure.HOLD:
+        if last and provider and self.request.on_failure is OnFailure.HOLD:
             await self._hold(failure)
         await shielded(self.run.roll_back())
         if blamed:
@@ -136,8 +160,7 @@ class ProvisionMachine:
         deadlines = self.request.deadlines
         again = f"taking a mulligan after: {earlier.message}; " if earlier is not None else ""
         self.awaiting_call, self.called = False, None
-        claim = await self._within("claim", deadlines.claim_seconds, "waiting for room", self._claim(again))
-        self.claim = claim
+        claim = self.claim = await self._claim_within(deadlines.claim_seconds, again)
         self.tried.append(claim.target.name)
         made = calls.MadeFor(claim.target, self._mark(claim))
         await self._within("image", deadlines.image_seconds, "bringing the image", self._image(claim, made))
@@ -149,14 +172,24 @@ class ProvisionMachine:
         left = (self.ends_at - workflow.now()).total_seconds()
         return await self.run.within(step, max(1.0, min(seconds, left)), slow, body)
 
-    async def _claim(self, again: str) -> Claim:
+    async def _claim_within(self, seconds: float, again: str) -> Claim:
+        """Claim, waiting for room if that was asked for. When the wait is over it asks once more, so that the run ends
+        with why there is no room rather than with the deadline that passed."""
+        try:
+            return await self._within("claim", seconds, "room on a provider", self._claim(again, self.request))
+        except ApplicationError as error:
+            if error.type != DEADLINE_PASSED or self.request.when_none is not WhenNone.WAIT:
+                raise
+        now = replace(self.request, when_none=WhenNone.FAIL)
+        return await self.run.within("claim", LAST_LOOK_SECONDS, "a last look", self._claim("the wait is over; ", now))
+
+    async def _claim(self, again: str, request: MachineRequest) -> Claim:
         asked, info = self.asked, workflow.info()
         claim_id = f"{asked.machine_id}.{self.run.try_number}"
         self.run.undo_with(steps.RELEASE_CLAIM, calls.ClaimRef(claim_id), "Give the claim back")
-        claimed = await self.run.act(
-            steps.CLAIM,
+        claimed = await self._unless_in_service(
             calls.ClaimIn(
-                request=self.request,
+                request=request,
                 image=asked.image,
                 machine_id=asked.machine_id,
                 claim_id=claim_id,
@@ -169,6 +202,15 @@ class ProvisionMachine:
             f"{again}claim a provider in {self.request.partition}",
         )
         return claimed.claim
+
+    async def _unless_in_service(self, asked: calls.ClaimIn, said: str) -> calls.Claimed:
+        """A run that was reset after its machine was handed over must not undo what is its user's."""
+        try:
+            return await self.run.act(steps.CLAIM, asked, said)
+        except ActivityError as error:
+            if Failure.of(error).reason == calls.IN_SERVICE:
+                self.run.forget_undo()
+            raise
 
     async def _image(self, claim: Claim, made: calls.MadeFor) -> None:
         asked, target = self.asked, claim.target
@@ -243,29 +285,37 @@ class ProvisionMachine:
         return runs.ProvisionOut(said, self.asked.machine_id, self.claim.target.name, observed.addresses, evidence)
 
     async def _hold(self, failure: Failure) -> None:
-        """Keep everything as it is until someone cancels the run, which undoes it."""
-        await self._record(MachineState.HELD, failure.message, steps.RECORD_HELD, "Held for inspection")
-        await workflow.wait_condition(lambda: bool(self.run.lost))
+        """Keep everything as it is until someone cancels the run, which undoes it. No lease is needed meanwhile."""
+        await shielded(self._record(MachineState.HELD, failure.message, steps.RECORD_HELD, "Held for inspection"))
+        self.lease.cancel()
+        raise_if_cancelled()
+        await workflow.wait_condition(lambda: False)
 
-    async def _end(self, state: MachineState, outcome: Outcome, failure: Failure | None) -> None:
+    async def _end(self, failure: Failure | None) -> None:
+        """Record how it ended. What cannot be recorded is said in the log: the run has ended so all the same."""
+        outcome = Outcome.CANCELLED if failure is None else Outcome.FAILED
         reason = failure.message if failure is not None else f"cancelled {workflow.cancellation_reason() or ''}".strip()
-        await self._record(state, reason, steps.RECORD_ENDED, "Record how it ended")
+        if failure is None or failure.reason != calls.IN_SERVICE:
+            try:
+                await self._record(MachineState.FAILED, reason, steps.RECORD_ENDED, "Record how it ended")
+            except ActivityError as error:
+                workflow.logger.warning("the end could not be recorded: %s", Failure.of(error).message)
         await self._keep_story(outcome, reason)
 
     async def _quarantine(self, failure: Failure) -> str:
+        """Keep the claim, and say why. Empty when the claim turns out to be given back: nothing is left after all."""
         claim_id = f"{self.asked.machine_id}.{self.run.try_number}"
-        mend = f"mulligan machine release {self.request.name} --project {self.request.project}"
-        reason = f"{failure.action} could not be done: {failure.message}. When the cause is mended: {mend}"
-        quarantine = calls.Quarantine(claim_id, self.asked.machine_id, reason, mend)
-        await self.run.act(steps.QUARANTINE, quarantine, f"Quarantine what is left: {failure.message}")
-        await self._keep_story(Outcome.QUARANTINED, reason)
+        request = self.request
+        reason = await self.run.quarantine(claim_id, self.asked.machine_id, request.project, request.name, failure)
+        if reason:
+            await self._keep_story(Outcome.QUARANTINED, reason)
         return reason
 
     async def _record(
         self, state: MachineState, reason: str, action: steps.Action[calls.MachineUpdate, calls.Done], said: str
     ) -> None:
-        provider = self.claim.target.name if self.claim is not None else ""
-        update = calls.MachineUpdate(self.asked.machine_id, state, provider=provider, reason=reason)
+        provider, claim_id = (self.claim.target.name, self.claim.id) if self.claim is not None else ("", "")
+        update = calls.MachineUpdate(self.asked.machine_id, state, claim_id, provider, reason=reason)
         await self.run.act(action, update, said)
 
     async def _keep_story(self, outcome: Outcome, reason: str) -> None:
@@ -273,17 +323,18 @@ class ProvisionMachine:
         await self.run.keep_story(story)
 
     async def _keep_lease(self) -> None:
-        """Extend the claim's lease for as long as the run is open."""
+        """Extend the claim's lease for as long as the run works on it."""
         seconds = self.asked.lease_seconds
         while True:
             await workflow.sleep(timedelta(seconds=seconds / 3))
-            if self.claim is None:
+            claim = self.claim
+            if claim is None:
                 continue
             try:
-                lease = calls.LeaseIn(self.claim.id, seconds)
-                await self.run.act(steps.EXTEND_LEASE, lease, "Extend the lease")
+                await self.run.act(steps.EXTEND_LEASE, calls.LeaseIn(claim.id, seconds), "Extend the lease")
             except ActivityError as error:
-                self.run.lost = Failure.of(error).message
+                if self.claim is claim:  # not one that was given up meanwhile
+                    self.run.lost = Failure.of(error).message
 
     def _mark(self, claim: Claim) -> Mark:
         request = self.request

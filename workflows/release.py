@@ -31,25 +31,20 @@ async def take_down(asked: runs.ReleaseIn, ends_as: MachineState, reason: str) -
     try:
         await run.roll_back()
     except UndoFailed as error:
-        message = await _quarantine(run, asked, error)
-        raise ApplicationError(message, type="QUARANTINED", non_retryable=True) from None
+        if left := await run.quarantine(asked.claim_id, asked.machine_id, asked.project, asked.machine, error.failure):
+            await _keep_story(run, asked, Outcome.QUARANTINED, left)
+            raise ApplicationError(left, type="QUARANTINED", non_retryable=True) from None
     await run.act(
         steps.RECORD_ENDED,
         calls.MachineUpdate(asked.machine_id, ends_as, reason=reason if ends_as is MachineState.FAILED else ""),
         "Record that it is gone",
     )
-    await run.keep_story(calls.StoryIn(asked.project, asked.machine, asked.machine_id, Outcome.RELEASED, ""))
+    await _keep_story(run, asked, Outcome.RELEASED, "")
     return runs.ReleaseOut(f"{asked.machine} is gone, and nothing of it is left", asked.machine_id)
 
 
-async def _quarantine(run: Execution, asked: runs.ReleaseIn, error: UndoFailed) -> str:
-    mend = f"mulligan machine release {asked.machine} --project {asked.project}"
-    reason = f"{error.failure.action} could not be done: {error.failure.message}. When the cause is mended: {mend}"
-    quarantine = calls.Quarantine(asked.claim_id, asked.machine_id, reason, mend)
-    await run.act(steps.QUARANTINE, quarantine, f"Quarantine what is left: {error.failure.message}")
-    story = calls.StoryIn(asked.project, asked.machine, asked.machine_id, Outcome.QUARANTINED, reason)
-    await run.keep_story(story)
-    return reason
+async def _keep_story(run: Execution, asked: runs.ReleaseIn, outcome: Outcome, reason: str) -> None:
+    await run.keep_story(calls.StoryIn(asked.project, asked.machine, asked.machine_id, outcome, reason))
 
 
 @workflow.defn(name=runs.RELEASE)
