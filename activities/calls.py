@@ -144,6 +144,27 @@ class StoryIn:
 
 
 @dataclass(frozen=True, slots=True)
+class Nothing:
+    """For what needs no more than who asks."""
+
+
+@dataclass(frozen=True, slots=True)
+class Why:
+    """What the actions under way last failed with, or are doing; empty when nothing is known."""
+
+    said: str
+    blame: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Another:
+    """Whether another provider could be claimed now."""
+
+    said: str
+    fits: bool
+
+
+@dataclass(frozen=True, slots=True)
 class MadeFor:
     """Whose things, on which provider."""
 
@@ -263,6 +284,8 @@ SUSPECT = Call[Suspicion, Done]("suspect", Done)
 QUARANTINE = Call[Quarantine, Done]("quarantine", Done)
 RECORD_MACHINE = Call[MachineUpdate, Done]("record-machine", Done)
 KEEP_STORY = Call[StoryIn, Done]("keep-story", Done)
+WHY = Call[Nothing, Why]("why", Why)
+LOOK_FOR_ANOTHER = Call[ClaimIn, Another]("look-for-another", Another)
 RECORD_PROVIDER = Call[EnrolRecord, Enrolled]("record-provider", Enrolled)
 
 PREPARE_IMAGE = Call[ImageIn, Done]("prepare-image", Done)

@@ -8,7 +8,7 @@ from temporalio.exceptions import ApplicationError
 from mulligan.activities import calls
 from mulligan.activities.errors import NotNow
 from mulligan.activities.firmware import needed_by
-from mulligan.activities.inventory import ClaimRequest, Inventory
+from mulligan.activities.inventory import ClaimRequest, Inventory, Verdict
 from mulligan.activities.threads import run_blocking
 from mulligan.activities.translate import to_failure
 from mulligan.activities.values import Machine, MachineState, WhenNone
@@ -39,6 +39,12 @@ class ClaimActivities:
             f" (fence {claim.fence})"
         )
         return calls.Claimed(said, claim, claim.target.name)
+
+    @activity.defn(name=calls.LOOK_FOR_ANOTHER.name)
+    async def look_for_another(self, asked: calls.ClaimIn) -> calls.Another:
+        """Whether there is a provider for another try; claims nothing."""
+        found = await run_blocking(self._inventory.explain, claim_request_of(asked))
+        return calls.Another(found.summary, found.verdict is Verdict.FITS)
 
     @activity.defn(name=calls.RELEASE_CLAIM.name)
     async def release_claim(self, asked: calls.ClaimRef) -> calls.Done:

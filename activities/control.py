@@ -17,11 +17,13 @@ def control_activities(inventory: Inventory, client: Client) -> list[Callable[..
     claim, record = ClaimActivities(inventory), RecordActivities(inventory, client)
     return [
         claim.claim,
+        claim.look_for_another,
         claim.release_claim,
         claim.extend_lease,
         claim.suspect,
         claim.quarantine,
         record.record_machine,
         record.keep_story,
+        record.why,
         record.record_provider,
     ]

@@ -11,7 +11,7 @@ from mulligan.activities import calls
 from mulligan.activities.beat import Beat, beating
 from mulligan.activities.bootserver.tokens import issue
 from mulligan.activities.drivers.base import Addresses, BaseImage, Disks, Driver
-from mulligan.activities.errors import Leftover, Unsupported
+from mulligan.activities.errors import Leftover, MulliganError, Unsupported
 from mulligan.activities.images.seed import build_seed
 from mulligan.activities.site import Site, able, attempt_deadline
 from mulligan.activities.threads import run_blocking
@@ -39,7 +39,11 @@ class ImageActivities:
     async def _base(self, asked: calls.ImageIn, driver: Driver, beat: Beat) -> BaseImage:
         image = asked.image
         if driver.moves_bytes:
-            return await self._site.store.ensure(image, beat, attempt_deadline())
+            try:
+                return await self._site.store.ensure(image, beat, attempt_deadline())
+            except MulliganError as error:
+                error.metadata = {**error.metadata, "blame": "image"}  # no host is to blame for an image's source
+                raise
         return BaseImage(image.digest, Path("/nonexistent"), image.format, image.virtual_size_bytes)
 
     @activity.defn(name=calls.PLACE_DISKS.name)

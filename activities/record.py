@@ -11,7 +11,14 @@ from temporalio.client import Client
 from mulligan.activities import calls
 from mulligan.activities.errors import NotFound
 from mulligan.activities.inventory import Inventory, RunRecord
-from mulligan.activities.story import RunEvent, StoryFold, last_event
+from mulligan.activities.story import (
+    RunEvent,
+    StoryFold,
+    blamed_by,
+    describe_failure,
+    last_event,
+    said_by_heartbeat,
+)
 from mulligan.activities.threads import run_blocking
 from mulligan.activities.values import MachineState, Outcome
 
@@ -78,6 +85,20 @@ class RecordActivities:
         )
         await run_blocking(self._inventory.keep_run, record)
         return calls.Done("the story is kept")
+
+    @activity.defn(name=calls.WHY.name)
+    async def why(self, asked: calls.Nothing) -> calls.Why:
+        """What the calling run's actions under way last failed with, or are doing."""
+        info = activity.info()
+        assert info.workflow_id is not None
+        run = await self._client.get_workflow_handle(info.workflow_id, run_id=info.workflow_run_id).describe()
+        for pending in run.raw_description.pending_activities:
+            if pending.activity_id == info.activity_id:
+                continue
+            if pending.HasField("last_failure"):
+                return calls.Why(describe_failure(pending.last_failure)[0], blamed_by(pending.last_failure))
+            return calls.Why(said_by_heartbeat(pending.heartbeat_details))
+        return calls.Why("")
 
     @activity.defn(name=calls.RECORD_PROVIDER.name)
     async def record_provider(self, asked: calls.EnrolRecord) -> calls.Enrolled:

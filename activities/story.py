@@ -25,7 +25,7 @@ from mulligan.activities.values import CallHome, Evidence, Outcome, VerifyLevel
 LAST = 2**53
 """The cursor of a run's last event, whichever log it is read from."""
 
-HIDDEN_ACTIONS = frozenset({"story", "lease"})
+HIDDEN_ACTIONS = frozenset({"story", "lease", "why", "another"})
 """Book-keeping that is not part of the story."""
 
 
@@ -276,6 +276,16 @@ def describe_failure(failure: Failure) -> tuple[str, str]:
     if failure.HasField("timeout_failure_info"):
         reason = "NO_ANSWER"
     return failure.message, reason
+
+
+def blamed_by(failure: Failure) -> str:
+    """Whom a failure's metadata blames, if anyone."""
+    return str(_result(innermost(failure).application_failure_info.details).get("blame", ""))
+
+
+def said_by_heartbeat(details: Payloads) -> str:
+    """What an action under way last said of itself (see `beat`)."""
+    return str(_result(details).get("message", ""))
 
 
 def fold(events: Iterator[HistoryEvent]) -> list[RunEvent]:

@@ -16,7 +16,7 @@ with workflow.unsafe.imports_passed_through():
     from mulligan.activities import calls
     from mulligan.activities.calls import CONTROL_QUEUE, partition_queue
     from mulligan.activities.story import TIMER_DEADLINE, TIMER_SLOW, action_id
-    from mulligan.workflows.steps import KEEP_STORY, QUARANTINE, Action
+    from mulligan.workflows.steps import KEEP_STORY, QUARANTINE, WHY, Action
 
 In = TypeVar("In")
 Out = TypeVar("Out")
@@ -28,6 +28,7 @@ SLOW_SHARE = 0.25
 DEADLINE_PASSED = "DEADLINE_PASSED"
 
 STORY_WITHIN = timedelta(minutes=5)
+WHY_WITHIN = timedelta(seconds=10)
 
 NO_LONGER_OURS = "STALE_FENCE"
 """An undo that meets a newer claim's fence has nothing left to undo: what is there belongs to someone else."""
@@ -41,6 +42,8 @@ class Failure:
     action: str
     reason: str
     message: str
+    blame: str = ""
+    """`image` when the image's source, not the provider, is to blame."""
 
     @classmethod
     def of(cls, error: BaseException, step: str = "", action: str = "") -> Failure:
@@ -51,10 +54,16 @@ class Failure:
         while isinstance(cause, FailureError) and not isinstance(cause, ApplicationError) and cause.cause is not None:
             cause = cause.cause
         if isinstance(cause, ApplicationError):
-            return cls(step, action, cause.type or "ERROR", cause.message)
+            return cls(step, action, cause.type or "ERROR", cause.message, blame_of(cause))
         if isinstance(cause, exceptions.TimeoutError):
             return cls(step, action, "NO_ANSWER", f"no worker or no answer in time ({cause.message})")
         return cls(step, action, "ERROR", str(cause) or type(cause).__name__)
+
+
+def blame_of(error: ApplicationError) -> str:
+    """Whom the error's metadata blames, if anyone."""
+    metadata = error.details[0] if error.details else None
+    return str(metadata.get("blame", "")) if isinstance(metadata, dict) else ""
 
 
 class UndoFailed(Exception):
@@ -159,6 +168,9 @@ class Execution:
         except asyncio.CancelledError:
             await self._settle(task)
             raise
+        why = calls.Why("")
+        if not self.lost and not task.done():
+            why = await shielded(self._why())
         if self.lost or not task.done():
             await self._settle(task)
         if self.lost:
@@ -168,8 +180,9 @@ class Execution:
         ):
             if workflow.cancellation_reason() is not None:
                 raise asyncio.CancelledError
-            message = f"{step} was not done within {seconds:.0f} s; it was awaiting {self.awaiting}"
-            raise ApplicationError(message, type=DEADLINE_PASSED, non_retryable=True)
+            last = f"; last: {why.said}" if why.said else ""
+            message = f"{step} was not done within {seconds:.0f} s; it was awaiting {self.awaiting}{last}"
+            raise ApplicationError(message, {"blame": why.blame}, type=DEADLINE_PASSED, non_retryable=True)
         raise_if_cancelled()
         return task.result()
 
@@ -181,6 +194,13 @@ class Execution:
         except TimeoutError:
             return False
         return True
+
+    async def _why(self) -> calls.Why:
+        """What the step's last attempt failed with, or was doing: only Temporal knows, before the step is stopped."""
+        try:
+            return await self.act(WHY, calls.Nothing(), "Ask why", limit=WHY_WITHIN)
+        except ActivityError:
+            return calls.Why("")
 
     async def _settle(self, task: asyncio.Task[Any]) -> None:
         """Cancel a step and wait until it has really ended, whatever it ends with."""

@@ -131,17 +131,18 @@ class ProvisionMachine:
     def _after(self, failure: Failure, earlier: Failure | None) -> Failure:
         """When no second provider is found, the run failed for the first one's reason."""
         if failure.step == "claim" and earlier is not None:
-            message = f"{earlier.message}; no other provider to try: {failure.message}"
-            return Failure("claim", earlier.action, earlier.reason, message)
+            left = "has room now" if failure.reason == "NOT_NOW" else "is left to try"
+            return Failure("claim", earlier.action, earlier.reason, f"{earlier.message}; no other provider {left}")
         return failure
 
     async def _give_up_try(self, failure: Failure) -> None:
         """Undo the failed try. Returns when another provider may be tried, raises when the run is over."""
         raise_if_cancelled()
         provider = self.claim.target.name if self.claim is not None else ""
-        blamed = bool(provider) and failure.step in BLAMED and failure.reason not in NOT_THE_PROVIDERS_FAULT
+        innocent = failure.reason in NOT_THE_PROVIDERS_FAULT or bool(failure.blame)
+        blamed = bool(provider) and failure.step in BLAMED and not innocent
         last = not blamed or len(self.tried) > self.request.mulligans or workflow.now() >= self.ends_at
-        if last and provider and self.request.on_failure is OnFailure.HOLD:
+        if provider and self.request.on_failure is OnFailure.HOLD and (last or not await self._is_another()):
             await self._hold(failure)
         await shielded(self.run.roll_back())
         if blamed:
@@ -184,24 +185,31 @@ class ProvisionMachine:
         return await self.run.within("claim", LAST_LOOK_SECONDS, "a last look", self._claim("the wait is over; ", now))
 
     async def _claim(self, again: str, request: MachineRequest) -> Claim:
+        wanted = self._claim_in(request)
+        self.run.undo_with(steps.RELEASE_CLAIM, calls.ClaimRef(wanted.claim_id), "Give the claim back")
+        return (await self._unless_in_service(wanted, f"{again}claim a provider in {request.partition}")).claim
+
+    def _claim_in(self, request: MachineRequest) -> calls.ClaimIn:
         asked, info = self.asked, workflow.info()
-        claim_id = f"{asked.machine_id}.{self.run.try_number}"
-        self.run.undo_with(steps.RELEASE_CLAIM, calls.ClaimRef(claim_id), "Give the claim back")
-        claimed = await self._unless_in_service(
-            calls.ClaimIn(
-                request=request,
-                image=asked.image,
-                machine_id=asked.machine_id,
-                claim_id=claim_id,
-                workflow_id=info.workflow_id,
-                run_id=info.run_id,
-                fingerprint=asked.fingerprint,
-                avoid=tuple(self.tried),
-                lease_seconds=asked.lease_seconds,
-            ),
-            f"{again}claim a provider in {self.request.partition}",
+        return calls.ClaimIn(
+            request=request,
+            image=asked.image,
+            machine_id=asked.machine_id,
+            claim_id=f"{asked.machine_id}.{self.run.try_number}",
+            workflow_id=info.workflow_id,
+            run_id=info.run_id,
+            fingerprint=asked.fingerprint,
+            avoid=tuple(self.tried),
+            lease_seconds=asked.lease_seconds,
         )
-        return claimed.claim
+
+    async def _is_another(self) -> bool:
+        """Whether another provider could be tried: if not, this try is the last, and is what there is to hold."""
+        try:
+            asked = self._claim_in(self.request)
+            return (await self.run.act(steps.LOOK_FOR_ANOTHER, asked, "Look for another provider")).fits
+        except ActivityError:
+            return False
 
     async def _unless_in_service(self, asked: calls.ClaimIn, said: str) -> calls.Claimed:
         """A run that was reset after its machine was handed over must not undo what is its user's."""
@@ -249,6 +257,7 @@ class ProvisionMachine:
             evidence += (await self._called_home(),)
         if level.includes(VerifyLevel.SERVICE):
             service = self.request.service
+            self.run.awaiting = f"{service.kind} on port {service.port}"
             ask = calls.ProbeIn(observed.addresses, service, seconds)
             probed = await self.run.act(
                 steps.PROBE_SERVICE, ask, f"Ask for {service.kind} on port {service.port}", partition=partition

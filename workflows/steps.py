@@ -78,6 +78,8 @@ RECORD_ENDED = Action("record", "ended", calls.RECORD_MACHINE, timedelta(seconds
 QUARANTINE = Action("record", "quarantine", calls.QUARANTINE, timedelta(seconds=30), QUICK)
 SUSPECT = Action("record", "suspect", calls.SUSPECT, timedelta(seconds=30), QUICK)
 EXTEND_LEASE = Action("record", "lease", calls.EXTEND_LEASE, timedelta(seconds=30), QUICK)
+WHY = Action("record", "why", calls.WHY, timedelta(seconds=5), QUICK)
+LOOK_FOR_ANOTHER = Action("record", "another", calls.LOOK_FOR_ANOTHER, timedelta(seconds=30), QUICK)
 KEEP_STORY = Action("record", "story", calls.KEEP_STORY, timedelta(seconds=60), QUICK)
 
 INSPECT = Action("enrol", "inspect", calls.INSPECT, timedelta(minutes=5), PROMPT, HEARTBEAT)

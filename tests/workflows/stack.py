@@ -91,9 +91,11 @@ class Stack:
         values = {"resources": SMALL, "deadlines": QUICK, "verify": VerifyLevel.GUEST, "mulligans": 0} | values
         return MachineRequest(project=project, name=name, image="demo", requires=(f"fleet.{project}",), **values)
 
-    async def start(self, request: MachineRequest, lease_seconds: int = 900) -> WorkflowHandle[Any, runs.ProvisionOut]:
+    async def start(
+        self, request: MachineRequest, lease_seconds: int = 900, image: Image = IMAGE
+    ) -> WorkflowHandle[Any, runs.ProvisionOut]:
         """Start the run that makes it."""
-        asked = runs.ProvisionIn(str(uuid.uuid4()), request, IMAGE, "f", lease_seconds)
+        asked = runs.ProvisionIn(str(uuid.uuid4()), request, image, "f", lease_seconds)
         return await self.client.start_workflow(
             runs.PROVISION,
             asked,

@@ -7,15 +7,16 @@ import sqlite3
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from temporalio.client import WorkflowFailureError, WorkflowHandle
 
-from mulligan.activities.drivers.simulated import journal
+from mulligan.activities.drivers.simulated import SimulatedDriver, journal
 from mulligan.activities.story import EventKind, RunEvent
 from mulligan.activities.values import Deadlines, MachineState, OnFailure, Outcome, Resources, WhenNone
-from tests.workflows.stack import Stack, is_clean, until
+from tests.workflows.stack import IMAGE, Stack, is_clean, until
 
 
 @contextmanager
@@ -125,3 +126,41 @@ async def test_a_claim_that_was_given_back_after_all_is_not_quarantined(stack: S
     assert (await last_of(stack, handle)).outcome is Outcome.FAILED
     assert stack.inventory.machine(project, "m").state is MachineState.FAILED
     assert stack.inventory.run(handle.id).outcome is Outcome.FAILED
+
+
+async def test_the_only_host_is_held_although_a_mulligan_was_allowed(stack: Stack) -> None:
+    """There is no other host to try, so the failed try is the last, and is kept for inspection."""
+    project, _ = await stack.hosts(personality="no-call-home")
+    deadlines = Deadlines(verify_seconds=3, undo_seconds=8)
+    handle = await stack.start(stack.request(project, mulligans=1, on_failure=OnFailure.HOLD, deadlines=deadlines))
+    await until(lambda: stack.machine_is(project, "m", MachineState.HELD))
+    assert not is_clean(stack, project)
+    await handle.cancel()
+    await last_of(stack, handle)
+    assert is_clean(stack, project)
+
+
+async def test_a_deadline_says_what_the_last_attempt_failed_with(stack: Stack) -> None:
+    """Not only that time is up."""
+    project, _ = await stack.hosts(fail="define:*:Unreachable")
+    handle = await stack.start(stack.request(project, deadlines=Deadlines(boot_seconds=3, undo_seconds=8)))
+    last = await last_of(stack, handle)
+    assert last.reason == "DEADLINE_PASSED"
+    assert "; last: " in last.message
+    assert "define" in last.message
+    assert stack.inventory.provider(f"{project}-h0").suspect_count == 1
+
+
+async def test_an_image_whose_source_is_away_is_not_the_hosts_fault(
+    stack: Stack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The host is not suspected, no other one is tried, and the source's own error is told."""
+    monkeypatch.setattr(SimulatedDriver, "moves_bytes", True)
+    project, hosts = await stack.hosts(2)
+    image = replace(IMAGE, source="http://127.0.0.1:1/image.raw", digest="sha256:" + "1" * 64)
+    deadlines = Deadlines(image_seconds=3, undo_seconds=8)
+    handle = await stack.start(stack.request(project, mulligans=1, deadlines=deadlines), image=image)
+    last = await last_of(stack, handle)
+    assert "127.0.0.1:1" in last.message
+    assert [stack.inventory.provider(host.name).suspect_count for host in hosts] == [0, 0]
+    assert max(e.try_number for e in await stack.story(handle)) == 1
