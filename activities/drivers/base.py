@@ -23,6 +23,20 @@ from typing import Protocol, runtime_checkable
 from mulligan.activities.errors import Unreachable
 from mulligan.activities.values import Firmware, ImageFormat, Inspection, Mark, PowerState, Resources
 
+CAPABILITIES: Mapping[str, str] = {
+    "arch.x86_64": "its machines have x86-64 processors",
+    "firmware.bios": "it boots by BIOS",
+    "firmware.uefi": "it boots by UEFI",
+    "accel.kvm": "its guests were proved to run under KVM",
+    "accel.tcg": "its guests were proved to run under emulation",
+    "boot.disk": "it boots from its disk",
+    "boot.virtual-media": "it boots from an image behind a URL",
+    "console.serial": "its serial console can be read",
+    "driver.libvirt": "it is reached through libvirt",
+    "driver.simulated": "it is a simulation",
+}
+"""The names that an `Inspection` chooses from: the architecture and one firmware at least, and what else is true."""
+
 
 @dataclass(frozen=True, slots=True)
 class Deadline:

@@ -32,5 +32,5 @@ def show_explanation(explanation: inventory_pb2.Explanation, *, err: bool = Fals
         click.echo(err=err)
         counts = f"{explanation.never_count} never, {explanation.not_now_count} not now"
         click.echo(f"verdict: {VERDICTS.get(explanation.verdict, '?')} ({counts})", err=err)
-    if explanation.summary:
+    if explanation.summary and not err:  # an error says it already
         click.echo(clean(explanation.summary), err=err)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -147,10 +148,34 @@ def _describe(new: images_pb2.Image, path: str) -> None:
     for field in DESCRIBED:
         given, seen = getattr(new, field), getattr(found, field)
         if given and given != seen and not (field == "digest" and str(given).startswith("sha512:")):
-            raise usage(f"the {field} of {absolute} is not what was given; leave it out to take what the file says")
+            raise usage(f"the {field} of {absolute} is {_shown(field, seen)}, not {_shown(field, given)} as was given")
         if not given:
             setattr(new, field, seen)
-    new.source = absolute.as_uri()
+    new.source = _placed(absolute, new).as_uri()
+
+
+def _placed(path: Path, new: images_pb2.Image) -> Path:
+    """The file where the deployment may read it: itself, or a copy in the state directory, named after its digest."""
+    settings, real = load_settings(), path.resolve()
+    if any(real.is_relative_to(root.resolve()) for root in (settings.image_dir, *settings.image_roots)):
+        return real
+    form = word(images_pb2.ImageFormat, new.format)
+    copy = settings.image_dir / f"{new.name}-{new.digest.partition(':')[2][:16]}.{form}"
+    if not copy.exists():
+        click.echo(f"copying {path} to {copy}, where machines' images may come from", err=True)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        partial = copy.with_suffix(".partial")
+        try:
+            shutil.copyfile(real, partial)
+            partial.replace(copy)
+        finally:
+            partial.unlink(missing_ok=True)
+    return copy
+
+
+def _shown(field: str, value: object) -> str:
+    enums = {"format": images_pb2.ImageFormat, "compression": images_pb2.Compression}
+    return word(enums[field], int(str(value))) if field in enums else str(value)
 
 
 def _registered(session: Session, name: str) -> images_pb2.Image | None:

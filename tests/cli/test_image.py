@@ -37,15 +37,17 @@ def at_home(environment: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_a_file_says_what_it_is(registry: ScriptedApi, mulligan: Mulligan, tmp_path: Path) -> None:
-    """Digest, format, compression and sizes are read; the path becomes an absolute URL."""
+    """Digest, format, compression and sizes are read; the file is copied to where images may come from."""
     packed = gzip.compress(DISK)
+    digest = hashlib.sha256(packed).hexdigest()
+    copy = tmp_path / "state" / "images" / f"mine-{digest[:16]}.raw"
     (tmp_path / "disk.raw.gz").write_bytes(packed)
     done = mulligan("image", "add", "mine", "disk.raw.gz", "--login", "admin", "--firmware", "bios")
     assert done.returncode == ExitCode.OK, done.stderr
     assert registry.last("AddImage").image == images_pb2.Image(
         name="mine",
-        source=(tmp_path / "disk.raw.gz").as_uri(),
-        digest=f"sha256:{hashlib.sha256(packed).hexdigest()}",
+        source=copy.as_uri(),
+        digest=f"sha256:{digest}",
         format=images_pb2.IMAGE_FORMAT_RAW,
         compression=images_pb2.COMPRESSION_GZIP,
         firmware=[machine_pb2.FIRMWARE_BIOS],
@@ -53,6 +55,20 @@ def test_a_file_says_what_it_is(registry: ScriptedApi, mulligan: Mulligan, tmp_p
         virtual_size_bytes=len(DISK),
         login="admin",
     )
+    assert copy.read_bytes() == packed
+
+
+def test_a_file_where_images_may_come_from_stays_there(
+    registry: ScriptedApi, mulligan: Mulligan, tmp_path: Path
+) -> None:
+    """However it is named on the command line."""
+    disk = tmp_path / "state" / "images" / "disk.raw"
+    disk.parent.mkdir(parents=True, exist_ok=True)
+    disk.write_bytes(DISK)
+    done = mulligan("image", "add", "mine", "state/../state/images/disk.raw")
+    assert done.returncode == ExitCode.OK, done.stderr
+    assert registry.last("AddImage").image.source == disk.as_uri()
+    assert [path.name for path in disk.parent.iterdir()] == ["disk.raw"]
 
 
 def test_a_file_that_is_not_what_was_said_is_refused(registry: ScriptedApi, mulligan: Mulligan, tmp_path: Path) -> None:
@@ -60,7 +76,8 @@ def test_a_file_that_is_not_what_was_said_is_refused(registry: ScriptedApi, mull
     (tmp_path / "disk.raw").write_bytes(DISK)
     done = mulligan("image", "add", "mine", "disk.raw", "--digest", f"sha256:{'0' * 64}")
     assert done.returncode == ExitCode.USAGE
-    assert "digest" in done.stderr
+    assert f"sha256:{'0' * 64}" in done.stderr
+    assert hashlib.sha256(DISK).hexdigest() in done.stderr
     assert registry.asked == []
 
 

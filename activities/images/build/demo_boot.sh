@@ -42,7 +42,7 @@ read_seed() {
     done
     unknown=$(sed -e 's|^user-data/||' -e '/^vendor-data/d' -e 's|[/\t].*||' "$RUN/config" | sort -u |
         grep -v -x -e hostname -e fqdn -e ssh_authorized_keys -e ssh_pwauth -e users | tr '\n' ' ')
-    [ -z "$unknown" ] || say "the demo image does not know these words of user-data: $unknown"
+    [ -z "$unknown" ] || fail "the demo image does not know these words of user-data: $unknown"
 }
 
 # A new instance id means that this disk is a new machine: it gets keys of its own, and its scripts run again.
