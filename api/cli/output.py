@@ -33,6 +33,9 @@ class ProtoEnum(Protocol):
         """The number of a name."""
 
 
+SHORT = 20
+"""Cells of up to so many characters are not broken."""
+
 PIPE_WIDTH = 1000
 """Columns of a table that no terminal limits, so that nothing in it is cut off."""
 
@@ -73,12 +76,14 @@ def details(session: Session, message: Message, rows: Callable[[Any], Iterable[t
 
 
 def table(head: Row, rows: Iterable[Row]) -> Table:
-    """A table without lines around it."""
+    """A table without lines around it. On a narrow screen only long cells are broken, never a number or a name."""
     made = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
-    for name in head:
-        made.add_column(name.upper(), overflow="fold", no_wrap=False)
-    for row in rows:
-        made.add_row(*(Text(clean(cell)) for cell in row))
+    cells = [tuple(clean(cell) for cell in row) for row in rows]
+    for number, name in enumerate(head):
+        widest = max((len(row[number]) for row in cells), default=0)
+        made.add_column(name.upper(), overflow="fold", no_wrap=widest <= SHORT)
+    for row in cells:
+        made.add_row(*(Text(cell) for cell in row))
     return made
 
 

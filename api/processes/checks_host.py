@@ -136,6 +136,6 @@ def _daemons() -> _Daemons:
         from mulligan.activities.drivers.libvirt import daemons  # noqa: PLC0415 - needs libvirt-python
     except ImportError as error:
         raise HostNotReady(
-            f"the Python binding of libvirt is not installed ({error})", remedy="pip install 'mulligan[libvirt]'"
+            f"the Python binding of libvirt is not installed ({error})", remedy="make venv, in the checkout"
         ) from error
     return daemons  # type: ignore[return-value]
