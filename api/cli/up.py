@@ -58,9 +58,8 @@ def down(output: str) -> None:
     elif pid is None:
         click.echo(f"nothing to stop: no stack of {settings.state_dir} runs")
     else:
-        click.echo(
-            f"the stack of {settings.state_dir} (process {pid}) has stopped; machines run on, and `mulligan up` goes on where it was"
-        )
+        said = f"the stack of {settings.state_dir} (process {pid}) has stopped; machines run on"
+        click.echo(f"{said}, and `mulligan up` goes on where it was")
 
 
 def _seed(settings: Settings, simulated: int | None) -> None:
