@@ -6,7 +6,8 @@
 #   python    what makes a virtual environment
 #   virtual   libvirt, QEMU, and what builds libvirt's Python binding
 #   images    what builds the demo image and a full Debian
-#   test      what the tests need besides: PostgreSQL (its programs; no cluster is made or started), shellcheck
+#   test      what the tests need besides: PostgreSQL (its programs; no cluster is made or started), shellcheck, and
+#             genisoimage's reader of ISO images
 set -eu
 
 python=$1
@@ -27,7 +28,7 @@ sys.exit(not (pathlib.Path(sysconfig.get_path("include")) / "Python.h").exists()
         echo apt dpkg debian-archive-keyring e2fsprogs fdisk grub-common mmdebstrap mtools qemu-utils util-linux
         ;;
     test)
-        echo postgresql shellcheck
+        echo postgresql shellcheck genisoimage
         ;;
     *)
         echo "packages.sh: there is no role '$1'" >&2

@@ -51,7 +51,7 @@ def test_the_verbs_are_these() -> None:
         *("run list", "run show", "run watch", "run cancel"),
         *("provider add", "provider list", "provider show", "provider set"),
         *("image add", "image list", "image show", "image build", "image remove"),
-        *("claim explain", "claim list", "partition add", "partition list"),
+        *("claim explain", "claim list", "claim audit", "partition add", "partition list"),
     }
 
 
@@ -197,6 +197,17 @@ def test_providers_are_added_and_listed(api: ScriptedApi, mulligan: Mulligan) ->
     request = api.last("AddProvider")
     assert (dict(request.settings), request.credential) == ({"accelerator": "tcg"}, "env:X")
     assert "suspect (2)  3/12" in mulligan("provider", "list").stdout
+
+
+def test_programs_find_nothing_but_json_on_standard_error(api: ScriptedApi, mulligan: Mulligan) -> None:
+    """With `--output json` no progress is told there: nothing at all when it works, else one error."""
+    api.handlers["AddProvider"] = lambda request, context: inventory_pb2.AddProviderResponse(provider=provider())
+    add = ("provider", "add", "hyp-1", "qemu:///system", "--output", "json")
+    done = mulligan(*add)
+    assert json.loads(done.stdout)["name"] == "hyp-1"
+    assert done.stderr == ""
+    api.handlers["AddProvider"] = refusal("UNAVAILABLE", "hyp-1 does not answer", "UNREACHABLE")
+    assert json.loads(mulligan(*add).stderr)["error"]["reason"] == "UNREACHABLE"
 
 
 def test_a_provider_is_edited_as_it_was_read(api: ScriptedApi, mulligan: Mulligan) -> None:

@@ -103,7 +103,8 @@ def test_in_the_background_and_down_again(stack: Stack) -> None:
     assert api_answers(stack.api)
     state = stack.state
     assert stack.json("down")["pid"] == state["pid"]
-    assert not any(alive(pid) for pid in (state["pid"], *state["children"].values()))
+    pids = (state["pid"], *state["children"].values())
+    until(lambda: not any(alive(pid) for pid in pids), what="the end of every process")
     assert stack.json("down") == {"stopped": False, "pid": None, "state_dir": str(stack.state_dir)}
 
 
