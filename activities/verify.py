@@ -24,6 +24,9 @@ CLOCK_TOLERANCE = timedelta(seconds=2)
 """How far a provider's clock may be behind the clock by which the boot is dated."""
 OFF_READINGS = 3
 """So many readings of power off in a row are believed: the machine switched itself off."""
+BANNER_SECONDS = 4.0
+BANNER_LINES = 50
+"""An SSH server may say other lines before its banner (RFC 4253, section 4.2)."""
 
 
 @dataclass
@@ -109,9 +112,11 @@ async def _until(
 
 
 async def _look_once(driver: Driver, look: _Look) -> bool:
+    await _look_at_power(driver, look)  # every time: a guest that died will not speak any more
     for level in look.wanted():
-        await _LOOKS[level](driver, look)
-    return not look.wanted()
+        if level in _LOOKS:
+            await _LOOKS[level](driver, look)
+    return not look.wanted() and not look.off_readings
 
 
 async def _look_at_power(driver: Driver, look: _Look) -> None:
@@ -148,7 +153,6 @@ async def _look_for_address(driver: Driver, look: _Look) -> None:
 
 
 _LOOKS = {
-    VerifyLevel.POWER: _look_at_power,
     VerifyLevel.CONSOLE: _look_at_console,
     VerifyLevel.ADDRESS: _look_for_address,
 }
@@ -166,12 +170,29 @@ async def ask_service(address: str, service: Service) -> Evidence:
     try:
         if service.kind is ServiceKind.TCP:
             return _answered("tcp", f"{address} port {service.port} accepts connections")
-        banner = (await reader.readline()).decode("ascii", "replace").strip()
-        if not banner.startswith("SSH-"):
-            raise WrongAnswer(f"expected an SSH banner, got {banner[:80]!r}")
-        return _answered("ssh-banner", f"{address} port {service.port} says {banner[:120]}")
+        return _answered("ssh-banner", f"{address} port {service.port} says {(await _banner(reader))[:120]}")
     finally:
         writer.close()
+
+
+async def _banner(reader: asyncio.StreamReader) -> str:
+    """The line with which an SSH server names its version; raises `WrongAnswer` with what was said in its place."""
+    said = ""
+    try:
+        async with asyncio.timeout(BANNER_SECONDS):
+            for _ in range(BANNER_LINES):
+                line = (await reader.readline()).decode("ascii", "replace")
+                if line.startswith("SSH-"):
+                    return line.strip()
+                said = said or line.strip()
+                if not line:
+                    break
+    except ValueError:
+        raise WrongAnswer("expected an SSH banner, got a line without an end") from None
+    except TimeoutError:
+        if not said:
+            raise
+    raise WrongAnswer(f"expected an SSH banner, got {said[:80]!r}")
 
 
 async def _ask_http(address: str, service: Service) -> Evidence:

@@ -1,11 +1,13 @@
 """How errors leave the API: one table from the domain's errors to gRPC codes, with google.rpc details.
 
 Handlers just raise. The message and the metadata of a domain error are public; of everything else only an id is, which
-is logged beside what happened.
+is logged beside the kinds of error and the places where they arose. Its text is told to nobody: it may repeat what was
+in the request, and user data holds secrets.
 """
 
 from __future__ import annotations
 
+import traceback
 import uuid
 from collections.abc import Iterator, Mapping
 
@@ -128,7 +130,7 @@ def _details(error: MulliganError) -> Iterator[Message]:
 
 def _unexpected(error: Exception) -> Status:
     error_id = uuid.uuid4().hex[:12]
-    log.error("unexpected error", error_id=error_id, exc_info=error)
+    log.error("unexpected error", error_id=error_id, errors=[_described(each) for each in _chain(error)])
     status = Status(
         code=Code.INTERNAL,
         message=f"an error that Mulligan did not expect, logged by the API server as {error_id}; please report it",
@@ -137,6 +139,27 @@ def _unexpected(error: Exception) -> Status:
     packed.Pack(ErrorInfo(reason="INTERNAL", domain=DOMAIN, metadata={"error_id": error_id}))
     status.details.append(packed)
     return status
+
+
+def _chain(error: BaseException) -> Iterator[BaseException]:
+    """The error, then what caused it, and so on."""
+    seen: set[int] = set()
+    following: BaseException | None = error
+    while following is not None and id(following) not in seen:
+        seen.add(id(following))
+        yield following
+        following = following.__cause__ or (None if following.__suppress_context__ else following.__context__)
+
+
+def _described(error: BaseException) -> dict[str, object]:
+    """An error's kind and where it passed, innermost last, without its text or any value."""
+    kind = f"{type(error).__module__}.{type(error).__qualname__}"
+    if isinstance(error, RPCError):
+        kind += f" {error.status.name}"
+    if isinstance(error, ApplicationError):
+        kind += f" {error.type}"
+    frames = traceback.walk_tb(error.__traceback__)
+    return {"kind": kind, "at": [f"{frame.f_code.co_filename}:{line} {frame.f_code.co_name}" for frame, line in frames]}
 
 
 def tree(root: type[MulliganError] = MulliganError) -> Iterator[type[MulliganError]]:

@@ -11,6 +11,7 @@ from pydantic import TypeAdapter
 
 from mulligan.activities.calls import ClaimIn
 from mulligan.activities.claim import claim_request_of
+from mulligan.activities.drivers.base import CAPABILITIES
 from mulligan.activities.errors import NotFound
 from mulligan.activities.inventory import ClaimRequest, Inventory
 from mulligan.activities.seal import Keyring
@@ -36,7 +37,7 @@ class Requests:
     async def machine(self, message: provisioning_pb2.ProvisionMachineRequest) -> tuple[MachineRequest, Image]:
         """The request and its image. Raises `InvalidRequest` with every fault, `NotFound` for what it names."""
         faults, spec = Faults(message), message.spec
-        check_spec(faults, spec)
+        await run_blocking(check_spec, faults, spec)  # user data is parsed: milliseconds that others need not wait
         await self._check_capabilities(faults, spec)
         faults.refuse()
         image = await run_blocking(self._inventory.image, spec.image)
@@ -49,7 +50,7 @@ class Requests:
     async def claim(self, message: inventory_pb2.ExplainClaimRequest) -> ClaimRequest:
         """What would be claimed for this machine. Raises as `machine` does."""
         faults, spec = Faults(message), message.spec
-        check_spec(faults, spec, named=False)
+        await run_blocking(check_spec, faults, spec, named=False)
         await self._check_capabilities(faults, spec)
         faults.refuse()
         request = request_value(spec)
@@ -62,7 +63,8 @@ class Requests:
 
     async def _check_capabilities(self, faults: Faults, spec: machine_pb2.MachineSpec) -> None:
         if spec.requires or spec.forbids:
-            check_capabilities(faults, spec, await run_blocking(self._inventory.known_capabilities))
+            known = await run_blocking(self._inventory.known_capabilities)
+            check_capabilities(faults, spec, sorted({*known, *CAPABILITIES}))
 
     async def _require_places(self, request: MachineRequest) -> None:
         require("partition", request.partition, await run_blocking(self._inventory.partitions))

@@ -10,7 +10,7 @@ from urllib.parse import SplitResult, urlsplit
 from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
 
-from mulligan.activities.drivers.registry import LIBVIRT_SCHEMES, SIMULATED_SCHEME
+from mulligan.activities.drivers.registry import LIBVIRT_SCHEMES, SIMULATED_SCHEME, normalise_url
 from mulligan.activities.errors import InvalidRequest
 from mulligan.activities.values import RESOURCES
 
@@ -122,10 +122,12 @@ def provider_url(faults: Faults, field: str, url: str) -> None:
     if parts is None:
         return
     faults.known(field, parts.scheme, PROVIDER_SCHEMES)
-    if parts.scheme in ("qemu+ssh", "qemu+tls") and not parts.hostname:
-        faults.add(field, f"names no host; write {parts.scheme}://host/system")
-    if parts.scheme in LIBVIRT_SCHEMES and parts.path.rstrip("/") not in ("", "/system", "/session"):
-        faults.add(field, "must end with /system or /session")
+    if parts.scheme in LIBVIRT_SCHEMES:
+        try:
+            normalise_url(url)
+        except InvalidRequest as error:
+            for _, description in error.violations:
+                faults.add(field, description)
     if parts.scheme == SIMULATED_SCHEME and not (parts.netloc and parts.path.strip("/")):
         faults.add(field, "must be simulated://fleet/host")
 

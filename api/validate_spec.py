@@ -132,7 +132,9 @@ def _check_source(faults: Faults, source: str, roots: Sequence[Path]) -> None:
         faults.add(field, "must not hold a user: it would be kept and shown")
     if parts.scheme == "file":
         path = Path(unquote(parts.path))
-        if parts.netloc not in ("", "localhost") or not path.is_absolute():
+        if "\0" in str(path):
+            faults.add(field, "names no file: its path holds %00")
+        elif parts.netloc not in ("", "localhost") or not path.is_absolute():
             faults.add(field, "must be file:// and an absolute path")
         elif ".." in path.parts or not any(path.is_relative_to(root) for root in roots):
             allowed = " or ".join(str(root) for root in roots)

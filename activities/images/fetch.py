@@ -6,6 +6,7 @@ Nothing here looks into the bytes; whether they are the right ones is decided by
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import re
 import stat
@@ -88,7 +89,13 @@ def _open_local(source: str, roots: Sequence[Path]) -> BinaryIO:
     parts = urlsplit(source)
     if parts.netloc not in ("", "localhost"):
         raise Unsupported(f"{shown(source)} names another host; write file:///path, or serve the image over http")
-    path = Path(unquote(parts.path)).resolve()
+    given = unquote(parts.path)
+    if "\0" in given:
+        raise InvalidRequest(
+            f"{shown(source)} names no file: its path holds %00; correct it",
+            violations=[("source", "names no file: its path holds %00")],
+        )
+    path = Path(given).resolve()
     _check_root(path, source, roots)
     try:
         if not path.is_file():
@@ -96,7 +103,9 @@ def _open_local(source: str, roots: Sequence[Path]) -> BinaryIO:
         fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
     except PermissionError as error:
         raise AccessDenied(f"the image file {path} may not be read by this process; allow it", path=path) from error
-    except FileNotFoundError as error:
+    except OSError as error:
+        if error.errno not in (errno.ENOENT, errno.ENAMETOOLONG):
+            raise
         raise NotFound(f"no image file at {path}; check the source of the image", path=path) from error
     file = os.fdopen(fd, "rb", buffering=0)
     try:  # what was opened decides, not what the path meant a moment ago

@@ -19,6 +19,7 @@ import pycdlib
 import yaml
 
 from mulligan.activities.errors import InvalidRequest
+from mulligan.activities.images.checked_yaml import Unfit, nodes_of, value_of
 from mulligan.activities.values import MachineRequest, Mark
 
 USER_DATA_BYTES = 64 * 1024
@@ -41,7 +42,11 @@ def check_user_data(user_data: str) -> None:
             "user_data", f"must begin with one of {', '.join(USER_DATA_HEADS)}: cloud-init ignores anything else"
         )
     first = user_data.split("\n", 1)[0].strip()
-    if first == "#cloud-config" and not isinstance(_parse("user_data", user_data), dict | None):
+    if first != "#cloud-config":
+        return
+    content = _parse("user_data", user_data)
+    empty = content is None or (isinstance(content, yaml.ScalarNode) and not content.value)
+    if not empty and not isinstance(content, yaml.MappingNode):
         raise _invalid("user_data", "a #cloud-config must be a YAML mapping")
 
 
@@ -51,8 +56,8 @@ def check_network_config(network_config: str) -> None:
         return
     _check_size("network_config", network_config, NETWORK_CONFIG_BYTES)
     content = _parse("network_config", network_config)
-    inner = content.get("network", content) if isinstance(content, dict) else None
-    if not isinstance(inner, dict) or inner.get("version") not in (1, 2):
+    version = value_of(value_of(content, "network") or content, "version")
+    if not isinstance(version, yaml.ScalarNode) or version.style or version.value not in ("1", "2"):
         raise _invalid("network_config", "must be a YAML mapping with 'version: 1' or 'version: 2'")
 
 
@@ -130,15 +135,11 @@ def _check_size(field: str, text: str, limit: int) -> None:
         raise _invalid(field, f"has {size} bytes and may have {limit}")
 
 
-def _parse(field: str, text: str) -> object:
+def _parse(field: str, text: str) -> yaml.Node | None:
     try:
-        parsed: object = yaml.safe_load(text)
-    except (yaml.YAMLError, RecursionError) as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f" at line {mark.line + 1}, column {mark.column + 1}" if mark else ""
-        # The text itself is not repeated: user data may hold secrets.
-        raise _invalid(field, f"is not valid YAML{where}") from None
-    return parsed
+        return nodes_of(text)
+    except Unfit as unfit:
+        raise _invalid(field, str(unfit)) from None
 
 
 def _invalid(field: str, found: str) -> InvalidRequest:

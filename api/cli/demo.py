@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 import sys
 import time
@@ -17,7 +18,7 @@ from rich.console import Console
 
 from mulligan.activities.errors import HostNotReady
 from mulligan.api.cli.client import Session
-from mulligan.api.cli.demo_parts import SIMULATED_IMAGE, key_pair, simulated_image
+from mulligan.api.cli.demo_parts import SIMULATED_IMAGE, key_pair, public_file, simulated_image
 from mulligan.api.cli.display import evidence_text
 from mulligan.api.cli.errors import of_rpc, status_of, tell_next
 from mulligan.api.cli.exit_codes import ExitCode
@@ -182,11 +183,12 @@ def _closing(settings: Settings, view: RunView, key: Path, *, simulated: bool) -
     elif machine.addresses:
         options = "-o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null -o LogLevel=ERROR"
         click.echo("Log in:")
-        click.echo(f"  ssh -i {key} {options} {machine.login}@{machine.addresses[0]}")
+        click.echo(f"  ssh -i {shlex.quote(str(key))} {options} {machine.login}@{machine.addresses[0]}")
     click.echo("The run, event by event, in Temporal's Web UI:")
     click.echo(f"  http://{settings.temporal_ui}")
+    public = shlex.quote(str(public_file(key)))
     words = (
-        f"machine provision second --image {spec.image} --vcpu 1 --memory 512M --disk 2G",
+        f"machine provision second --image {spec.image} --vcpu 1 --memory 512M --disk 2G --ssh-key {public}",
         "machine list",
         f"run show {view.workflow_id}",
         f"machine release {spec.name}",

@@ -16,7 +16,10 @@ _IMAGE_BYTES = 1 << 20
 
 
 def key_pair(directory: Path) -> tuple[Path, str]:
-    """The demo's private key file and the public key, made on first use: the same request needs the same key."""
+    """The demo's private key file and the public key, made on first use: the same request needs the same key.
+
+    The public key lies beside the private one, as `.pub`, so that more machines can be made with it.
+    """
     directory.mkdir(parents=True, exist_ok=True)
     path = directory / "demo_key"
     if path.exists():
@@ -28,7 +31,16 @@ def key_pair(directory: Path) -> tuple[Path, str]:
         )
         _write_new(path, private)
     public = key.public_key().public_bytes(serialization.Encoding.OpenSSH, serialization.PublicFormat.OpenSSH)
-    return path, f"{public.decode()} mulligan-demo"
+    line = f"{public.decode()} mulligan-demo"
+    beside = public_file(path)
+    if not beside.exists() or beside.read_text().strip() != line:
+        _write_new(beside, f"{line}\n".encode())
+    return path, line
+
+
+def public_file(key: Path) -> Path:
+    """Where the public half of this private key lies."""
+    return key.with_name(f"{key.name}.pub")
 
 
 def simulated_image(directory: Path) -> images_pb2.Image:

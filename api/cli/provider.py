@@ -51,7 +51,7 @@ def add(
         settings=dict(pairs(settings, "--set")),
         credential=credential or "",
     )
-    with _busy(f"looking at {url}; proving its accelerator may take a minute"):
+    with _busy(f"looking at {url}; proving its accelerator may take a minute", quiet=session.as_json):
         response = session.inventory.AddProvider(request, timeout=session.deadline(LOOK_SECONDS))
     details(session, response.provider, _facts)
 
@@ -127,8 +127,11 @@ def _amounts(texts: tuple[str, ...], option: str) -> Iterator[tuple[str, int]]:
 
 
 @contextlib.contextmanager
-def _busy(message: str) -> Iterator[None]:
-    """Say on standard error that something takes its time: by a spinner on a terminal."""
+def _busy(message: str, *, quiet: bool) -> Iterator[None]:
+    """Say on standard error that something takes its time: by a spinner on a terminal, and not to programs."""
+    if quiet:
+        yield
+        return
     if not sys.stderr.isatty():
         click.echo(message, err=True)
         yield

@@ -72,15 +72,27 @@ def test_an_error_is_answered_with_its_code_and_reason(error: Exception, code: i
 
 
 def test_an_unexpected_error_leaks_nothing_and_is_logged_with_its_id() -> None:
-    """The caller gets an id, the log the rest."""
-    error = ValueError("password is hunter2")
+    """The caller gets an id, the log kinds and places; neither gets a text, which may repeat the request."""
+
+    def convert(text: str) -> None:
+        try:
+            int(text)
+        except ValueError as inner:
+            raise KeyError(text) from inner
+
+    with pytest.raises(KeyError) as raised:
+        convert("password is hunter2")
     with capture_logs() as logged:
-        status = status_of(error)
+        status = status_of(raised.value)
     error_id = detail(status, ErrorInfo()).metadata["error_id"]
     assert "hunter2" not in str(status)
     assert error_id in status.message
     assert logged[0]["error_id"] == error_id
-    assert logged[0]["exc_info"] is error
+    assert "hunter2" not in str(logged)
+    kinds = [each["kind"] for each in logged[0]["errors"]]
+    assert kinds == ["builtins.KeyError", "builtins.ValueError"]
+    assert all(any(__file__ in place and "convert" in place for place in each["at"]) for each in logged[0]["errors"])
+    assert "exc_info" not in logged[0]
 
 
 def test_violations_nearest_names_and_explanations_are_details() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,11 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 
 from mulligan.activities.errors import InvalidRequest
+from mulligan.activities.images import seed
+from mulligan.activities.inventory import Inventory
+from mulligan.activities.seal import Keyring
 from mulligan.api import keys
+from mulligan.api.requests import Requests
 from mulligan.api.validate import Faults, percents_and_reserves, provider_url
 from mulligan.api.validate_spec import check_image, check_spec
 from mulligan.v1 import images_pb2, inventory_pb2, machine_pb2, provisioning_pb2
@@ -208,6 +213,7 @@ def test_a_good_image_has_no_faults(source: str) -> None:
         ({"source": "file:///srv/images/../../etc/shadow"}, "image.source", "/srv/images"),
         ({"source": "file:///srv/images/%2e%2e/x"}, "image.source", "/srv/images"),
         ({"source": "file://other/srv/images/x"}, "image.source", "absolute"),
+        ({"source": "file:///srv/images/%00"}, "image.source", "%00"),
         ({"digest": "md5:" + "a" * 32}, "image.digest", "md5 can be forged"),
         ({"digest": "sha1:" + "a" * 40}, "image.digest", "sha1 can be forged"),
         ({"digest": "sha256:" + "a" * 63}, "image.digest", "64"),
@@ -229,7 +235,16 @@ def test_a_bad_image_is_refused_by_field(changes: dict[str, Any], field: str, sa
 
 
 @pytest.mark.parametrize(
-    "url", ["qemu:///system", "qemu+ssh://root@host/system", "qemu+tls://h/system", "simulated://fleet/host?speed=0"]
+    "url",
+    [
+        "qemu:///system",
+        "qemu:///session?mode=direct",
+        "qemu+ssh://root@host/system",
+        "qemu+ssh://first.last@host-1.example.org:2222/system?mode=legacy",
+        "qemu+ssh://[fe80::1]:22/system",
+        "qemu+tls://h/system",
+        "simulated://fleet/host?speed=0",
+    ],
 )
 def test_a_good_provider_url_is_accepted(url: str) -> None:
     """One of each driver."""
@@ -247,11 +262,31 @@ def test_a_good_provider_url_is_accepted(url: str) -> None:
         ("qemu+tls:///system", "no host"),
         ("simulated://fleet", "fleet/host"),
         ("redfish://bmc", "not known"),
+        ("qemu+ssh://root@h/system?command=/tmp/x&mode=legacy", "mode=legacy after the question mark"),
+        ("qemu+ssh://h/system?mode=legacy;command=/tmp/x", "mode=legacy after"),
+        ("qemu+ssh://h/system?keyfile=/root/.ssh/id", "~/.ssh/config"),
+        ("qemu+ssh://-oProxyCommand=x@h/system", "qemu+ssh://user@host/system"),
     ],
 )
 def test_a_bad_provider_url_is_refused(url: str, says: str) -> None:
     """With what would be right."""
     assert says in faults_of_url(url)["url"]
+
+
+async def test_specs_are_checked_in_a_thread(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Parsing user data takes its time, in which the server goes on serving others."""
+    threads: list[threading.Thread] = []
+    monkeypatch.setattr(seed, "nodes_of", lambda _: threads.append(threading.current_thread()))
+    inventory = Inventory.open(f"sqlite:///{tmp_path}/db")
+    requests = Requests(inventory, Keyring.load(tmp_path / "key"))
+    spec = machine_pb2.MachineSpec(name="X", user_data="#cloud-config\n")
+    with pytest.raises(InvalidRequest):
+        await requests.machine(provisioning_pb2.ProvisionMachineRequest(spec=spec))
+    with pytest.raises(InvalidRequest):
+        await requests.claim(inventory_pb2.ExplainClaimRequest(spec=spec))
+    inventory.close()
+    assert len(threads) == 2
+    assert threading.main_thread() not in threads
 
 
 def test_reserves_and_percentages_are_checked_by_resource() -> None:

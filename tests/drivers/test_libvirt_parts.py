@@ -84,7 +84,8 @@ def test_every_kind_of_libvirt_error_has_its_own_type(code: int, message: str, e
         (" QEMU:///system/ ", "qemu:///system"),
         ("qemu+ssh://Root@Host.Example/system", "qemu+ssh://Root@host.example/system"),
         ("qemu+ssh://host", "qemu+ssh://host/system"),
-        ("qemu+tls://host/system?pkipath=/etc/pki", "qemu+tls://host/system?pkipath=/etc/pki"),
+        ("qemu+tls://host/system?mode=direct", "qemu+tls://host/system?mode=direct"),
+        ("qemu+ssh://u.v@host:22/system#?command=x", "qemu+ssh://u.v@host:22/system"),
         ("simulated://fleet/7", "simulated://fleet/7"),
     ],
 )
@@ -101,6 +102,43 @@ def test_a_url_that_cannot_work_is_refused_without_repeating_it(url: str) -> Non
         normalise_url(url)
     assert caught.value.violations[0][0] == "url"
     assert "secret" not in caught.value.message
+
+
+@pytest.mark.parametrize(
+    "query",
+    ["command=/x", "c%6fmmand=/x", "mode=legacy&command=/x", "mode=legacy;command=/x", "netcat=/x", "socket=/x",
+     "keyfile=/x", "pkipath=/x", "known_hosts=/x", "known_hosts_verify=ignore", "no_verify=1", "proxy=netcat",
+     "sshauth=agent", "name=test:///default", "mode=other", "&"],
+)  # fmt: skip
+@pytest.mark.parametrize("url", ["qemu+ssh://host/system", "qemu+tls://host/system", "qemu+unix:///system"])
+def test_whatever_libvirt_would_run_or_read_is_refused(url: str, query: str) -> None:
+    """Who may register a provider may not run programs as the worker's user; the error tells what may be written."""
+    with pytest.raises(InvalidRequest, match=r"mode=auto, mode=direct, mode=legacy.*~/\.ssh/config") as caught:
+        normalise_url(f"{url}?{query}")
+    assert caught.value.violations[0][0] == "url"
+
+
+@pytest.mark.parametrize(
+    "place",
+    ["-oProxyCommand=x@host", "-oProxyCommand=x", "user@-host", "a b@host", "a%0ab@host", "a@b@host", "@host",
+     "ho\nst", "host\t", "ho$(id)st", "'host'", "[::1", "host:x", "host:99999", "%2doProxyCommand=x"],
+)  # fmt: skip
+def test_a_user_or_host_that_is_none_is_refused(place: str) -> None:
+    """ssh would take it for an option, or a shell for something else."""
+    with pytest.raises(InvalidRequest) as caught:
+        normalise_url(f"qemu+ssh://{place}/system")
+    assert caught.value.violations[0][0] == "url"
+
+
+async def test_no_program_of_a_url_is_run_wherever_the_url_came_from(tmp_path: Path) -> None:
+    """A provider that was registered before, or by another way, is refused when it is opened."""
+    evil, trace = tmp_path / "evil.sh", tmp_path / "trace"
+    evil.write_text(f"#!/bin/sh\nid > {trace}\n")
+    evil.chmod(0o755)
+    url = f"qemu+ssh://root@127.0.0.1/system?command={evil}&mode=legacy"
+    with pytest.raises(InvalidRequest):
+        await open_driver(Target("evil", "default", url), state_dir=tmp_path)
+    assert not trace.exists()
 
 
 async def test_an_unknown_scheme_lists_the_known_ones(tmp_path: Path) -> None:

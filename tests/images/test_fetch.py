@@ -276,4 +276,8 @@ async def test_a_local_file_that_is_not_there(store, origin, roots, seen, deadli
         await store.ensure(origin.image(source=f"file://{roots}"), seen, deadline)
     with pytest.raises(Unsupported):
         await store.ensure(origin.image(source=f"file://elsewhere{roots}/x"), seen, deadline)
+    with pytest.raises(NotFound):
+        await store.ensure(origin.image(source=f"file://{roots}/{'n' * 300}"), seen, deadline)
+    with pytest.raises(InvalidRequest, match="%00"):
+        await store.ensure(origin.image(source=f"file://{roots}/%00"), seen, deadline)
     assert left() == []
