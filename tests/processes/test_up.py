@@ -96,16 +96,17 @@ def test_it_ends_in_peace(stack: Stack) -> None:
     assert "killing" not in said
 
 
-def test_in_the_background_and_down_again(stack: Stack) -> None:
+def test_in_the_background_and_down_again(tmp_path: Path) -> None:
     """`up --detach` returns when all is healthy, `down` ends it, and a second `down` says that there is nothing."""
-    told = stack.json("up", "--detach")
-    assert told["api"] == stack.api
-    assert api_answers(stack.api)
-    state = stack.state
-    assert stack.json("down")["pid"] == state["pid"]
-    pids = (state["pid"], *state["children"].values())
-    until(lambda: not any(alive(pid) for pid in pids), what="the end of every process")
-    assert stack.json("down") == {"stopped": False, "pid": None, "state_dir": str(stack.state_dir)}
+    with Stack(tmp_path) as stack:
+        told = stack.json("up", "--detach")
+        assert told["api"] == stack.api
+        assert api_answers(stack.api)
+        state = stack.state
+        assert stack.json("down")["pid"] == state["pid"]
+        pids = (state["pid"], *state["children"].values())
+        until(lambda: not any(alive(pid) for pid in pids), what="the end of every process")
+        assert stack.json("down") == {"stopped": False, "pid": None, "state_dir": str(stack.state_dir)}
 
 
 @pytest.mark.parametrize(
