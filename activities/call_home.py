@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-from temporalio.client import Client, WorkflowUpdateFailedError
+from temporalio.client import Client, RPCTimeoutOrCancelledError, WorkflowUpdateFailedError
 from temporalio.service import RPCError, RPCStatusCode
 
 from mulligan.activities import calls
@@ -27,13 +27,19 @@ class RunListener:
         Raises `Unreachable` when no worker decides in time; the guest asks again.
         """
         told = calls.CallHomeIn(permit.machine_id, int(permit.nonce), call)
-        handle = self._client.get_workflow_handle(permit.workflow_id, run_id=permit.run_id)
-        try:
-            await handle.execute_update(calls.CALL_HOME, told, rpc_timeout=ANSWER_WITHIN)
-        except WorkflowUpdateFailedError:
-            return False
-        except RPCError as error:
-            if error.status is RPCStatusCode.NOT_FOUND:
+        # A reset ends the execution that issued the token and goes on in another one of the same workflow id.
+        for run_id in (permit.run_id, None):
+            handle = self._client.get_workflow_handle(permit.workflow_id, run_id=run_id)
+            try:
+                await handle.execute_update(calls.CALL_HOME, told, rpc_timeout=ANSWER_WITHIN)
+            except WorkflowUpdateFailedError:
                 return False
-            raise Unreachable(f"the run {permit.workflow_id} does not answer now: {error.message}") from error
-        return True
+            except RPCTimeoutOrCancelledError as error:
+                raise Unreachable(f"the run {permit.workflow_id} does not answer now; call again") from error
+            except RPCError as error:
+                if error.status is not RPCStatusCode.NOT_FOUND:
+                    message = f"the run {permit.workflow_id} does not answer now: {error.message}"
+                    raise Unreachable(message) from error
+            else:
+                return True
+        return False

@@ -1,7 +1,8 @@
-"""Abandoned claims: found when their lease has passed, and taken down by a run of their own.
+"""Abandoned claims and machines: found when a lease has passed, and taken down by a run of their own.
 
 The clock alone never frees hardware. A lease that has passed only asks whether the run that holds it is open: if so,
 the lease is extended (control workers were away); if not, a reclaim run undoes what it left and gives the claim back.
+A machine that is held has no lease, and one that waits for room has no claim: they are found by their state.
 """
 
 from __future__ import annotations
@@ -9,14 +10,17 @@ from __future__ import annotations
 import asyncio
 
 import structlog
-from temporalio.client import Client, WorkflowExecutionStatus
+from temporalio.client import Client
 from temporalio.common import WorkflowIDConflictPolicy
-from temporalio.service import RPCError, RPCStatusCode
+from temporalio.service import RPCError
 
 from mulligan.activities.calls import CONTROL_QUEUE
 from mulligan.activities.errors import MulliganError
-from mulligan.activities.inventory import ClaimRow, Inventory
+from mulligan.activities.inventory import ClaimRow, ClaimState, Inventory
+from mulligan.activities.inventory.tables import BEING_MADE
 from mulligan.activities.threads import run_blocking
+from mulligan.activities.values import Machine
+from mulligan.api.runs import Runs
 from mulligan.workflows import runs
 
 AT_ONCE = 50
@@ -24,13 +28,15 @@ log = structlog.get_logger(__name__)
 
 
 class Reaper:
-    """Looks for claims whose lease has passed. Any number may run: reclaim runs are named after their claim."""
+    """Looks for what ended runs left behind. Any number may run: reclaim runs are named after their claim."""
 
     def __init__(
         self, inventory: Inventory, client: Client, *, lease_seconds: int, every_seconds: float = 15.0
     ) -> None:
         self._inventory = inventory
         self._client = client
+        self._runs = Runs(client, inventory)
+        self._seen = ""
         self._lease_seconds = lease_seconds
         self._every_seconds = every_seconds
 
@@ -45,22 +51,41 @@ class Reaper:
 
     async def look(self) -> list[str]:
         """Look once; the workflow ids of the reclaim runs that were started or are under way."""
-        started = []
-        for claim in await run_blocking(self._inventory.expired, AT_ONCE):
-            if await self._is_open(claim):
-                await run_blocking(self._inventory.extend_lease, claim.id, self._lease_seconds)
-            else:
-                started.append(await self._reclaim(claim))
-        return started
+        started = [await self._expired(claim) for claim in await run_blocking(self._inventory.expired, AT_ONCE)]
+        started += [await self._unfinished(machine) for machine in await self._some_being_made()]
+        return [workflow_id for workflow_id in started if workflow_id]
 
-    async def _is_open(self, claim: ClaimRow) -> bool:
-        handle = self._client.get_workflow_handle(runs.provision_id(claim.project, claim.machine), run_id=claim.run_id)
-        try:
-            return (await handle.describe()).status is WorkflowExecutionStatus.RUNNING
-        except RPCError as error:
-            if error.status is RPCStatusCode.NOT_FOUND:
-                return False
-            raise
+    async def _expired(self, claim: ClaimRow) -> str:
+        if await self._has_run(claim.project, claim.machine, claim.machine_id):
+            await run_blocking(self._inventory.extend_lease, claim.id, self._lease_seconds)
+            return ""
+        # Read again: the run may have ended just before it was looked for, and handed the machine over.
+        claim = await run_blocking(self._inventory.claim_by_id, claim.id)
+        return await self._reclaim(claim) if claim.state is ClaimState.HELD else ""
+
+    async def _some_being_made(self) -> list[Machine]:
+        """The next page of machines that were begun longer than a lease ago; after the last page the first."""
+        page = await run_blocking(self._inventory.being_made, self._lease_seconds, self._seen, AT_ONCE)
+        self._seen = page[-1].id if len(page) == AT_ONCE else ""
+        return page
+
+    async def _unfinished(self, machine: Machine) -> str:
+        if await self._has_run(machine.project, machine.name, machine.id):
+            return ""
+        machine = await run_blocking(self._inventory.machine_by_id, machine.id)  # again: as above
+        claim = await run_blocking(self._inventory.live_claim_of, machine.id)
+        if claim is not None:
+            without_lease = machine.state in BEING_MADE and claim.state is ClaimState.PERMANENT
+            return await self._reclaim(claim) if without_lease else ""
+        if (await run_blocking(self._inventory.abandon_machine, machine.id)).state is not machine.state:
+            log.warning("a machine was left behind with nothing claimed", machine=machine.name, machine_id=machine.id)
+        return ""
+
+    async def _has_run(self, project: str, machine: str, machine_id: str) -> bool:
+        """Whether a run that makes it, or takes it down as its user wished, is open."""
+        if await self._runs.making(project, machine, machine_id) is not None:
+            return True
+        return await self._runs.open_run(runs.release_id(project, machine), machine_id) is not None
 
     async def _reclaim(self, claim: ClaimRow) -> str:
         provider = await run_blocking(self._inventory.provider, claim.provider)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from temporalio.client import Client, WorkflowExecutionStatus
+from temporalio.client import Client
 from temporalio.common import WorkflowIDConflictPolicy
 from temporalio.exceptions import WorkflowAlreadyStartedError
 
 from mulligan.activities.calls import CONTROL_QUEUE
 from mulligan.activities.errors import Conflict, NotFound
 from mulligan.activities.inventory import ClaimRow, Inventory
-from mulligan.activities.inventory.tables import FINAL
+from mulligan.activities.inventory.tables import BEING_MADE, FINAL
 from mulligan.activities.threads import run_blocking
 from mulligan.activities.values import Kind, Machine, MachineState
 from mulligan.api.runs import Runs
@@ -27,24 +27,37 @@ class Releases:
     async def start(self, project: str, name: str) -> Started:
         """The run that takes the machine down, or the machine if it is gone already.
 
-        A machine that is held is taken down by cancelling the run that holds it. Raises `NotFound`, and `Conflict`
-        while a run makes the machine.
+        A machine that is held is taken down by cancelling the run that holds it. One that an ended run left behind
+        with nothing claimed is gone with this call. Raises `NotFound`, and `Conflict` while a run makes the machine.
         """
         machine = await run_blocking(self._inventory.machine, project, name)
         if machine.state in FINAL:
             return await self._gone(machine)
-        if machine.state in (MachineState.PROVISIONING, MachineState.HELD) and await self._is_being_made(machine):
+        if machine.state in BEING_MADE and await self._runs.making(project, name, machine.id) is not None:
             return await self._end_hold(machine)
-        asked = await self._asked(machine)
+        if (run := await self._runs.taking_down(machine)) is not None:
+            return Started(run.id, run.run_id, joined=True)
+        claim = await run_blocking(self._inventory.live_claim_of, machine.id)
+        if claim is None and machine.state in BEING_MADE:
+            machine = await run_blocking(self._inventory.abandon_machine, machine.id)
+            if machine.state in FINAL:
+                return await self._gone(machine)
+            return await self.start(project, name)
+        if claim is None:
+            claim = await run_blocking(self._inventory.claim_by_id, machine.claim_id)
+        return await self._begin(machine, claim)
+
+    async def _begin(self, machine: Machine, claim: ClaimRow) -> Started:
+        asked = await self._asked(machine, claim)
         try:
             handle = await self._client.start_workflow(
                 runs.RELEASE,
                 asked,
-                id=release_id(project, name),
+                id=release_id(machine.project, machine.name),
                 task_queue=CONTROL_QUEUE,
                 id_conflict_policy=WorkflowIDConflictPolicy.FAIL,
                 memo={runs.MEMO_MACHINE_ID: machine.id},
-                static_summary=f"Take {name} of project {project} down",
+                static_summary=f"Take {machine.name} of project {machine.project} down",
             )
         except WorkflowAlreadyStartedError as error:
             return Started(error.workflow_id, error.run_id or "", joined=True)
@@ -61,10 +74,6 @@ class Releases:
         made_by = provision_id(machine.project, machine.name)
         return Started(made_by, machine.run_id, joined=True, machine=machine)
 
-    async def _is_being_made(self, machine: Machine) -> bool:
-        description = await self._runs.describe(provision_id(machine.project, machine.name))
-        return description is not None and description.status is WorkflowExecutionStatus.RUNNING
-
     async def _end_hold(self, machine: Machine) -> Started:
         run = provision_id(machine.project, machine.name)
         if machine.state is MachineState.PROVISIONING:
@@ -77,8 +86,7 @@ class Releases:
         cancelled = await self._runs.cancel(run, "", "the held machine is to be released")
         return Started(run, cancelled.run_id, joined=True)
 
-    async def _asked(self, machine: Machine) -> ReleaseIn:
-        claim = await self._claim(machine)
+    async def _asked(self, machine: Machine, claim: ClaimRow) -> ReleaseIn:
         provider = await run_blocking(self._inventory.provider, claim.provider or machine.provider)
         return ReleaseIn(
             machine_id=machine.id,
@@ -90,9 +98,3 @@ class Releases:
             fence=claim.fence,
             dirty=provider.kind is Kind.BARE_METAL,
         )
-
-    async def _claim(self, machine: Machine) -> ClaimRow:
-        """The claim that holds resources for it: the last try's, if its run took a mulligan."""
-        live = await run_blocking(self._inventory.claims, project=machine.project)
-        mine = [claim for claim in live if claim.machine_id == machine.id]
-        return mine[-1] if mine else await run_blocking(self._inventory.claim_by_id, machine.claim_id)

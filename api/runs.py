@@ -16,7 +16,7 @@ from temporalio.client import (
 )
 from temporalio.service import RPCError, RPCStatusCode
 
-from mulligan.activities.errors import NotFound
+from mulligan.activities.errors import Conflict, NotFound
 from mulligan.activities.inventory import Inventory, RunRecord
 from mulligan.activities.record import STORY
 from mulligan.activities.story import RunEvent, StoryFold
@@ -26,6 +26,7 @@ from mulligan.api.convert_runs import RunView
 from mulligan.api.enums import RunKind
 from mulligan.api.names import not_found
 from mulligan.api.run_views import parse_id, view_of_execution, view_of_machine, view_of_record, visibility_query
+from mulligan.workflows.runs import MEMO_MACHINE_ID, provision_id, reclaim_id, release_id
 
 _UNKNOWN = frozenset({RPCStatusCode.NOT_FOUND, RPCStatusCode.INVALID_ARGUMENT})
 """What Temporal says of a run that it does not have, and of an id that cannot be one."""
@@ -84,6 +85,27 @@ class Runs:
                 return None
             raise
 
+    async def open_run(self, workflow_id: str, machine_id: str) -> WorkflowExecutionDescription | None:
+        """The open execution of this workflow id that is about this machine, also when it was reset meanwhile."""
+        found = await self.describe(workflow_id)
+        if found is None or found.status is not WorkflowExecutionStatus.RUNNING:
+            return None
+        about = await found.memo_value(MEMO_MACHINE_ID, machine_id, type_hint=str)
+        return found if about == machine_id else None
+
+    async def making(self, project: str, machine: str, machine_id: str) -> WorkflowExecutionDescription | None:
+        """The open run that makes, or holds, this machine."""
+        return await self.open_run(provision_id(project, machine), machine_id)
+
+    async def taking_down(self, machine: Machine) -> WorkflowExecutionDescription | None:
+        """The open run that takes it down: because that was asked for, or because its claim was abandoned."""
+        claim = await run_blocking(self._inventory.live_claim_of, machine.id)
+        claim_id = claim.id if claim is not None else machine.claim_id
+        for workflow_id in (release_id(machine.project, machine.name), reclaim_id(claim_id)):
+            if (found := await self.open_run(workflow_id, machine.id)) is not None:
+                return found
+        return None
+
     async def story(self, found: Found) -> list[RunEvent]:
         """Its events so far."""
         if found.record is not None:
@@ -114,10 +136,21 @@ class Runs:
             return view_of_machine(workflow_id, run_id, machine)
 
     async def cancel(self, workflow_id: str, run_id: str, reason: str) -> RunView:
-        """Ask it to stop and undo; harmless when it ended, or when asked before."""
+        """Ask it to stop and undo; harmless when it ended, or when asked before.
+
+        Raises `Conflict` for an open run that takes a machine down.
+        """
         found = await self.find(workflow_id, run_id)
         if not found.is_open:
             return found.view
+        if found.view.kind is not RunKind.PROVISION:
+            watch = f"mulligan run watch {workflow_id}"
+            raise Conflict(
+                f"{workflow_id} takes a machine down and cannot be cancelled: once begun it goes on to its end; watch "
+                f"it with `{watch}`",
+                workflow_id=workflow_id,
+                remedy=watch,
+            )
         try:
             await self.handle(workflow_id, found.view.run_id).cancel(reason=reason or "asked for by the API")
         except RPCError as error:

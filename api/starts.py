@@ -13,13 +13,13 @@ from temporalio.exceptions import WorkflowAlreadyStartedError
 from mulligan.activities.calls import CONTROL_QUEUE
 from mulligan.activities.errors import AlreadyExists, Busy, Conflict, NotFound
 from mulligan.activities.inventory import Inventory
-from mulligan.activities.inventory.tables import FINAL
+from mulligan.activities.inventory.tables import BEING_MADE, FINAL
 from mulligan.activities.threads import run_blocking
 from mulligan.activities.values import Image, Machine, MachineRequest, MachineState, OnFailure
 from mulligan.api.requests import differing, fingerprint
 from mulligan.api.runs import Runs
 from mulligan.workflows import runs
-from mulligan.workflows.runs import ProvisionIn, provision_id, release_id
+from mulligan.workflows.runs import ProvisionIn, provision_id
 
 ATTEMPTS = 5
 """How often a decision is made anew because a run began or ended meanwhile."""
@@ -55,8 +55,10 @@ class Provisions:
             machine = await self._live(request)
             if machine is not None and (ready := _existing(machine, request, wanted)) is not None:
                 return ready
-            if machine is not None and await self._is_abandoned(machine, request):
-                raise _abandoned(machine)
+            if machine is not None and not await self._has_run(machine):
+                if await self._is_still(machine):
+                    raise _abandoned(machine)
+                continue
             try:
                 return await self._begin(request, image, wanted, reuse)
             except WorkflowAlreadyStartedError as error:
@@ -74,13 +76,17 @@ class Provisions:
             return None
         return None if machine.state in FINAL else machine
 
-    async def _is_abandoned(self, machine: Machine, request: MachineRequest) -> bool:
-        """Whether the run that makes, or holds, this machine was ended from outside without undo."""
-        run = await self._runs.describe(provision_id(machine.project, machine.name))
-        if run is not None and run.status is WorkflowExecutionStatus.RUNNING:
+    async def _has_run(self, machine: Machine) -> bool:
+        """Whether the run that makes, or holds, this machine is open. Raises `Conflict` when one takes it down."""
+        if machine.state is MachineState.RELEASING:
+            if (run := await self._runs.taking_down(machine)) is not None:
+                raise _being_taken_down(machine, run.id)
             return False
-        now = await self._live(request)
-        return now is not None and now.id == machine.id and now.state is machine.state
+        return await self._runs.making(machine.project, machine.name, machine.id) is not None
+
+    async def _is_still(self, machine: Machine) -> bool:
+        """Whether nothing has changed since the machine was read: then its run was ended from outside."""
+        return (await run_blocking(self._inventory.machine_by_id, machine.id)).state is machine.state
 
     async def _begin(self, request: MachineRequest, image: Image, wanted: str, reuse: WorkflowIDReusePolicy) -> Started:
         machine_id = str(uuid.uuid4())
@@ -111,17 +117,9 @@ def _backstop(request: MachineRequest) -> timedelta | None:
 
 
 def _existing(machine: Machine, request: MachineRequest, wanted: str) -> Started | None:
-    """The machine that is there, if it is as asked; None when a run is, or may be, making it."""
-    if machine.state in (MachineState.PROVISIONING, MachineState.HELD):
+    """The machine that is there, if it is as asked; None when a run is, or may be, making it or taking it down."""
+    if machine.state in (*BEING_MADE, MachineState.RELEASING):
         return None
-    if machine.state is MachineState.RELEASING:
-        run = release_id(machine.project, machine.name)
-        raise Conflict(
-            f"machine {machine.name!r} is being taken down by {run}; ask again after it (`mulligan run watch {run}`)",
-            machine=machine.name,
-            state=machine.state,
-            workflow_id=run,
-        )
     if machine.state is MachineState.QUARANTINED:
         raise Conflict(
             f"machine {machine.name!r} is quarantined: {machine.reason}",
@@ -135,11 +133,21 @@ def _existing(machine: Machine, request: MachineRequest, wanted: str) -> Started
     return Started(run, machine.run_id, joined=True, machine=machine)
 
 
+def _being_taken_down(machine: Machine, run: str) -> Conflict:
+    return Conflict(
+        f"machine {machine.name!r} is being taken down by {run}; ask again after it (`mulligan run watch {run}`)",
+        machine=machine.name,
+        state=machine.state,
+        workflow_id=run,
+    )
+
+
 def _abandoned(machine: Machine) -> Conflict:
     release = f"mulligan machine release {machine.name} --project {machine.project}"
+    by_itself = "" if machine.state is MachineState.RELEASING else "by itself when a lease has passed, or "
     return Conflict(
-        f"machine {machine.name!r} is left {machine.state} by a run that was ended without undo; it is taken down when "
-        f"the lease of its claim has passed, or now by `{release}`; then ask again",
+        f"machine {machine.name!r} is left {machine.state} by a run that was ended from outside; it is taken down "
+        f"{by_itself}now by `{release}`; then ask again",
         machine=machine.name,
         state=machine.state,
         remedy=release,

@@ -2,7 +2,8 @@
 
 A claim is one short transaction per candidate, the same on both databases: insert the claim, lock the provider's row
 (which draws the fence), look again at the same conditions that found it, move the counters by guarded updates in a
-fixed order, write the items. Whatever fails undoes it all. Giving back takes the same locks in the same order.
+fixed order, write the items, tell the machine where it is. Whatever fails undoes it all. Giving back takes the same
+locks in the same order.
 """
 
 from __future__ import annotations
@@ -19,7 +20,15 @@ from mulligan.activities.inventory.explain import explain
 from mulligan.activities.inventory.explanation import Explanation, Verdict
 from mulligan.activities.inventory.names import no_provider, not_found, require_partition
 from mulligan.activities.inventory.search import SEARCHED, Candidate, candidates, capacity, conditions, in_trying_order
-from mulligan.activities.inventory.tables import LIVE_CLAIM, claim_items, claims, inventories, providers
+from mulligan.activities.inventory.tables import (
+    FINAL,
+    LIVE_CLAIM,
+    claim_items,
+    claims,
+    inventories,
+    machines,
+    providers,
+)
 from mulligan.activities.values import RESOURCES, Claim, Resources
 
 _CANDIDATES = 32
@@ -128,7 +137,18 @@ def _attempt(connection: Connection, request: ClaimRequest, candidate: Candidate
     connection.execute(update(claims).where(mine).values(fence=fence))
     items = [{"claim_id": request.claim_id, "resource": name, "amount": amount} for name, amount in taken]
     connection.execute(insert(claim_items), items)
+    _tell_machine(connection, request, candidate)
     return _claim(connection, connection.execute(select(claims).where(mine)).one())
+
+
+def _tell_machine(connection: Connection, request: ClaimRequest, candidate: Candidate) -> None:
+    """Say where the machine is. One that is no more, because its run was given up meanwhile, gets no claim."""
+    mine = update(machines).where(machines.c.id == request.machine_id)
+    told = mine.values(provider=candidate.name, claim_id=request.claim_id).returning(machines.c.state)
+    state = connection.execute(told).scalar()
+    if state in FINAL:
+        message = f"claim {request.claim_id!r}: its machine is {state}; whoever asks for it came late and must stop"
+        raise StaleFence(message, claim_id=request.claim_id, machine_id=request.machine_id, state=state)
 
 
 def _row(request: ClaimRequest, candidate: Candidate) -> dict[str, Any]:
@@ -253,6 +273,12 @@ def get(connection: Connection, claim_id: str) -> ClaimRow:
     if not found:
         raise not_found(connection, "claim", claim_id, claims.c.id, LIVE_CLAIM)
     return found[0]
+
+
+def live_of(connection: Connection, machine_id: str) -> ClaimRow | None:
+    """The newest claim that holds something for the machine, or None."""
+    rows = _rows(connection, claims.c.machine_id == machine_id, LIVE_CLAIM)
+    return rows[-1] if rows else None
 
 
 def listed(connection: Connection, partition: str, project: str, state: str) -> list[ClaimRow]:

@@ -175,8 +175,9 @@ class Inventory:
     def claim(self, request: ClaimRequest) -> Claim:
         """Find a provider and claim it, in one call. The same request again gives the same claim.
 
-        A provider given whole yields all its inventory. Raises `NotNow` or `NeverFits` with an `Explanation`,
-        `StaleFence` when the claim was released before, `Conflict` when its id belongs to a request of another
+        A provider given whole yields all its inventory. The claim's machine, where there is one, is told its provider
+        and claim at once. Raises `NotNow` or `NeverFits` with an `Explanation`, `StaleFence` when the claim was
+        released before or its machine is no more, `Conflict` when its id belongs to a request of another
         fingerprint or it is quarantined, `NotFound` for partition and provider, `InvalidRequest` for a request of
         nothing.
         """
@@ -224,6 +225,11 @@ class Inventory:
         with self._database.read() as connection:
             return claiming.get(connection, claim_id)
 
+    def live_claim_of(self, machine_id: str) -> ClaimRow | None:
+        """The newest claim that holds something for this machine; None when none does."""
+        with self._database.read() as connection:
+            return claiming.live_of(connection, machine_id)
+
     def claims(self, partition: str = "", project: str = "", state: str = "") -> list[ClaimRow]:
         """Claims, oldest first; without a state those that hold something. Raises `InvalidRequest` for the state."""
         with self._database.read() as connection:
@@ -259,13 +265,30 @@ class Inventory:
     ) -> Machine:
         """Write what has become known; what is None stays.
 
-        Raises `NotFound`, and `Conflict` when it is released or failed and `state` is neither.
+        Of a machine that is released or failed the first word stays: how it ended is not told anew. Raises `NotFound`,
+        and `Conflict` when it is released or failed and `state` is neither.
         """
         given: dict[str, object] = {"state": state, "provider": provider, "claim_id": claim_id, "login": login}
         given |= {"addresses": addresses, "evidence": evidence, "reason": reason, "ready_at": ready_at}
         values = {name: value for name, value in given.items() if value is not None}
         with self._database.write() as connection:
             return machines.change(connection, machine_id, values)
+
+    def abandon_machine(self, machine_id: str) -> Machine:
+        """Record as failed a machine whose run is gone, if it is still being made or held and no claim holds anything.
+
+        Otherwise it is given as it is. A claim that arrives for it later is refused. Raises `NotFound`.
+        """
+        with self._database.write() as connection:
+            return machines.abandon(connection, machine_id)
+
+    def being_made(self, seconds: int, after: str = "", limit: int = PAGE) -> list[Machine]:
+        """Machines provisioning or held that were begun at least so many seconds ago, by the database's clock.
+
+        Up to `limit` by id, from the first after `after`.
+        """
+        with self._database.read() as connection:
+            return machines.being_made(connection, seconds, after, limit)
 
     def machine(self, project: str, name: str) -> Machine:
         """The live machine of this name, else the newest that had it. Raises `NotFound`."""

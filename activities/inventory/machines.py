@@ -10,9 +10,10 @@ from sqlalchemy import Connection, Select, func, select, tuple_, update
 from mulligan.activities.errors import AlreadyExists, Busy, Conflict, NotFound
 from mulligan.activities.inventory.database import insert_if_new, now
 from mulligan.activities.inventory.names import differing_fields, not_found
-from mulligan.activities.inventory.tables import FINAL, machines
+from mulligan.activities.inventory.tables import BEING_MADE, FINAL, LIVE_CLAIM, NOT_FINAL, claims, machines
 from mulligan.activities.values import Machine, MachineState
 
+ABANDONED = "its run ended without recording how, while nothing was claimed for it: nothing of it is left"
 _FIELDS = tuple(column for column in machines.c if column.name != "image_name")
 
 
@@ -44,10 +45,7 @@ def begin(connection: Connection, machine: Machine) -> Machine:
 
 def change(connection: Connection, machine_id: str, values: Mapping[str, Any]) -> Machine:
     """Write what has become known of a machine; see `Inventory.update_machine`."""
-    states = select(machines.c.state).where(machines.c.id == machine_id).with_for_update()
-    old = connection.execute(states).scalar()
-    if old is None:
-        raise NotFound(f"no machine with the id {machine_id!r}: list machines to see what there is")
+    old = _locked_state(connection, machine_id)
     new = values.get("state", old)
     if old in FINAL and new not in FINAL:
         raise Conflict(
@@ -55,9 +53,34 @@ def change(connection: Connection, machine_id: str, values: Mapping[str, Any]) -
             machine_id=machine_id,
             state=old,
         )
-    if values:
+    if values and not ("state" in values and old in FINAL):
         connection.execute(update(machines).where(machines.c.id == machine_id).values(values))
     return by_id(connection, machine_id)
+
+
+def abandon(connection: Connection, machine_id: str) -> Machine:
+    """Record as failed what a run left behind; see `Inventory.abandon_machine`."""
+    unfinished = _locked_state(connection, machine_id) in BEING_MADE
+    holding = select(claims.c.id).where(claims.c.machine_id == machine_id, LIVE_CLAIM).limit(1)
+    if unfinished and connection.execute(holding).first() is None:
+        failed = {"state": MachineState.FAILED, "reason": ABANDONED}
+        connection.execute(update(machines).where(machines.c.id == machine_id).values(failed))
+    return by_id(connection, machine_id)
+
+
+def being_made(connection: Connection, seconds: int, after: str, limit: int) -> list[Machine]:
+    """Machines that were begun at least so many seconds ago and are not handed over, by id."""
+    old = (machines.c.created_at <= now(-seconds)) & machines.c.state.in_(BEING_MADE)
+    chosen = select(*_FIELDS).where(old, NOT_FINAL, machines.c.id > after).order_by(machines.c.id).limit(limit)
+    return [Machine(**row._mapping) for row in connection.execute(chosen)]
+
+
+def _locked_state(connection: Connection, machine_id: str) -> MachineState:
+    states = select(machines.c.state).where(machines.c.id == machine_id).with_for_update()
+    state: MachineState | None = connection.execute(states).scalar()
+    if state is None:
+        raise NotFound(f"no machine with the id {machine_id!r}: list machines to see what there is")
+    return state
 
 
 def by_id(connection: Connection, machine_id: str) -> Machine:

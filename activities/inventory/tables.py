@@ -43,6 +43,9 @@ metadata = MetaData(
 FINAL = (MachineState.RELEASED, MachineState.FAILED)
 """States of machines that are no more: their names are free again."""
 
+BEING_MADE = (MachineState.PROVISIONING, MachineState.HELD)
+"""States of machines that a provision run is, or was, about to hand over."""
+
 LIVE = tuple(state for state in ClaimState if state is not ClaimState.RELEASED)
 """States of claims that hold resources."""
 
@@ -169,15 +172,16 @@ machines = Table(
     Column("created_at", Moment, nullable=False),
     Column("ready_at", Moment, nullable=True),
 )
-_NOT_FINAL = text("state NOT IN ('released', 'failed')")
+NOT_FINAL = text("state NOT IN ('released', 'failed')")
+"""The same as not in `FINAL`, in the words of the index of live machines: what asks so can use it."""
 Index("machines_project_name", machines.c.project, machines.c.name)
 Index(
     "machines_live_name",
     machines.c.project,
     machines.c.name,
     unique=True,
-    sqlite_where=_NOT_FINAL,
-    postgresql_where=_NOT_FINAL,
+    sqlite_where=NOT_FINAL,
+    postgresql_where=NOT_FINAL,
 )
 Index("machines_image_name", machines.c.image_name)
 

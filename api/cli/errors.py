@@ -75,12 +75,7 @@ def of_rpc(error: grpc.RpcError, *, noun: str = "", api: str = "") -> CliError:
     status, message = status_of(error), str(error.details() or "") if isinstance(error, grpc.Call) else str(error)
     info, violations, explanation = _details(error)
     if status is grpc.StatusCode.UNAVAILABLE and info is None:
-        where = api or getattr(error, "mulligan_api", "") or "its address"
-        return CliError(
-            f"the API does not answer at {where}: {message}",
-            ExitCode.UNAVAILABLE,
-            next_commands=("mulligan up", "mulligan doctor"),
-        )
+        return _unanswered(api or "its address", message)
     reason = info.reason if info else ""
     metadata = dict(info.metadata) if info else {}
     return CliError(
@@ -92,6 +87,35 @@ def of_rpc(error: grpc.RpcError, *, noun: str = "", api: str = "") -> CliError:
         explanation=explanation,
         next_commands=_next(reason or status.name, metadata, noun),
     )
+
+
+def _unanswered(api: str, message: str) -> CliError:
+    """No API answers: the next command depends on whether the stack of this host runs there all the same."""
+    pid = _stack_behind(api)
+    if pid is None:
+        commands: tuple[str, ...] = ("mulligan up", "mulligan doctor")
+        return CliError(f"the API does not answer at {api}: {message}", ExitCode.UNAVAILABLE, next_commands=commands)
+    return CliError(
+        f"the API does not answer at {api}: the stack there runs, as process {pid}, and starts its API server again "
+        f"when that ended; try again in a moment ({message})",
+        ExitCode.UNAVAILABLE,
+        next_commands=("mulligan doctor",),
+    )
+
+
+def _stack_behind(api: str) -> int | None:
+    """The process of the embedded stack whose API listens there, if this user may see it."""
+    from mulligan.api.cli.settings import load_settings  # noqa: PLC0415 - only here, and it needs this module
+    from mulligan.api.processes.stack_file import StackFile  # noqa: PLC0415
+
+    try:
+        settings = load_settings()
+        file = StackFile(settings.state_dir)
+        pid, state = file.holder(), file.read()
+    except (CliError, OSError, ValueError):  # wrong settings, another user's state: then it is not known
+        return None
+    listens = state.api if state is not None else settings.api
+    return pid if listens == api else None
 
 
 def status_of(error: grpc.RpcError) -> grpc.StatusCode:

@@ -128,7 +128,10 @@ def follow(session: Session, view: RunView, opened: Opener, *, until_held: bool 
 def _detached(view: RunView) -> ExitCode:
     if view.workflow_id:
         click.echo("\nstopped watching; the run goes on", err=True)
-        tell_next((f"mulligan run watch {view.workflow_id}", f"mulligan run cancel {view.workflow_id}"))
+        commands = [f"mulligan run watch {view.workflow_id}"]
+        if view.run is not None and view.run.kind == run_pb2.RUN_KIND_PROVISION:  # no other run can be cancelled
+            commands.append(f"mulligan run cancel {view.workflow_id}")
+        tell_next(commands)
     else:
         click.echo("\nstopped before the API named the run; it may have begun", err=True)
         tell_next(("mulligan run list", "the same command again: it joins the run"))

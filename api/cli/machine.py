@@ -14,7 +14,7 @@ from mulligan.api.cli.exit_codes import ExitCode
 from mulligan.api.cli.follow import Updates, follow
 from mulligan.api.cli.output import details, listing, print_json, value_of, word, words
 from mulligan.api.cli.spec_options import CLAIM_OPTIONS, NO_KEY, RUN_OPTIONS, add_default_key, options, spec_of
-from mulligan.api.cli.summary import finish, ssh_command
+from mulligan.api.cli.summary import finish, finish_release, ssh_command
 from mulligan.api.cli.text import ago, clock
 from mulligan.api.cli.view import RunView
 from mulligan.v1 import machine_pb2, provisioning_pb2
@@ -102,7 +102,7 @@ def release(session: Session, name: str, project: str | None, detach: bool) -> E
 
     if detach:
         return _started(session, view, opened(session.deadline()))
-    return follow(session, view, opened) or finish(session, view)
+    return follow(session, view, opened) or finish_release(session, view)
 
 
 def _updates(

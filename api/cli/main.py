@@ -6,6 +6,7 @@ becomes a message, the next command to try, and a named exit code.
 
 from __future__ import annotations
 
+import errno
 import importlib
 import os
 import sys
@@ -16,6 +17,9 @@ import click
 
 from mulligan.api.cli import exit_codes
 from mulligan.api.cli.exit_codes import ExitCode
+
+UNWRITABLE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EBADF})
+"""Why a write to standard output fails, but for a reader who has left."""
 
 
 class Lazy(NamedTuple):
@@ -89,24 +93,34 @@ def main() -> None:
 
 def run(arguments: list[str]) -> int:
     """Run the command that these arguments name; returns its exit code."""
+    if sys.stdout is None:
+        click.echo("error: standard output is closed, so there is nowhere to answer; nothing was done", err=True)
+        return ExitCode.UNEXPECTED
     try:
         result = cli.main(args=arguments, prog_name="mulligan", standalone_mode=False)
     except click.Abort:
         click.echo("interrupted", err=True)
         return ExitCode.DETACHED
     except BrokenPipeError:
-        # Whoever read our output has left; what is still buffered has nowhere to go.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return ExitCode.UNEXPECTED
+        return _drop_output()  # whoever read our output has left
     except Exception as error:  # noqa: BLE001 - the process boundary: known errors are rendered, all others raised on
         return _failed(error, arguments)
     return result if isinstance(result, int) else ExitCode.OK
+
+
+def _drop_output() -> int:
+    """What is still buffered has nowhere to go."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return ExitCode.UNEXPECTED
 
 
 def _failed(error: Exception, arguments: list[str]) -> int:
     from mulligan.api.cli import errors  # noqa: PLC0415 - brings gRPC, which help does not need
 
     known = errors.explain(error, noun=arguments[0] if arguments else "")
+    if known is None and isinstance(error, OSError) and error.errno in UNWRITABLE and error.filename is None:
+        click.echo(f"error: the output could not be written: {error.strerror}", err=True)
+        return _drop_output()
     if known is None:
         raise error
     errors.render(known, as_json=_wants_json(arguments))

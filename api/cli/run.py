@@ -83,7 +83,10 @@ def watch(session: Session, workflow_id: str, run_id: str | None, cursor: str | 
 @click.option("--watch/--no-watch", "watching", default=True, help="Watch the undo. Default: watch.")
 @api_command
 def cancel(session: Session, workflow_id: str, run_id: str | None, reason: str, watching: bool) -> ExitCode:
-    """Stop a run; it undoes what it did. Ends well when nothing of the machine is left."""
+    """Stop a run that makes a machine; it undoes what it did. Ends well when nothing of the machine is left.
+
+    A run that takes a machine down cannot be stopped.
+    """
     view, limit = RunView(), session.deadline()
     asked = provisioning_pb2.GetRunRequest(workflow_id=workflow_id, run_id=run_id or "")
     story = session.provisioning.GetRun(asked, timeout=limit)

@@ -45,6 +45,17 @@ def finish(session: Session, view: RunView) -> ExitCode:
     return code
 
 
+def finish_release(session: Session, view: RunView) -> ExitCode:
+    """Say how a release ended. A machine that is gone is what was asked for, also when its own run was undone for it,
+    or had ended before."""
+    gone = (machine_pb2.MACHINE_STATE_RELEASED, machine_pb2.MACHINE_STATE_FAILED)
+    if view.machine is None or view.machine.state not in gone:
+        return finish(session, view)
+    if not session.as_json:
+        _gone(view)
+    return ExitCode.OK
+
+
 def next_after(view: RunView) -> Sequence[str]:
     """The commands to try after this run ended badly."""
     show = f"mulligan run show {view.workflow_id}"
@@ -64,7 +75,7 @@ def ssh_command(machine: machine_pb2.Machine) -> str:
 
 def _succeeded(view: RunView) -> None:
     if view.outcome == "RELEASED":
-        click.echo(f"machine {view.run.machine if view.run else ''} is gone; nothing of it is left")
+        _gone(view)
         return
     machine = view.machine
     if machine is None:
@@ -77,6 +88,10 @@ def _succeeded(view: RunView) -> None:
         click.echo(f"  verified {evidence_text(item)}")
     if command := ssh_command(machine):
         click.echo(f"  {command}")
+
+
+def _gone(view: RunView) -> None:
+    click.echo(clean(f"machine {view.run.machine if view.run else ''} is gone; nothing of it is left"))
 
 
 def _held(session: Session, view: RunView) -> ExitCode:

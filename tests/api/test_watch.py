@@ -172,6 +172,7 @@ async def test_a_hundred_watchers_cost_no_more_calls_than_one(api: Api, stack: S
     async with Api(stack, type(stack.client)(**config)) as counted:
         run = await held(api, stack)
         streams = [counted.watch(run.workflow_id) for _ in range(100)]
+        await asyncio.gather(*(first(stream) for stream in streams))  # all watch before the run ends
         tasks = [asyncio.create_task(everything(stream)) for stream in streams]
         async for response in counted.watch(run.workflow_id):
             if response.update.event.kind == run_pb2.RUN_EVENT_KIND_HELD:

@@ -216,6 +216,16 @@ def provisions(updates: list[run_pb2.RunUpdate], *, joined: bool = False) -> Han
     return handler
 
 
+def releases(updates: list[run_pb2.RunUpdate]) -> Handler:
+    """A handler that streams these updates as ReleaseMachine does."""
+
+    def handler(request: Any, context: grpc.ServicerContext) -> Iterator[Any]:
+        for number, update in enumerate(updates):
+            yield provisioning_pb2.ReleaseMachineResponse(update=update, joined=number == 0)
+
+    return handler
+
+
 def watches(updates: list[run_pb2.RunUpdate]) -> Handler:
     """A handler that streams these updates as WatchRun does: the run, then what is after the cursor."""
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import threading
+from pathlib import Path
 
 import grpc
 import pytest
@@ -12,9 +14,19 @@ from google.rpc import error_details_pb2
 from mulligan.activities.errors import MulliganError
 from mulligan.api.cli import exit_codes
 from mulligan.api.cli.exit_codes import ExitCode
-from mulligan.v1 import inventory_pb2, run_pb2
-from tests.cli.conftest import Mulligan
-from tests.cli.scripted import ID, ScriptedApi, event, provisions, refusal, run_update, watches
+from mulligan.v1 import inventory_pb2, machine_pb2, provisioning_pb2, run_pb2
+from tests.cli.conftest import BINARY, Mulligan
+from tests.cli.scripted import (
+    ID,
+    ScriptedApi,
+    event,
+    machine,
+    provisions,
+    refusal,
+    releases,
+    run_update,
+    watches,
+)
 
 PROVISION = ("machine", "provision", "web-1", "--image", "demo", "--ssh-key", "none")
 
@@ -62,6 +74,47 @@ def test_a_followed_run_ends_the_command(
     if code is not ExitCode.OK:
         assert f"it ended as {outcome}" in done.stderr
         assert "next: mulligan " in done.stderr
+
+
+@pytest.mark.parametrize("outcome", ["CANCELLED", "TERMINATED", "RELEASED", "FAILED"])
+def test_a_machine_that_is_gone_was_released(api: ScriptedApi, mulligan: Mulligan, outcome: str) -> None:
+    """However its own run ended, e.g. by being cancelled for it: exactly what was asked has happened."""
+    gone = machine()
+    gone.state = machine_pb2.MACHINE_STATE_FAILED
+    api.handlers["ReleaseMachine"] = releases([*ended(outcome, outcome), run_pb2.RunUpdate(machine=gone)])
+    done = mulligan("machine", "release", "web-1")
+    assert (done.returncode, done.stdout) == (ExitCode.OK, "machine web-1 is gone; nothing of it is left\n")
+    assert "error:" not in done.stderr
+    lines = mulligan("machine", "release", "web-1", "--output", "json").stdout.splitlines()
+    assert json.loads(lines[-1])["machine"]["state"] == "MACHINE_STATE_FAILED"
+
+
+@pytest.mark.parametrize(("outcome", "code"), [("CANCELLED", 7), ("QUARANTINED", 8), ("FAILED", 6)])
+def test_a_machine_that_is_not_gone_was_not_released(
+    api: ScriptedApi, mulligan: Mulligan, outcome: str, code: int
+) -> None:
+    """The outcome of the run says what is wrong."""
+    left = machine()
+    left.state = machine_pb2.MACHINE_STATE_QUARANTINED
+    api.handlers["ReleaseMachine"] = releases([*ended(outcome, outcome), run_pb2.RunUpdate(machine=left)])
+    done = mulligan("machine", "release", "web-1")
+    assert done.returncode == code
+    assert f"it ended as {outcome}" in done.stderr
+
+
+def test_output_that_cannot_be_written_is_said(api: ScriptedApi, environment: dict[str, str], tmp_path: Path) -> None:
+    """On a full disk, and with standard output closed: one line, and no traceback."""
+    api.handlers["GetMachine"] = lambda request, context: provisioning_pb2.GetMachineResponse(machine=machine())
+    for arguments in ("machine show web-1", "machine show web-1 --output json", "--help"):
+        for where, why in (("> /dev/full", "No space left on device"), (">&-", "standard output is closed")):
+            command = f"exec {BINARY} {arguments} {where}"
+            shell = ["sh", "-c", command]
+            done = subprocess.run(
+                shell, env=environment, cwd=tmp_path, stderr=subprocess.PIPE, text=True, timeout=60, check=False
+            )
+            assert done.returncode == ExitCode.UNEXPECTED
+            assert len(done.stderr.splitlines()) == 1
+            assert done.stderr.startswith("error: ") and why in done.stderr
 
 
 def test_a_held_machine_ends_the_command_but_not_the_run(api: ScriptedApi, mulligan: Mulligan) -> None:

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import threading
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import grpc
 import pytest
 
 from mulligan.api.cli.client import Session
@@ -15,6 +19,7 @@ from mulligan.api.cli.errors import CliError
 from mulligan.api.cli.exit_codes import ExitCode
 from mulligan.api.cli.follow import Follower
 from mulligan.api.cli.view import RunView
+from mulligan.api.processes.stack_file import StackFile, StackState
 from mulligan.v1 import provisioning_pb2, run_pb2
 from tests.cli.conftest import BINARY, Mulligan
 from tests.cli.scripted import ID, ScriptedApi, event, provisions, refusal, run_update, stays_open, story, watches
@@ -157,6 +162,42 @@ def test_nothing_is_resumed_that_never_began(mulligan: Mulligan, api: ScriptedAp
     assert done.returncode == ExitCode.UNAVAILABLE
     assert f"the API does not answer at {api.address}" in done.stderr
     assert "next: mulligan up" in done.stderr
+
+
+def test_an_api_that_starts_again_is_not_to_be_started(
+    mulligan: Mulligan, api: ScriptedApi, environment: dict[str, str]
+) -> None:
+    """While the stack whose API it is runs, `mulligan up` would be refused; for another API it is still the answer."""
+    api.stop()
+    stack = StackFile(Path(environment["MULLIGAN_STATE_DIR"]))
+    with stack.held():
+        stack.write(StackState(os.getpid(), False, api.address, "", "", {}))
+        done = mulligan("machine", "list")
+        assert done.returncode == ExitCode.UNAVAILABLE
+        assert f"the stack there runs, as process {os.getpid()}" in done.stderr
+        assert "mulligan up" not in done.stderr
+        assert "next: mulligan doctor" in done.stderr
+        assert "next: mulligan up" in mulligan("machine", "list", "--api", "127.0.0.1:1").stderr
+
+
+def test_a_run_that_cannot_be_cancelled_is_not_offered_to_be(
+    api: ScriptedApi, environment: dict[str, str], tmp_path: Path
+) -> None:
+    """Ctrl-C on a release says only how to watch it again."""
+    silent = threading.Event()
+
+    def handler(request: Any, context: grpc.ServicerContext) -> Iterator[Any]:
+        context.add_callback(silent.set)
+        yield provisioning_pb2.ReleaseMachineResponse(update=run_update(kind="RELEASE"))
+        silent.wait(60)
+
+    api.handlers["ReleaseMachine"] = handler
+    with Terminal(("machine", "release", "web-1"), environment, tmp_path) as terminal:
+        terminal.wait_for("release:default:web-1")
+        terminal.press(CTRL_C)
+        assert terminal.finish() == ExitCode.DETACHED
+    assert "mulligan run watch release:default:web-1" in terminal.shown
+    assert "run cancel" not in terminal.shown
 
 
 def test_detach_names_the_run_and_leaves(api: ScriptedApi, mulligan: Mulligan) -> None:

@@ -10,8 +10,8 @@ import pytest
 
 from mulligan.activities.errors import Conflict, InvalidRequest, NeverFits, NotFound, NotNow, StaleFence
 from mulligan.activities.inventory import ClaimState, Explanation, Inventory
-from mulligan.activities.values import Kind, Placement, Resources
-from tests.inventory.parts import SMALL, add, add_server, asking, used
+from mulligan.activities.values import Kind, MachineState, Placement, Resources
+from tests.inventory.parts import SMALL, add, add_server, asking, machine, used
 
 
 def test_a_claim_takes_what_was_asked_from_one_provider(inventory: Inventory) -> None:
@@ -59,6 +59,68 @@ def test_a_release_gives_back_exactly_once(inventory: Inventory) -> None:
         inventory.release_claim("c1")
     assert used(inventory, "hv-1") == {"vcpu": 2, "memory_mib": 2048, "disk_gib": 10}
     assert [row.id for row in inventory.claims()] == ["c2"]
+    assert inventory.audit() == []
+
+
+def test_a_claim_tells_its_machine_where_it_is(inventory: Inventory) -> None:
+    """In the same moment, so that it is known whatever becomes of the run; later words keep it."""
+    add(inventory, "hv-1")
+    inventory.begin_machine(machine("m1", claim_id="c1"))
+    inventory.claim(asking("c1", machine_id="m1"))
+    assert inventory.machine_by_id("m1").provider == "hv-1"
+    inventory.release_claim("c1")
+    add(inventory, "hv-2")
+    inventory.claim(asking("c2", machine_id="m1", avoid=("hv-1",)))
+    quarantined = inventory.update_machine("m1", state=MachineState.QUARANTINED, reason="stuck")
+    assert (quarantined.provider, quarantined.claim_id) == ("hv-2", "c2")
+
+
+def test_the_claim_that_holds_something_for_a_machine_is_found(inventory: Inventory) -> None:
+    """The newest one, and none that was given back."""
+    add(inventory, "hv-1")
+    for claim_id in ("m1.1", "m1.2"):
+        inventory.claim(asking(claim_id, machine_id="m1"))
+    inventory.claim(asking("m2.1", machine_id="m2"))
+    for claim_id in ("m1.2", "m1.1"):
+        found = inventory.live_claim_of("m1")
+        assert found is not None
+        assert found.id == claim_id
+        inventory.release_claim(claim_id)
+    assert inventory.live_claim_of("m1") is None
+
+
+def test_a_machine_that_was_given_up_gets_no_claim(inventory: Inventory) -> None:
+    """A claim that arrives late takes nothing, under whichever id its run asks."""
+    add(inventory, "hv-1")
+    inventory.begin_machine(machine("m1"))
+    assert inventory.abandon_machine("m1").state is MachineState.FAILED
+    for claim_id in ("m1.1", "m1.2"):
+        with pytest.raises(StaleFence, match="came late"):
+            inventory.claim(asking(claim_id, machine_id="m1"))
+    assert inventory.claims() == []
+    assert used(inventory, "hv-1")["vcpu"] == 0
+
+
+def test_a_machine_is_claimed_for_or_given_up_but_never_both(inventory: Inventory) -> None:
+    """However the two race."""
+    add(inventory, "hv-1", vcpu=100, memory_mib=100_000, disk_gib=1000)
+    for number in range(8):
+        machine_id = f"m{number}"
+        inventory.begin_machine(machine(machine_id, f"web-{number}"))
+        refused: list[StaleFence] = []
+
+        def claim(machine_id: str = machine_id, refused: list[StaleFence] = refused) -> None:
+            try:
+                inventory.claim(asking(f"{machine_id}.1", machine_id=machine_id))
+            except StaleFence as error:
+                refused.append(error)
+
+        claiming = threading.Thread(target=claim)
+        claiming.start()
+        given_up = inventory.abandon_machine(machine_id).state is MachineState.FAILED
+        claiming.join()
+        assert bool(refused) is given_up
+        assert (inventory.live_claim_of(machine_id) is None) is given_up
     assert inventory.audit() == []
 
 

@@ -11,7 +11,7 @@ import pytest
 from mulligan.activities.errors import AlreadyExists, Conflict, NotFound
 from mulligan.activities.inventory import Inventory, RunRecord
 from mulligan.activities.values import Compression, Evidence, MachineState, Outcome, Resources, VerifyLevel
-from tests.inventory.parts import DEBIAN, machine
+from tests.inventory.parts import DEBIAN, add, asking, machine
 
 NOON = datetime(2026, 6, 1, 12, 0, 0, 123456, tzinfo=UTC)
 
@@ -76,14 +76,47 @@ def test_a_name_belongs_to_one_live_machine(inventory: Inventory) -> None:
 
 
 def test_a_machine_that_is_no_more_does_not_come_back(inventory: Inventory) -> None:
-    """A late report of success is refused; that a failed one was released may still be said."""
+    """A late report of success is refused, and how it ended first stays said."""
     inventory.begin_machine(machine("m1"))
     inventory.update_machine("m1", state=MachineState.FAILED, reason="no console")
     with pytest.raises(Conflict, match="failed and cannot become ready"):
         inventory.update_machine("m1", state=MachineState.READY)
-    assert inventory.update_machine("m1", state=MachineState.RELEASED).reason == "no console"
+    again = inventory.update_machine("m1", state=MachineState.RELEASED, reason="released")
+    assert (again.state, again.reason) == (MachineState.FAILED, "no console")
     with pytest.raises(NotFound):
         inventory.update_machine("m0", state=MachineState.READY)
+
+
+def test_only_what_is_neither_claimed_for_nor_handed_over_is_given_up(inventory: Inventory) -> None:
+    """A machine that is in use, or that a claim holds something for, is given as it is."""
+    add(inventory, "hv-1")
+    for name, state in (("waits", MachineState.PROVISIONING), ("held", MachineState.HELD)):
+        inventory.begin_machine(machine(name, name, state=state))
+        given_up = inventory.abandon_machine(name)
+        assert given_up.state is MachineState.FAILED
+        assert "nothing of it is left" in given_up.reason
+        assert inventory.abandon_machine(name) == given_up
+    inventory.begin_machine(machine("in-use", "in-use", state=MachineState.READY))
+    inventory.begin_machine(machine("claimed", "claimed"))
+    inventory.claim(asking("c1", machine_id="claimed"))
+    assert inventory.abandon_machine("in-use").state is MachineState.READY
+    assert inventory.abandon_machine("claimed").state is MachineState.PROVISIONING
+    with pytest.raises(NotFound):
+        inventory.abandon_machine("nobody")
+
+
+def test_machines_that_are_made_for_long_are_paged(inventory: Inventory) -> None:
+    """By id, those that were begun long enough ago and are not handed over."""
+    for number, state in enumerate((*MachineState, *MachineState)):
+        inventory.begin_machine(machine(f"m{number:02}", f"web-{number}", state=state, created_at=NOON))
+    inventory.begin_machine(machine("new", "new"))
+    unfinished = [each for each in inventory.machines(limit=100) if each.state in ("provisioning", "held")]
+    seen, after = [], ""
+    while page := inventory.being_made(3600, after=after, limit=3):
+        seen += [each.id for each in page]
+        after = page[-1].id
+    assert seen == sorted(each.id for each in unfinished if each.id != "new")
+    assert "new" in [each.id for each in inventory.being_made(0)]
 
 
 def test_the_newest_machine_of_a_name_is_shown_when_none_lives(inventory: Inventory) -> None:

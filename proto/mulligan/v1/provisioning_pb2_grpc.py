@@ -112,7 +112,8 @@ class ProvisioningServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def CancelRun(self, request, context):
-        """Asks a run to stop and to undo what it did. Answers at once; WatchRun shows the undo. Harmless when repeated.
+        """Asks a run that makes a machine to stop and to undo what it did. Answers at once; WatchRun shows the undo. Harmless
+        when repeated. FAILED_PRECONDITION for a run that takes a machine down: once begun, it goes on to its end.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

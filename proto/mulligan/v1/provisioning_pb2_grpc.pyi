@@ -45,7 +45,9 @@ class ProvisioningServiceStub:
     ListRuns: _grpc.UnaryStreamMultiCallable[_provisioning_pb2.ListRunsRequest, _provisioning_pb2.ListRunsResponse]
     """Streams the runs, newest first."""
     CancelRun: _grpc.UnaryUnaryMultiCallable[_provisioning_pb2.CancelRunRequest, _provisioning_pb2.CancelRunResponse]
-    """Asks a run to stop and to undo what it did. Answers at once; WatchRun shows the undo. Harmless when repeated."""
+    """Asks a run that makes a machine to stop and to undo what it did. Answers at once; WatchRun shows the undo. Harmless
+    when repeated. FAILED_PRECONDITION for a run that takes a machine down: once begun, it goes on to its end.
+    """
     GetMachine: _grpc.UnaryUnaryMultiCallable[_provisioning_pb2.GetMachineRequest, _provisioning_pb2.GetMachineResponse]
     """Returns a machine: the live one of that name, else the newest."""
     ListMachines: _grpc.UnaryStreamMultiCallable[_provisioning_pb2.ListMachinesRequest, _provisioning_pb2.ListMachinesResponse]
@@ -70,7 +72,9 @@ class ProvisioningServiceAsyncStub(ProvisioningServiceStub):
     ListRuns: _aio.UnaryStreamMultiCallable[_provisioning_pb2.ListRunsRequest, _provisioning_pb2.ListRunsResponse]  # type: ignore[assignment]
     """Streams the runs, newest first."""
     CancelRun: _aio.UnaryUnaryMultiCallable[_provisioning_pb2.CancelRunRequest, _provisioning_pb2.CancelRunResponse]  # type: ignore[assignment]
-    """Asks a run to stop and to undo what it did. Answers at once; WatchRun shows the undo. Harmless when repeated."""
+    """Asks a run that makes a machine to stop and to undo what it did. Answers at once; WatchRun shows the undo. Harmless
+    when repeated. FAILED_PRECONDITION for a run that takes a machine down: once begun, it goes on to its end.
+    """
     GetMachine: _aio.UnaryUnaryMultiCallable[_provisioning_pb2.GetMachineRequest, _provisioning_pb2.GetMachineResponse]  # type: ignore[assignment]
     """Returns a machine: the live one of that name, else the newest."""
     ListMachines: _aio.UnaryStreamMultiCallable[_provisioning_pb2.ListMachinesRequest, _provisioning_pb2.ListMachinesResponse]  # type: ignore[assignment]
@@ -122,7 +126,9 @@ class ProvisioningServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _provisioning_pb2.CancelRunRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_provisioning_pb2.CancelRunResponse, _abc.Awaitable[_provisioning_pb2.CancelRunResponse]]:
-        """Asks a run to stop and to undo what it did. Answers at once; WatchRun shows the undo. Harmless when repeated."""
+        """Asks a run that makes a machine to stop and to undo what it did. Answers at once; WatchRun shows the undo. Harmless
+        when repeated. FAILED_PRECONDITION for a run that takes a machine down: once begun, it goes on to its end.
+        """
 
     @_abc_1.abstractmethod
     def GetMachine(
