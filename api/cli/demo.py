@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
+from urllib.parse import quote, unquote, urlsplit
 
 import click
 import grpc
@@ -185,7 +185,8 @@ def _closing(settings: Settings, view: RunView, key: Path, *, simulated: bool) -
         click.echo("Log in:")
         click.echo(f"  ssh -i {shlex.quote(str(key))} {options} {machine.login}@{machine.addresses[0]}")
     click.echo("The run, event by event, in Temporal's Web UI:")
-    click.echo(f"  http://{settings.temporal_ui}")
+    where = f"namespaces/{settings.namespace}/workflows/{quote(view.workflow_id, safe='')}"
+    click.echo(f"  http://{settings.temporal_ui}/{where}")
     public = shlex.quote(str(public_file(key)))
     words = (
         f"machine provision second --image {spec.image} --vcpu 1 --memory 512M --disk 2G --ssh-key {public}",

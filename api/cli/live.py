@@ -53,7 +53,9 @@ class LiveDisplay:
     def render(self) -> RenderableType:
         """The whole table as it is now."""
         view, now = self._view, time.time()
-        parts: list[RenderableType] = [self._head(now), self._steps(view.lines(), now)]
+        parts: list[RenderableType] = [self._head(now)]
+        if not (view.ended and view.machine and all(line.state == WAITING for line in view.lines())):
+            parts.append(self._steps(view.lines(), now))  # unless the machine was there already
         parts += [Text(f"! {clean(note)}", style="yellow") for note in view.notes[-MOST_NOTES:]]
         if view.evidence and view.outcome not in ("READY", "RELEASED"):  # the summary tells it, or it is past
             parts.append(Text("evidence", style="bold"))

@@ -40,6 +40,8 @@ def provision(session: Session, name: str | None, detach: bool, **flags: Any) ->
     spec = spec_of(flags, name=name)
     if not spec.name:
         raise usage("the machine has no name", "mulligan machine provision NAME --image IMAGE")
+    if not spec.image:
+        raise usage("no image was named: give --image", "mulligan image list")
     if NO_KEY not in flags["ssh_keys"]:
         add_default_key(spec)
     view = RunView()

@@ -29,7 +29,8 @@ def finish(session: Session, view: RunView) -> ExitCode:
         return _held(session, view)
     code = of_outcome(view.outcome, reason)
     if code is not ExitCode.OK:
-        left = WHAT_IS_LEFT.get(view.outcome, "")
+        nothing_was_made = reason in NO_ROOM_REASONS and view.try_number == 1
+        left = "" if nothing_was_made else WHAT_IS_LEFT.get(view.outcome, "")
         told = message if "undone" in message else "; ".join(part for part in (message, left) if part)
         error = CliError(
             f"{view.workflow_id}: {view.outcome.lower()}: {told}",
@@ -59,16 +60,18 @@ def finish_release(session: Session, view: RunView) -> ExitCode:
 def next_after(view: RunView) -> Sequence[str]:
     """The commands to try after this run ended badly."""
     show = f"mulligan run show {view.workflow_id}"
-    if view.failure[0] in NO_ROOM_REASONS:
-        return ("mulligan claim explain, with the same flags", "mulligan provider list")
+    if view.failure[0] == "NOT_NOW":
+        return ("mulligan claim list", "the same command with --wait-for-room")
+    if view.failure[0] == "NEVER_FITS":
+        return ("mulligan provider list", "mulligan provider add NAME URL")
     if view.outcome in ("QUARANTINED", "TERMINATED"):
         return ("mulligan claim list", show)
     return (show,)
 
 
 def ssh_command(machine: machine_pb2.Machine) -> str:
-    """The command that logs in; empty where the address or the user is not known."""
-    if not machine.addresses:
+    """The command that logs in; empty where there is no address, or no key was given."""
+    if not machine.addresses or not machine.spec.ssh_keys:
         return ""
     return clean(f"ssh {machine.login}@{machine.addresses[0]}" if machine.login else f"ssh {machine.addresses[0]}")
 

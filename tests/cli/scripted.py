@@ -162,6 +162,7 @@ def machine() -> machine_pb2.Machine:
         workflow_id=ID,
         addresses=["192.0.2.10"],
         login="demo",
+        spec=machine_pb2.MachineSpec(ssh_keys=["ssh-ed25519 AAAA"]),
         evidence=[evidence()],
     )
 
