@@ -157,6 +157,19 @@ def test_a_cancelled_run_leaves_nothing_on_the_hypervisor(lab: Lab) -> None:
     assert lab.left() == []
 
 
+def test_a_guest_that_could_not_do_what_was_asked_is_not_ready(lab: Lab, tmp_path: Path) -> None:
+    """The demo image has no `runcmd`: the guest says so itself, the run fails with it, and no host is blamed."""
+    user_data = tmp_path / "user-data"
+    user_data.write_text("#cloud-config\nruncmd: [touch /done]\n")
+    size = ("--vcpu", "1", "--memory", "512", "--disk", "2", "--user-data", str(user_data))
+    done = lab.deployment.run(*lab.provision("unable", "demo", *size), seconds=300)
+    assert done.returncode == 6
+    assert "does not know these words of user-data: runcmd" in done.stderr
+    (shown,) = lab.deployment.documents("provider", "show", "this-host")
+    assert not shown.get("provider", shown).get("suspect_count", 0)
+    assert lab.left() == []
+
+
 def test_the_readmes_next_steps_work_as_written(lab: Lab) -> None:
     """Each line of that block, in order, on the machine that it describes."""
     readme = (Path(__file__).parents[2] / "README.md").read_text()
