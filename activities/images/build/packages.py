@@ -1,6 +1,6 @@
 """Debian packages for an image, fetched and checked by apt with a state of its own: the host's is left alone.
 
-The mirrors are the host's own where it has Debian's archive among its sources, and deb.debian.org otherwise.
+The mirrors are the host's own: whatever its apt sources name for Debian's archive.
 """
 
 from __future__ import annotations
@@ -14,11 +14,7 @@ from mulligan.activities.images.build.host import run, watch
 
 KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
 
-_STANDARD = (
-    ("http://deb.debian.org/debian", "{}"),
-    ("http://deb.debian.org/debian", "{}-updates"),
-    ("http://deb.debian.org/debian-security", "{}-security"),
-)
+_SUITES = ("{}", "{}-updates", "{}-security")
 
 
 def sources(release: str) -> tuple[str, ...]:
@@ -28,7 +24,7 @@ def sources(release: str) -> tuple[str, ...]:
             f"Debian's packages are checked against {KEYRING}, which this host does not have",
             remedy="apt-get install --no-install-recommends debian-archive-keyring",
         )
-    suites = {suite.format(release) for _, suite in _STANDARD}
+    suites = {suite.format(release) for suite in _SUITES}
     fields = "$(REPO_URI)|$(RELEASE)|$(COMPONENT)|$(ORIGIN)"
     listed = run("apt-get", "indextargets", "--format", fields, "Created-By: Packages").splitlines()
     found = []
@@ -37,7 +33,12 @@ def sources(release: str) -> tuple[str, ...]:
         if known and suite in suites and component == "main":
             found.append((uri, suite))
     if not any(suite == release for _, suite in found):
-        found = [(uri, suite.format(release)) for uri, suite in _STANDARD]
+        raise HostNotReady(
+            f"images are built from Debian's {release}, which is not among this host's apt sources; add it (its `main`), "
+            "then build again",
+            remedy="apt-get update",
+            release=release,
+        )
     return tuple(f"deb [signed-by={KEYRING}] {uri} {suite} main" for uri, suite in dict.fromkeys(found))
 
 
