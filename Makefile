@@ -18,7 +18,7 @@ DEMO_FLAGS := --simulated
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help demo dev venv system test check types proto clean
+.PHONY: help demo dev venv system test check bench types proto clean
 
 help: ## list these commands
 	@awk -F ': .*## ' '/^[a-z]+:.* ## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -46,6 +46,11 @@ check: $(INSTALLED) types ## formatting, lint, strict types, import layers, the 
 	$(BIN)/buf lint
 	$(BIN)/buf format --diff --exit-code
 	deploy/check_generated.sh $(VENV)
+
+bench: ## the benchmarks, as ratios measured side by side (QUICK=1: small sizes; ONLY="watch claims"; JSON=file)
+	@deploy/packages.sh $(PYTHON) $(ROLES) test
+	@$(MAKE) --no-print-directory $(INSTALLED)
+	$(BIN)/python -m tests.bench $(ONLY) $(if $(QUICK),--quick) $(if $(JSON),--json $(JSON))
 
 types: .types/mulligan/api ## the view of links through which type checkers see the packages
 

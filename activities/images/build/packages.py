@@ -34,8 +34,8 @@ def sources(release: str) -> tuple[str, ...]:
             found.append((uri, suite))
     if not any(suite == release for _, suite in found):
         raise HostNotReady(
-            f"images are built from Debian's {release}, which is not among this host's apt sources; add it (its `main`), "
-            "then build again",
+            f"images are built from Debian's {release}, which is not among this host's apt sources; add it, then build "
+            "again",
             remedy="apt-get update",
             release=release,
         )
