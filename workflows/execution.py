@@ -186,6 +186,12 @@ class Execution:
         raise_if_cancelled()
         return task.result()
 
+    async def until(self, condition: Callable[[], bool]) -> None:
+        """Wait for something inside a step; ends when the step is stopped, also by a cancel that was swallowed."""
+        await workflow.wait_condition(lambda: condition() or self._stopping)
+        if self._stopping:
+            raise asyncio.CancelledError("the step was stopped")
+
     async def _done_within(self, task: asyncio.Task[T], seconds: float, summary: str) -> bool:
         try:
             await workflow.wait_condition(

@@ -267,7 +267,7 @@ class ProvisionMachine:
 
     async def _called_home(self) -> Evidence:
         self.run.awaiting = "the guest's call home (its console and its cloud-init log say why there is none)"
-        await workflow.wait_condition(lambda: self.called is not None)
+        await self.run.until(lambda: self.called is not None)
         assert self.called is not None
         evidence = call_home_evidence(self.called)
         if self.called.status != "done":

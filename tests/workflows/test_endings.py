@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import sqlite3
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from temporalio.client import WorkflowFailureError, WorkflowHandle
 
+from mulligan.activities import verify
 from mulligan.activities.drivers.simulated import SimulatedDriver, journal
 from mulligan.activities.story import EventKind, RunEvent
 from mulligan.activities.values import Deadlines, MachineState, OnFailure, Outcome, Resources, WhenNone
@@ -164,3 +167,22 @@ async def test_an_image_whose_source_is_away_is_not_the_hosts_fault(
     assert "127.0.0.1:1" in last.message
     assert [stack.inventory.provider(host.name).suspect_count for host in hosts] == [0, 0]
     assert max(e.try_number for e in await stack.story(handle)) == 1
+
+
+async def test_a_cancel_that_an_activity_swallows_is_found_all_the_same(
+    stack: Stack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The activity finishes just as it is cancelled, and what comes next in its step is a wait: it must not begin."""
+    look = verify._until
+
+    async def swallowing(*words: Any) -> None:
+        with contextlib.suppress(asyncio.CancelledError):
+            await look(*words)
+
+    monkeypatch.setattr(verify, "_until", swallowing)
+    project, _ = await stack.hosts(personality="boots-then-silent")
+    handle = await stack.start(stack.request(project))
+    await until(lambda: is_pending(handle, "1/verify/observe"))
+    await handle.cancel()
+    assert (await last_of(stack, handle)).outcome is Outcome.CANCELLED
+    assert is_clean(stack, project)
