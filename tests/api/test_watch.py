@@ -85,10 +85,10 @@ async def test_an_open_run_resumes_by_cursor_after_the_server_was_restarted(own_
 async def test_a_stopping_server_tells_its_watchers_to_come_back(own_api: Api, stack: Stack) -> None:
     """The stream ends UNAVAILABLE and soon, and the run goes on."""
     run = await held(own_api, stack)
-    watching = asyncio.create_task(refusal(own_api.watch(run.workflow_id)))
-    probe = own_api.watch(run.workflow_id)
-    await first(probe)
-    async with asyncio.timeout(10):
+    stream = own_api.watch(run.workflow_id)
+    await first(stream)
+    watching = asyncio.create_task(refusal(stream))
+    async with asyncio.timeout(60):
         await own_api.stop()
         error = await watching
     assert error.code() is grpc.StatusCode.UNAVAILABLE
