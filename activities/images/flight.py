@@ -79,7 +79,7 @@ async def _acquire(path: Path, asked: str, progress: Progress, deadline: Deadlin
                 os.ftruncate(fd, 0)
                 return fd
             state = _read(fd)
-        except BaseException:
+        except BaseException:  # whatever it was, a cancel too: nothing half made, and passed on
             os.close(fd)
             raise
         os.close(fd)

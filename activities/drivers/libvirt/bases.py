@@ -100,7 +100,7 @@ def place_base(
             create_volume(pool, name + WHOLE, 0)
         else:  # another upload of the same ended first: machines may be built on it already
             pool.delete(name)
-    except BaseException:
+    except BaseException:  # whatever it was, a cancel too: nothing half made, and passed on
         pool.delete(name)
         raise
 

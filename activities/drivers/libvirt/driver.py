@@ -258,7 +258,7 @@ async def open_libvirt(target: Target, deadline: Deadline) -> LibvirtDriver:
     driver = LibvirtDriver(target)
     try:
         await driver.open(deadline)
-    except BaseException:
+    except BaseException:  # whatever it was, a cancel too: nothing half made, and passed on
         await driver.close()
         raise
     return driver

@@ -93,7 +93,7 @@ def upload_file(
                 data, length = _section(file, position, end)
                 position += _send_some(stream, file, position, length) if data else _skip(stream, length)
                 report(position, end)
-    except BaseException:
+    except BaseException:  # whatever it was, a cancel too: nothing half made, and passed on
         stream.abort()
         raise
     stream.finish()

@@ -95,7 +95,7 @@ def _started(command: tuple[str | Path, ...], cwd: Path | None, stderr: int) -> 
     with process:
         try:
             yield process
-        except BaseException:
+        except BaseException:  # whatever it was, a cancel too: nothing half made, and passed on
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
             if process.stdout is not None:
