@@ -101,11 +101,13 @@ class LeaseIn:
 
 @dataclass(frozen=True, slots=True)
 class Suspicion:
-    """A provider on which a run failed (`cleared` False) or succeeded (True)."""
+    """A provider on which the calling run failed, with which image and in which step."""
 
     provider: str
     reason: str
-    cleared: bool = False
+    image: str = ""
+    digest: str = ""
+    step: str = ""
 
 
 @dataclass(frozen=True, slots=True)

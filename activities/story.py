@@ -20,6 +20,7 @@ from temporalio.api.enums.v1 import EventType
 from temporalio.api.failure.v1 import Failure
 from temporalio.api.history.v1 import HistoryEvent
 
+from mulligan.activities.levers import Lever
 from mulligan.activities.values import CallHome, Evidence, Outcome, VerifyLevel
 
 LAST = 2**53
@@ -42,6 +43,10 @@ class EventKind(StrEnum):
     DEADLINE_PASSED = "deadline-passed"
     HELD = "held"
     RUN_FINISHED = "run-finished"
+    LEVER_PULLED = "lever-pulled"
+    LEVER_REFUSED = "lever-refused"
+    RESUMED = "resumed"
+    AWAITING = "awaiting"
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +67,7 @@ class RunEvent:
     outcome: Outcome = Outcome.OPEN
     explanation: Mapping[str, Any] | None = None
     """Why a claim found no provider: the inventory's explanation as plain data."""
+    lever: Lever | None = None
 
 
 def action_id(try_number: int, step: str, action: str) -> str:

@@ -114,6 +114,7 @@ class Outcome(StrEnum):
     CANCELLED = "cancelled"
     QUARANTINED = "quarantined"
     TERMINATED = "terminated"
+    ENROLLED = "enrolled"
 
 
 class PowerState(StrEnum):
@@ -208,6 +209,8 @@ class MachineRequest:
     mulligans: int = 1
     on_failure: OnFailure = OnFailure.ROLL_BACK
     deadlines: Deadlines = Deadlines()
+    priority: int = 3
+    """1 to 5; lower goes first where runs wait for the same workers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -315,6 +318,32 @@ class Evidence:
     observed: str
     """What was seen, for people; at most a few hundred characters."""
     at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class StepEstimate:
+    """How long a step usually takes, learned from runs that ended ready. Times in seconds."""
+
+    step: str
+    p50_seconds: float
+    p95_seconds: float
+    runs: int
+    """How many runs this was learned from."""
+    basis: str
+    """What those runs have in common with the one at hand, for people."""
+
+
+@dataclass(frozen=True, slots=True)
+class Verb:
+    """One call to a driver, for the transcript: never its arguments, which may name what is secret."""
+
+    name: str
+    at: datetime
+    seconds: float
+    said: str = ""
+    """The name of the error that it raised; empty when it did what was asked."""
+    count: int = 1
+    """How many equal calls in a row this stands for."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -66,6 +66,7 @@ def request_value(spec: pb.MachineSpec, user_data: str = "", user_data_digest: s
         service=_service_value(spec.service),
         on_failure=enums.ON_FAILURE.word(spec.on_failure),
         deadlines=_deadlines_value(spec.deadlines),
+        priority=spec.priority or 3,
         **({"mulligans": spec.mulligans} if spec.HasField("mulligans") else {}),
     )
 
@@ -104,6 +105,7 @@ def spec_message(request: MachineRequest) -> pb.MachineSpec:
         mulligans=request.mulligans,
         on_failure=enums.ON_FAILURE.number(request.on_failure),
         deadlines=pb.Deadlines(**deadlines),
+        priority=request.priority,
     )
 
 

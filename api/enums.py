@@ -9,6 +9,7 @@ from typing import Any, Generic, Protocol, TypeVar
 from mulligan.activities import values
 from mulligan.activities.inventory.claims import ClaimState, DriftKind
 from mulligan.activities.inventory.explanation import Verdict
+from mulligan.activities.levers import LeverKind
 from mulligan.activities.story import EventKind
 from mulligan.v1 import images_pb2, inventory_pb2, machine_pb2, run_pb2
 
@@ -53,6 +54,7 @@ MACHINE_STATE = EnumTable(machine_pb2.MachineState, "MACHINE_STATE", values.Mach
 FORMAT = EnumTable(images_pb2.ImageFormat, "IMAGE_FORMAT", values.ImageFormat)
 COMPRESSION = EnumTable(images_pb2.Compression, "COMPRESSION", values.Compression, values.Compression.NONE)
 OUTCOME = EnumTable(run_pb2.RunOutcome, "RUN_OUTCOME", values.Outcome)
+LEVER = EnumTable(run_pb2.LeverKind, "LEVER_KIND", LeverKind)
 EVENT = EnumTable(run_pb2.RunEventKind, "RUN_EVENT_KIND", EventKind)
 CLAIM_STATE = EnumTable(inventory_pb2.ClaimState, "CLAIM_STATE", ClaimState)
 DRIFT = EnumTable(inventory_pb2.AuditClaimsResponse.Kind, "KIND", DriftKind)
@@ -65,6 +67,7 @@ class RunKind(StrEnum):
     PROVISION = "provision"
     RELEASE = "release"
     RECLAIM = "reclaim"
+    ENROL = "enrol"
 
 
 RUN_KIND = EnumTable(run_pb2.RunKind, "RUN_KIND", RunKind)

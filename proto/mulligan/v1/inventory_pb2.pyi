@@ -77,6 +77,30 @@ CLAIM_STATE_RELEASED: ClaimState.ValueType  # 4
 """Given back; kept as a tombstone."""
 Global___ClaimState: _TypeAlias = ClaimState  # noqa: Y015
 
+class _SuspectKind:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _SuspectKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_SuspectKind.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    SUSPECT_KIND_UNSPECIFIED: _SuspectKind.ValueType  # 0
+    """Never sent; as a filter: both."""
+    SUSPECT_KIND_PROVIDER: _SuspectKind.ValueType  # 1
+    """A provider."""
+    SUSPECT_KIND_IMAGE: _SuspectKind.ValueType  # 2
+    """An image."""
+
+class SuspectKind(_SuspectKind, metaclass=_SuspectKindEnumTypeWrapper):
+    """What failed."""
+
+SUSPECT_KIND_UNSPECIFIED: SuspectKind.ValueType  # 0
+"""Never sent; as a filter: both."""
+SUSPECT_KIND_PROVIDER: SuspectKind.ValueType  # 1
+"""A provider."""
+SUSPECT_KIND_IMAGE: SuspectKind.ValueType  # 2
+"""An image."""
+Global___SuspectKind: _TypeAlias = SuspectKind  # noqa: Y015
+
 @_typing.final
 class InventoryRow(_message.Message):
     """One resource of one provider."""
@@ -856,6 +880,233 @@ class UpdateProviderResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___UpdateProviderResponse: _TypeAlias = UpdateProviderResponse  # noqa: Y015
+
+@_typing.final
+class RemoveProviderRequest(_message.Message):
+    """Which provider to forget."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Its name."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RemoveProviderRequest: _TypeAlias = RemoveProviderRequest  # noqa: Y015
+
+@_typing.final
+class RemoveProviderResponse(_message.Message):
+    """It is forgotten."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RemoveProviderResponse: _TypeAlias = RemoveProviderResponse  # noqa: Y015
+
+@_typing.final
+class Blame(_message.Message):
+    """A run that failed, as evidence."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    WORKFLOW_ID_FIELD_NUMBER: _builtins.int
+    RUN_ID_FIELD_NUMBER: _builtins.int
+    STEP_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    PROVIDER_FIELD_NUMBER: _builtins.int
+    IMAGE_FIELD_NUMBER: _builtins.int
+    AT_FIELD_NUMBER: _builtins.int
+    workflow_id: _builtins.str
+    """The run's workflow id."""
+    run_id: _builtins.str
+    """Temporal's id of the execution."""
+    step: _builtins.str
+    """The step that failed."""
+    reason: _builtins.str
+    """Why, for people."""
+    provider: _builtins.str
+    """The provider on which it failed."""
+    image: _builtins.str
+    """The image with which it failed."""
+    @_builtins.property
+    def at(self) -> _timestamp_pb2.Timestamp:
+        """When it failed."""
+
+    def __init__(
+        self,
+        *,
+        workflow_id: _builtins.str = ...,
+        run_id: _builtins.str = ...,
+        step: _builtins.str = ...,
+        reason: _builtins.str = ...,
+        provider: _builtins.str = ...,
+        image: _builtins.str = ...,
+        at: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["at", b"at"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["at", b"at", "image", b"image", "provider", b"provider", "reason", b"reason", "run_id", b"run_id", "step", b"step", "workflow_id", b"workflow_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Blame: _TypeAlias = Blame  # noqa: Y015
+
+@_typing.final
+class Suspect(_message.Message):
+    """Something on which runs failed since one succeeded."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KIND_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    FAILURES_FIELD_NUMBER: _builtins.int
+    QUARANTINED_FIELD_NUMBER: _builtins.int
+    EVIDENCE_FIELD_NUMBER: _builtins.int
+    VERDICT_FIELD_NUMBER: _builtins.int
+    kind: Global___SuspectKind.ValueType
+    """What it is."""
+    name: _builtins.str
+    """Its name."""
+    failures: _builtins.int
+    """How many failures are held against it."""
+    quarantined: _builtins.str
+    """Why it is out of service; empty when it is not."""
+    verdict: _builtins.str
+    """For people: why it, and not the other, is blamed."""
+    @_builtins.property
+    def evidence(self) -> _containers.RepeatedCompositeFieldContainer[Global___Blame]:
+        """The failures, newest first, at most 20."""
+
+    def __init__(
+        self,
+        *,
+        kind: Global___SuspectKind.ValueType = ...,
+        name: _builtins.str = ...,
+        failures: _builtins.int = ...,
+        quarantined: _builtins.str = ...,
+        evidence: _abc.Iterable[Global___Blame] | None = ...,
+        verdict: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["evidence", b"evidence", "failures", b"failures", "kind", b"kind", "name", b"name", "quarantined", b"quarantined", "verdict", b"verdict"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Suspect: _TypeAlias = Suspect  # noqa: Y015
+
+@_typing.final
+class ListSuspectsRequest(_message.Message):
+    """Which suspects."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KIND_FIELD_NUMBER: _builtins.int
+    kind: Global___SuspectKind.ValueType
+    """Only of this kind."""
+    def __init__(
+        self,
+        *,
+        kind: Global___SuspectKind.ValueType = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["kind", b"kind"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListSuspectsRequest: _TypeAlias = ListSuspectsRequest  # noqa: Y015
+
+@_typing.final
+class ListSuspectsResponse(_message.Message):
+    """One suspect."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SUSPECT_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def suspect(self) -> Global___Suspect:
+        """The suspect."""
+
+    def __init__(
+        self,
+        *,
+        suspect: Global___Suspect | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["suspect", b"suspect"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["suspect", b"suspect"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListSuspectsResponse: _TypeAlias = ListSuspectsResponse  # noqa: Y015
+
+@_typing.final
+class ClearSuspectRequest(_message.Message):
+    """Whose failures to forget."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KIND_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    kind: Global___SuspectKind.ValueType
+    """What it is."""
+    name: _builtins.str
+    """Its name."""
+    def __init__(
+        self,
+        *,
+        kind: Global___SuspectKind.ValueType = ...,
+        name: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["kind", b"kind", "name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ClearSuspectRequest: _TypeAlias = ClearSuspectRequest  # noqa: Y015
+
+@_typing.final
+class ClearSuspectResponse(_message.Message):
+    """Nothing is held against it any more."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SUSPECT_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def suspect(self) -> Global___Suspect:
+        """The suspect as it is now."""
+
+    def __init__(
+        self,
+        *,
+        suspect: Global___Suspect | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["suspect", b"suspect"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["suspect", b"suspect"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ClearSuspectResponse: _TypeAlias = ClearSuspectResponse  # noqa: Y015
 
 @_typing.final
 class ListClaimsRequest(_message.Message):

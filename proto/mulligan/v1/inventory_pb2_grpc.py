@@ -65,6 +65,21 @@ class InventoryServiceStub:
                 request_serializer=mulligan_dot_v1_dot_inventory__pb2.UpdateProviderRequest.SerializeToString,
                 response_deserializer=mulligan_dot_v1_dot_inventory__pb2.UpdateProviderResponse.FromString,
                 _registered_method=True)
+        self.RemoveProvider = channel.unary_unary(
+                '/mulligan.v1.InventoryService/RemoveProvider',
+                request_serializer=mulligan_dot_v1_dot_inventory__pb2.RemoveProviderRequest.SerializeToString,
+                response_deserializer=mulligan_dot_v1_dot_inventory__pb2.RemoveProviderResponse.FromString,
+                _registered_method=True)
+        self.ListSuspects = channel.unary_stream(
+                '/mulligan.v1.InventoryService/ListSuspects',
+                request_serializer=mulligan_dot_v1_dot_inventory__pb2.ListSuspectsRequest.SerializeToString,
+                response_deserializer=mulligan_dot_v1_dot_inventory__pb2.ListSuspectsResponse.FromString,
+                _registered_method=True)
+        self.ClearSuspect = channel.unary_unary(
+                '/mulligan.v1.InventoryService/ClearSuspect',
+                request_serializer=mulligan_dot_v1_dot_inventory__pb2.ClearSuspectRequest.SerializeToString,
+                response_deserializer=mulligan_dot_v1_dot_inventory__pb2.ClearSuspectResponse.FromString,
+                _registered_method=True)
         self.ListClaims = channel.unary_stream(
                 '/mulligan.v1.InventoryService/ListClaims',
                 request_serializer=mulligan_dot_v1_dot_inventory__pb2.ListClaimsRequest.SerializeToString,
@@ -128,6 +143,27 @@ class InventoryServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def RemoveProvider(self, request, context):
+        """Forgets a provider that holds nothing. FAILED_PRECONDITION while a live claim holds something of it.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListSuspects(self, request, context):
+        """Streams the providers and images on which runs failed since one succeeded, with the evidence, the worst first.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ClearSuspect(self, request, context):
+        """Forgets the failures of a provider or an image, and puts it back into service if they had quarantined it.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ListClaims(self, request, context):
         """Streams the claims, oldest first.
         """
@@ -182,6 +218,21 @@ def add_InventoryServiceServicer_to_server(servicer, server):
                     servicer.UpdateProvider,
                     request_deserializer=mulligan_dot_v1_dot_inventory__pb2.UpdateProviderRequest.FromString,
                     response_serializer=mulligan_dot_v1_dot_inventory__pb2.UpdateProviderResponse.SerializeToString,
+            ),
+            'RemoveProvider': grpc.unary_unary_rpc_method_handler(
+                    servicer.RemoveProvider,
+                    request_deserializer=mulligan_dot_v1_dot_inventory__pb2.RemoveProviderRequest.FromString,
+                    response_serializer=mulligan_dot_v1_dot_inventory__pb2.RemoveProviderResponse.SerializeToString,
+            ),
+            'ListSuspects': grpc.unary_stream_rpc_method_handler(
+                    servicer.ListSuspects,
+                    request_deserializer=mulligan_dot_v1_dot_inventory__pb2.ListSuspectsRequest.FromString,
+                    response_serializer=mulligan_dot_v1_dot_inventory__pb2.ListSuspectsResponse.SerializeToString,
+            ),
+            'ClearSuspect': grpc.unary_unary_rpc_method_handler(
+                    servicer.ClearSuspect,
+                    request_deserializer=mulligan_dot_v1_dot_inventory__pb2.ClearSuspectRequest.FromString,
+                    response_serializer=mulligan_dot_v1_dot_inventory__pb2.ClearSuspectResponse.SerializeToString,
             ),
             'ListClaims': grpc.unary_stream_rpc_method_handler(
                     servicer.ListClaims,
@@ -362,6 +413,87 @@ class InventoryService:
             '/mulligan.v1.InventoryService/UpdateProvider',
             mulligan_dot_v1_dot_inventory__pb2.UpdateProviderRequest.SerializeToString,
             mulligan_dot_v1_dot_inventory__pb2.UpdateProviderResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RemoveProvider(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/mulligan.v1.InventoryService/RemoveProvider',
+            mulligan_dot_v1_dot_inventory__pb2.RemoveProviderRequest.SerializeToString,
+            mulligan_dot_v1_dot_inventory__pb2.RemoveProviderResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListSuspects(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/mulligan.v1.InventoryService/ListSuspects',
+            mulligan_dot_v1_dot_inventory__pb2.ListSuspectsRequest.SerializeToString,
+            mulligan_dot_v1_dot_inventory__pb2.ListSuspectsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ClearSuspect(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/mulligan.v1.InventoryService/ClearSuspect',
+            mulligan_dot_v1_dot_inventory__pb2.ClearSuspectRequest.SerializeToString,
+            mulligan_dot_v1_dot_inventory__pb2.ClearSuspectResponse.FromString,
             options,
             channel_credentials,
             insecure,

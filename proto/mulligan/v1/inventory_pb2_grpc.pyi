@@ -45,6 +45,12 @@ class InventoryServiceStub:
     """Streams the providers, by name."""
     UpdateProvider: _grpc.UnaryUnaryMultiCallable[_inventory_pb2.UpdateProviderRequest, _inventory_pb2.UpdateProviderResponse]
     """Edits a provider; ABORTED when someone else edited it since it was read."""
+    RemoveProvider: _grpc.UnaryUnaryMultiCallable[_inventory_pb2.RemoveProviderRequest, _inventory_pb2.RemoveProviderResponse]
+    """Forgets a provider that holds nothing. FAILED_PRECONDITION while a live claim holds something of it."""
+    ListSuspects: _grpc.UnaryStreamMultiCallable[_inventory_pb2.ListSuspectsRequest, _inventory_pb2.ListSuspectsResponse]
+    """Streams the providers and images on which runs failed since one succeeded, with the evidence, the worst first."""
+    ClearSuspect: _grpc.UnaryUnaryMultiCallable[_inventory_pb2.ClearSuspectRequest, _inventory_pb2.ClearSuspectResponse]
+    """Forgets the failures of a provider or an image, and puts it back into service if they had quarantined it."""
     ListClaims: _grpc.UnaryStreamMultiCallable[_inventory_pb2.ListClaimsRequest, _inventory_pb2.ListClaimsResponse]
     """Streams the claims, oldest first."""
     ExplainClaim: _grpc.UnaryUnaryMultiCallable[_inventory_pb2.ExplainClaimRequest, _inventory_pb2.ExplainClaimResponse]
@@ -71,6 +77,12 @@ class InventoryServiceAsyncStub(InventoryServiceStub):
     """Streams the providers, by name."""
     UpdateProvider: _aio.UnaryUnaryMultiCallable[_inventory_pb2.UpdateProviderRequest, _inventory_pb2.UpdateProviderResponse]  # type: ignore[assignment]
     """Edits a provider; ABORTED when someone else edited it since it was read."""
+    RemoveProvider: _aio.UnaryUnaryMultiCallable[_inventory_pb2.RemoveProviderRequest, _inventory_pb2.RemoveProviderResponse]  # type: ignore[assignment]
+    """Forgets a provider that holds nothing. FAILED_PRECONDITION while a live claim holds something of it."""
+    ListSuspects: _aio.UnaryStreamMultiCallable[_inventory_pb2.ListSuspectsRequest, _inventory_pb2.ListSuspectsResponse]  # type: ignore[assignment]
+    """Streams the providers and images on which runs failed since one succeeded, with the evidence, the worst first."""
+    ClearSuspect: _aio.UnaryUnaryMultiCallable[_inventory_pb2.ClearSuspectRequest, _inventory_pb2.ClearSuspectResponse]  # type: ignore[assignment]
+    """Forgets the failures of a provider or an image, and puts it back into service if they had quarantined it."""
     ListClaims: _aio.UnaryStreamMultiCallable[_inventory_pb2.ListClaimsRequest, _inventory_pb2.ListClaimsResponse]  # type: ignore[assignment]
     """Streams the claims, oldest first."""
     ExplainClaim: _aio.UnaryUnaryMultiCallable[_inventory_pb2.ExplainClaimRequest, _inventory_pb2.ExplainClaimResponse]  # type: ignore[assignment]
@@ -130,6 +142,30 @@ class InventoryServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_inventory_pb2.UpdateProviderResponse, _abc.Awaitable[_inventory_pb2.UpdateProviderResponse]]:
         """Edits a provider; ABORTED when someone else edited it since it was read."""
+
+    @_abc_1.abstractmethod
+    def RemoveProvider(
+        self,
+        request: _inventory_pb2.RemoveProviderRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_inventory_pb2.RemoveProviderResponse, _abc.Awaitable[_inventory_pb2.RemoveProviderResponse]]:
+        """Forgets a provider that holds nothing. FAILED_PRECONDITION while a live claim holds something of it."""
+
+    @_abc_1.abstractmethod
+    def ListSuspects(
+        self,
+        request: _inventory_pb2.ListSuspectsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_inventory_pb2.ListSuspectsResponse], _abc.AsyncIterator[_inventory_pb2.ListSuspectsResponse]]:
+        """Streams the providers and images on which runs failed since one succeeded, with the evidence, the worst first."""
+
+    @_abc_1.abstractmethod
+    def ClearSuspect(
+        self,
+        request: _inventory_pb2.ClearSuspectRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_inventory_pb2.ClearSuspectResponse, _abc.Awaitable[_inventory_pb2.ClearSuspectResponse]]:
+        """Forgets the failures of a provider or an image, and puts it back into service if they had quarantined it."""
 
     @_abc_1.abstractmethod
     def ListClaims(

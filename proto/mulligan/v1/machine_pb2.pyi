@@ -103,7 +103,7 @@ class _OnFailureEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_OnFailure.V
     ON_FAILURE_ROLL_BACK: _OnFailure.ValueType  # 1
     """Undo everything that was made."""
     ON_FAILURE_HOLD: _OnFailure.ValueType  # 2
-    """Keep the machine as it is for inspection, until the run is cancelled."""
+    """Keep the machine as it is for inspection, until the run is resumed, aborted or cancelled."""
 
 class OnFailure(_OnFailure, metaclass=_OnFailureEnumTypeWrapper):
     """What to do when the last try failed."""
@@ -113,7 +113,7 @@ ON_FAILURE_UNSPECIFIED: OnFailure.ValueType  # 0
 ON_FAILURE_ROLL_BACK: OnFailure.ValueType  # 1
 """Undo everything that was made."""
 ON_FAILURE_HOLD: OnFailure.ValueType  # 2
-"""Keep the machine as it is for inspection, until the run is cancelled."""
+"""Keep the machine as it is for inspection, until the run is resumed, aborted or cancelled."""
 Global___OnFailure: _TypeAlias = OnFailure  # noqa: Y015
 
 class _Firmware:
@@ -377,6 +377,7 @@ class MachineSpec(_message.Message):
     MULLIGANS_FIELD_NUMBER: _builtins.int
     ON_FAILURE_FIELD_NUMBER: _builtins.int
     DEADLINES_FIELD_NUMBER: _builtins.int
+    PRIORITY_FIELD_NUMBER: _builtins.int
     project: _builtins.str
     """The project that the machine belongs to: 1 to 63 of `a-z 0-9 -`, beginning with a letter. Empty means `default`."""
     name: _builtins.str
@@ -407,6 +408,10 @@ class MachineSpec(_message.Message):
     """How many other providers may be tried after boot or verify failed, 0 to 10. Absent means 1."""
     on_failure: Global___OnFailure.ValueType
     """What to do when the last try failed."""
+    priority: _builtins.int
+    """Runs of a lower number go first where they wait for the same workers: 1 to 5; 0 means 3. Between projects of one
+    priority the workers' attention is shared evenly.
+    """
     @_builtins.property
     def resources(self) -> Global___Resources:
         """Minimum sizes. A whole server gives all that it has; a slice is exactly this."""
@@ -455,10 +460,11 @@ class MachineSpec(_message.Message):
         mulligans: _builtins.int | None = ...,
         on_failure: Global___OnFailure.ValueType = ...,
         deadlines: Global___Deadlines | None = ...,
+        priority: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_mulligans", b"_mulligans", "deadlines", b"deadlines", "mulligans", b"mulligans", "resources", b"resources", "service", b"service"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_mulligans", b"_mulligans", "deadlines", b"deadlines", "firmware", b"firmware", "forbids", b"forbids", "hostname", b"hostname", "image", b"image", "kind", b"kind", "mulligans", b"mulligans", "name", b"name", "network_config", b"network_config", "on_failure", b"on_failure", "partition", b"partition", "placement", b"placement", "project", b"project", "provider", b"provider", "requires", b"requires", "resources", b"resources", "service", b"service", "ssh_keys", b"ssh_keys", "user_data", b"user_data", "verify", b"verify", "when_none", b"when_none"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_mulligans", b"_mulligans", "deadlines", b"deadlines", "firmware", b"firmware", "forbids", b"forbids", "hostname", b"hostname", "image", b"image", "kind", b"kind", "mulligans", b"mulligans", "name", b"name", "network_config", b"network_config", "on_failure", b"on_failure", "partition", b"partition", "placement", b"placement", "priority", b"priority", "project", b"project", "provider", b"provider", "requires", b"requires", "resources", b"resources", "service", b"service", "ssh_keys", b"ssh_keys", "user_data", b"user_data", "verify", b"verify", "when_none", b"when_none"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__mulligans: _TypeAlias = _typing.Literal["mulligans"]  # noqa: Y015
     _WhichOneofArgType__mulligans: _TypeAlias = _typing.Literal["_mulligans", b"_mulligans"]  # noqa: Y015

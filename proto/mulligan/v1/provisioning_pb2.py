@@ -22,49 +22,97 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
+from mulligan.v1 import inventory_pb2 as mulligan_dot_v1_dot_inventory__pb2
 from mulligan.v1 import machine_pb2 as mulligan_dot_v1_dot_machine__pb2
 from mulligan.v1 import run_pb2 as mulligan_dot_v1_dot_run__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1emulligan/v1/provisioning.proto\x12\x0bmulligan.v1\x1a\x19mulligan/v1/machine.proto\x1a\x15mulligan/v1/run.proto\"Q\n\x17ProvisionMachineRequest\x12&\n\x04spec\x18\x01 \x01(\x0b\x32\x18.mulligan.v1.MachineSpec\x12\x0e\n\x06\x64\x65tach\x18\x02 \x01(\x08\"R\n\x18ProvisionMachineResponse\x12&\n\x06update\x18\x01 \x01(\x0b\x32\x16.mulligan.v1.RunUpdate\x12\x0e\n\x06joined\x18\x02 \x01(\x08\"F\n\x0fWatchRunRequest\x12\x13\n\x0bworkflow_id\x18\x01 \x01(\t\x12\x0e\n\x06run_id\x18\x02 \x01(\t\x12\x0e\n\x06\x63ursor\x18\x03 \x01(\t\":\n\x10WatchRunResponse\x12&\n\x06update\x18\x01 \x01(\x0b\x32\x16.mulligan.v1.RunUpdate\"4\n\rGetRunRequest\x12\x13\n\x0bworkflow_id\x18\x01 \x01(\t\x12\x0e\n\x06run_id\x18\x02 \x01(\t\"\x82\x01\n\x0eGetRunResponse\x12\x1d\n\x03run\x18\x01 \x01(\x0b\x32\x10.mulligan.v1.Run\x12%\n\x06\x65vents\x18\x02 \x03(\x0b\x32\x15.mulligan.v1.RunEvent\x12*\n\x08progress\x18\x03 \x03(\x0b\x32\x18.mulligan.v1.RunProgress\"l\n\x0fListRunsRequest\x12\x0f\n\x07project\x18\x01 \x01(\t\x12\x0f\n\x07machine\x18\x02 \x01(\t\x12(\n\x07outcome\x18\x03 \x01(\x0e\x32\x17.mulligan.v1.RunOutcome\x12\r\n\x05limit\x18\x04 \x01(\x05\"1\n\x10ListRunsResponse\x12\x1d\n\x03run\x18\x01 \x01(\x0b\x32\x10.mulligan.v1.Run\"G\n\x10\x43\x61ncelRunRequest\x12\x13\n\x0bworkflow_id\x18\x01 \x01(\t\x12\x0e\n\x06run_id\x18\x02 \x01(\t\x12\x0e\n\x06reason\x18\x03 \x01(\t\"2\n\x11\x43\x61ncelRunResponse\x12\x1d\n\x03run\x18\x01 \x01(\x0b\x32\x10.mulligan.v1.Run\"2\n\x11GetMachineRequest\x12\x0f\n\x07project\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\";\n\x12GetMachineResponse\x12%\n\x07machine\x18\x01 \x01(\x0b\x32\x14.mulligan.v1.Machine\"d\n\x13ListMachinesRequest\x12\x0f\n\x07project\x18\x01 \x01(\t\x12\x11\n\tpartition\x18\x02 \x01(\t\x12)\n\x06states\x18\x03 \x03(\x0e\x32\x19.mulligan.v1.MachineState\"=\n\x14ListMachinesResponse\x12%\n\x07machine\x18\x01 \x01(\x0b\x32\x14.mulligan.v1.Machine\"F\n\x15ReleaseMachineRequest\x12\x0f\n\x07project\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x0e\n\x06\x64\x65tach\x18\x03 \x01(\x08\"P\n\x16ReleaseMachineResponse\x12&\n\x06update\x18\x01 \x01(\x0b\x32\x16.mulligan.v1.RunUpdate\x12\x0e\n\x06joined\x18\x02 \x01(\x08\x32\xa0\x05\n\x13ProvisioningService\x12\x61\n\x10ProvisionMachine\x12$.mulligan.v1.ProvisionMachineRequest\x1a%.mulligan.v1.ProvisionMachineResponse0\x01\x12I\n\x08WatchRun\x12\x1c.mulligan.v1.WatchRunRequest\x1a\x1d.mulligan.v1.WatchRunResponse0\x01\x12\x41\n\x06GetRun\x12\x1a.mulligan.v1.GetRunRequest\x1a\x1b.mulligan.v1.GetRunResponse\x12I\n\x08ListRuns\x12\x1c.mulligan.v1.ListRunsRequest\x1a\x1d.mulligan.v1.ListRunsResponse0\x01\x12J\n\tCancelRun\x12\x1d.mulligan.v1.CancelRunRequest\x1a\x1e.mulligan.v1.CancelRunResponse\x12M\n\nGetMachine\x12\x1e.mulligan.v1.GetMachineRequest\x1a\x1f.mulligan.v1.GetMachineResponse\x12U\n\x0cListMachines\x12 .mulligan.v1.ListMachinesRequest\x1a!.mulligan.v1.ListMachinesResponse0\x01\x12[\n\x0eReleaseMachine\x12\".mulligan.v1.ReleaseMachineRequest\x1a#.mulligan.v1.ReleaseMachineResponse0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1emulligan/v1/provisioning.proto\x12\x0bmulligan.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1bmulligan/v1/inventory.proto\x1a\x19mulligan/v1/machine.proto\x1a\x15mulligan/v1/run.proto\"d\n\x17ProvisionMachineRequest\x12&\n\x04spec\x18\x01 \x01(\x0b\x32\x18.mulligan.v1.MachineSpec\x12\x0e\n\x06\x64\x65tach\x18\x02 \x01(\x08\x12\x11\n\tplan_hash\x18\x03 \x01(\t\"R\n\x18ProvisionMachineResponse\x12&\n\x06update\x18\x01 \x01(\x0b\x32\x16.mulligan.v1.RunUpdate\x12\x0e\n\x06joined\x18\x02 \x01(\x08\"F\n\x0fWatchRunRequest\x12\x13\n\x0bworkflow_id\x18\x01 \x01(\t\x12\x0e\n\x06run_id\x18\x02 \x01(\t\x12\x0e\n\x06\x63ursor\x18\x03 \x01(\t\":\n\x10WatchRunResponse\x12&\n\x06update\x18\x01 \x01(\x0b\x32\x16.mulligan.v1.RunUpdate\"4\n\rGetRunRequest\x12\x13\n\x0bworkflow_id\x18\x01 \x01(\t\x12\x0e\n\x06run_id\x18\x02 \x01(\t\"\x82\x01\n\x0eGetRunResponse\x12\x1d\n\x03run\x18\x01 \x01(\x0b\x32\x10.mulligan.v1.Run\x12%\n\x06\x65vents\x18\x02 \x03(\x0b\x32\x15.mulligan.v1.RunEvent\x12*\n\x08progress\x18\x03 \x03(\x0b\x32\x18.mulligan.v1.RunProgress\"l\n\x0fListRunsRequest\x12\x0f\n\x07project\x18\x01 \x01(\t\x12\x0f\n\x07machine\x18\x02 \x01(\t\x12(\n\x07outcome\x18\x03 \x01(\x0e\x32\x17.mulligan.v1.RunOutcome\x12\r\n\x05limit\x18\x04 \x01(\x05\"1\n\x10ListRunsResponse\x12\x1d\n\x03run\x18\x01 \x01(\x0b\x32\x10.mulligan.v1.Run\"V\n\x10\x43\x61ncelRunRequest\x12\x13\n\x0bworkflow_id\x18\x01 \x01(\t\x12\x0e\n\x06run_id\x18\x02 \x01(\t\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12\r\n\x05\x61\x63tor\x18\x04 \x01(\t\"A\n\nUndoAction\x12\x0e\n\x06\x61\x63tion\x18\x01 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x02 \x01(\t\x12\x0e\n\x06undoes\x18\x03 \x01(\t\"Y\n\x11\x43\x61ncelRunResponse\x12\x1d\n\x03run\x18\x01 \x01(\x0b\x32\x10.mulligan.v1.Run\x12%\n\x04undo\x18\x02 \x03(\x0b\x32\x17.mulligan.v1.UndoAction\"E\n\x0fRetryRunRequest\x12\x13\n\x0bworkflow_id\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\r\n\x05\x61\x63tor\x18\x03 \x01(\t\"1\n\x10RetryRunResponse\x12\x1d\n\x03run\x18\x01 \x01(\x0b\x32\x10.mulligan.v1.Run\"R\n\x0cLeverRequest\x12\x13\n\x0bworkflow_id\x18\x01 \x01(\t\x12\x0e\n\x06run_id\x18\x02 \x01(\t\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12\r\n\x05\x61\x63tor\x18\x04 \x01(\t\":\n\x0bLeverAnswer\x12\x1d\n\x03run\x18\x01 \x01(\x0b\x32\x10.mulligan.v1.Run\x12\x0c\n\x04said\x18\x02 \x01(\t\">\n\x12RetryRunNowRequest\x12(\n\x05lever\x18\x01 \x01(\x0b\x32\x19.mulligan.v1.LeverRequest\"?\n\x13RetryRunNowResponse\x12(\n\x06\x61nswer\x18\x01 \x01(\x0b\x32\x18.mulligan.v1.LeverAnswer\"O\n\x0eHoldRunRequest\x12(\n\x05lever\x18\x01 \x01(\x0b\x32\x19.mulligan.v1.LeverRequest\x12\x13\n\x0b\x62\x65\x66ore_step\x18\x02 \x01(\t\";\n\x0fHoldRunResponse\x12(\n\x06\x61nswer\x18\x01 \x01(\x0b\x32\x18.mulligan.v1.LeverAnswer\"O\n\x10ResumeRunRequest\x12(\n\x05lever\x18\x01 \x01(\x0b\x32\x19.mulligan.v1.LeverRequest\x12\x11\n\tfrom_step\x18\x02 \x01(\t\"=\n\x11ResumeRunResponse\x12(\n\x06\x61nswer\x18\x01 \x01(\x0b\x32\x18.mulligan.v1.LeverAnswer\"`\n\x10\x45xtendRunRequest\x12(\n\x05lever\x18\x01 \x01(\x0b\x32\x19.mulligan.v1.LeverRequest\x12\x0f\n\x07seconds\x18\x02 \x01(\x03\x12\x11\n\twhole_run\x18\x03 \x01(\x08\"=\n\x11\x45xtendRunResponse\x12(\n\x06\x61nswer\x18\x01 \x01(\x0b\x32\x18.mulligan.v1.LeverAnswer\"?\n\x13TakeMulliganRequest\x12(\n\x05lever\x18\x01 \x01(\x0b\x32\x19.mulligan.v1.LeverRequest\"@\n\x14TakeMulliganResponse\x12(\n\x06\x61nswer\x18\x01 \x01(\x0b\x32\x18.mulligan.v1.LeverAnswer\";\n\x0f\x41\x62ortRunRequest\x12(\n\x05lever\x18\x01 \x01(\x0b\x32\x19.mulligan.v1.LeverRequest\"c\n\x10\x41\x62ortRunResponse\x12(\n\x06\x61nswer\x18\x01 \x01(\x0b\x32\x18.mulligan.v1.LeverAnswer\x12%\n\x04undo\x18\x02 \x03(\x0b\x32\x17.mulligan.v1.UndoAction\"7\n\x10\x45xportRunRequest\x12\x13\n\x0bworkflow_id\x18\x01 \x01(\t\x12\x0e\n\x06run_id\x18\x02 \x01(\t\"!\n\x11\x45xportRunResponse\x12\x0c\n\x04part\x18\x01 \x01(\x0c\"<\n\x12PlanMachineRequest\x12&\n\x04spec\x18\x01 \x01(\x0b\x32\x18.mulligan.v1.MachineSpec\"6\n\x13PlanMachineResponse\x12\x1f\n\x04plan\x18\x01 \x01(\x0b\x32\x11.mulligan.v1.Plan\"\x9b\x01\n\x08PlanStep\x12\x0c\n\x04step\x18\x01 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x02 \x01(\t\x12\x18\n\x10\x64\x65\x61\x64line_seconds\x18\x03 \x01(\x03\x12%\n\x04undo\x18\x04 \x03(\x0b\x32\x17.mulligan.v1.UndoAction\x12+\n\x08\x65stimate\x18\x05 \x01(\x0b\x32\x19.mulligan.v1.StepEstimate\"\xd7\x02\n\x04Plan\x12\x0c\n\x04hash\x18\x01 \x01(\t\x12&\n\x04spec\x18\x02 \x01(\x0b\x32\x18.mulligan.v1.MachineSpec\x12\x10\n\x08provider\x18\x03 \x01(\t\x12\x0b\n\x03why\x18\x04 \x01(\t\x12-\n\x0b\x65xplanation\x18\x05 \x01(\x0b\x32\x18.mulligan.v1.Explanation\x12\x14\n\x0cimage_digest\x18\x06 \x01(\t\x12\x16\n\x0e\x64ownload_bytes\x18\x07 \x01(\x03\x12\x13\n\x0bplace_bytes\x18\x08 \x01(\x03\x12\x14\n\x0c\x63\x61\x63hed_bytes\x18\t \x01(\x03\x12$\n\x05steps\x18\n \x03(\x0b\x32\x15.mulligan.v1.PlanStep\x12\x10\n\x08\x64\x65stroys\x18\x0b \x03(\t\x12\r\n\x05lacks\x18\x0c \x03(\t\x12+\n\x07made_at\x18\r \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"2\n\x11GetMachineRequest\x12\x0f\n\x07project\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\";\n\x12GetMachineResponse\x12%\n\x07machine\x18\x01 \x01(\x0b\x32\x14.mulligan.v1.Machine\"d\n\x13ListMachinesRequest\x12\x0f\n\x07project\x18\x01 \x01(\t\x12\x11\n\tpartition\x18\x02 \x01(\t\x12)\n\x06states\x18\x03 \x03(\x0e\x32\x19.mulligan.v1.MachineState\"=\n\x14ListMachinesResponse\x12%\n\x07machine\x18\x01 \x01(\x0b\x32\x14.mulligan.v1.Machine\"F\n\x15ReleaseMachineRequest\x12\x0f\n\x07project\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x0e\n\x06\x64\x65tach\x18\x03 \x01(\x08\"P\n\x16ReleaseMachineResponse\x12&\n\x06update\x18\x01 \x01(\x0b\x32\x16.mulligan.v1.RunUpdate\x12\x0e\n\x06joined\x18\x02 \x01(\x08\x32\xd7\n\n\x13ProvisioningService\x12\x61\n\x10ProvisionMachine\x12$.mulligan.v1.ProvisionMachineRequest\x1a%.mulligan.v1.ProvisionMachineResponse0\x01\x12I\n\x08WatchRun\x12\x1c.mulligan.v1.WatchRunRequest\x1a\x1d.mulligan.v1.WatchRunResponse0\x01\x12\x41\n\x06GetRun\x12\x1a.mulligan.v1.GetRunRequest\x1a\x1b.mulligan.v1.GetRunResponse\x12I\n\x08ListRuns\x12\x1c.mulligan.v1.ListRunsRequest\x1a\x1d.mulligan.v1.ListRunsResponse0\x01\x12J\n\tCancelRun\x12\x1d.mulligan.v1.CancelRunRequest\x1a\x1e.mulligan.v1.CancelRunResponse\x12G\n\x08RetryRun\x12\x1c.mulligan.v1.RetryRunRequest\x1a\x1d.mulligan.v1.RetryRunResponse\x12P\n\x0bRetryRunNow\x12\x1f.mulligan.v1.RetryRunNowRequest\x1a .mulligan.v1.RetryRunNowResponse\x12\x44\n\x07HoldRun\x12\x1b.mulligan.v1.HoldRunRequest\x1a\x1c.mulligan.v1.HoldRunResponse\x12J\n\tResumeRun\x12\x1d.mulligan.v1.ResumeRunRequest\x1a\x1e.mulligan.v1.ResumeRunResponse\x12J\n\tExtendRun\x12\x1d.mulligan.v1.ExtendRunRequest\x1a\x1e.mulligan.v1.ExtendRunResponse\x12S\n\x0cTakeMulligan\x12 .mulligan.v1.TakeMulliganRequest\x1a!.mulligan.v1.TakeMulliganResponse\x12G\n\x08\x41\x62ortRun\x12\x1c.mulligan.v1.AbortRunRequest\x1a\x1d.mulligan.v1.AbortRunResponse\x12L\n\tExportRun\x12\x1d.mulligan.v1.ExportRunRequest\x1a\x1e.mulligan.v1.ExportRunResponse0\x01\x12P\n\x0bPlanMachine\x12\x1f.mulligan.v1.PlanMachineRequest\x1a .mulligan.v1.PlanMachineResponse\x12M\n\nGetMachine\x12\x1e.mulligan.v1.GetMachineRequest\x1a\x1f.mulligan.v1.GetMachineResponse\x12U\n\x0cListMachines\x12 .mulligan.v1.ListMachinesRequest\x1a!.mulligan.v1.ListMachinesResponse0\x01\x12[\n\x0eReleaseMachine\x12\".mulligan.v1.ReleaseMachineRequest\x1a#.mulligan.v1.ReleaseMachineResponse0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'mulligan.v1.provisioning_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_PROVISIONMACHINEREQUEST']._serialized_start=97
-  _globals['_PROVISIONMACHINEREQUEST']._serialized_end=178
-  _globals['_PROVISIONMACHINERESPONSE']._serialized_start=180
-  _globals['_PROVISIONMACHINERESPONSE']._serialized_end=262
-  _globals['_WATCHRUNREQUEST']._serialized_start=264
-  _globals['_WATCHRUNREQUEST']._serialized_end=334
-  _globals['_WATCHRUNRESPONSE']._serialized_start=336
-  _globals['_WATCHRUNRESPONSE']._serialized_end=394
-  _globals['_GETRUNREQUEST']._serialized_start=396
-  _globals['_GETRUNREQUEST']._serialized_end=448
-  _globals['_GETRUNRESPONSE']._serialized_start=451
-  _globals['_GETRUNRESPONSE']._serialized_end=581
-  _globals['_LISTRUNSREQUEST']._serialized_start=583
-  _globals['_LISTRUNSREQUEST']._serialized_end=691
-  _globals['_LISTRUNSRESPONSE']._serialized_start=693
-  _globals['_LISTRUNSRESPONSE']._serialized_end=742
-  _globals['_CANCELRUNREQUEST']._serialized_start=744
-  _globals['_CANCELRUNREQUEST']._serialized_end=815
-  _globals['_CANCELRUNRESPONSE']._serialized_start=817
-  _globals['_CANCELRUNRESPONSE']._serialized_end=867
-  _globals['_GETMACHINEREQUEST']._serialized_start=869
-  _globals['_GETMACHINEREQUEST']._serialized_end=919
-  _globals['_GETMACHINERESPONSE']._serialized_start=921
-  _globals['_GETMACHINERESPONSE']._serialized_end=980
-  _globals['_LISTMACHINESREQUEST']._serialized_start=982
-  _globals['_LISTMACHINESREQUEST']._serialized_end=1082
-  _globals['_LISTMACHINESRESPONSE']._serialized_start=1084
-  _globals['_LISTMACHINESRESPONSE']._serialized_end=1145
-  _globals['_RELEASEMACHINEREQUEST']._serialized_start=1147
-  _globals['_RELEASEMACHINEREQUEST']._serialized_end=1217
-  _globals['_RELEASEMACHINERESPONSE']._serialized_start=1219
-  _globals['_RELEASEMACHINERESPONSE']._serialized_end=1299
-  _globals['_PROVISIONINGSERVICE']._serialized_start=1302
-  _globals['_PROVISIONINGSERVICE']._serialized_end=1974
+  _globals['_PROVISIONMACHINEREQUEST']._serialized_start=159
+  _globals['_PROVISIONMACHINEREQUEST']._serialized_end=259
+  _globals['_PROVISIONMACHINERESPONSE']._serialized_start=261
+  _globals['_PROVISIONMACHINERESPONSE']._serialized_end=343
+  _globals['_WATCHRUNREQUEST']._serialized_start=345
+  _globals['_WATCHRUNREQUEST']._serialized_end=415
+  _globals['_WATCHRUNRESPONSE']._serialized_start=417
+  _globals['_WATCHRUNRESPONSE']._serialized_end=475
+  _globals['_GETRUNREQUEST']._serialized_start=477
+  _globals['_GETRUNREQUEST']._serialized_end=529
+  _globals['_GETRUNRESPONSE']._serialized_start=532
+  _globals['_GETRUNRESPONSE']._serialized_end=662
+  _globals['_LISTRUNSREQUEST']._serialized_start=664
+  _globals['_LISTRUNSREQUEST']._serialized_end=772
+  _globals['_LISTRUNSRESPONSE']._serialized_start=774
+  _globals['_LISTRUNSRESPONSE']._serialized_end=823
+  _globals['_CANCELRUNREQUEST']._serialized_start=825
+  _globals['_CANCELRUNREQUEST']._serialized_end=911
+  _globals['_UNDOACTION']._serialized_start=913
+  _globals['_UNDOACTION']._serialized_end=978
+  _globals['_CANCELRUNRESPONSE']._serialized_start=980
+  _globals['_CANCELRUNRESPONSE']._serialized_end=1069
+  _globals['_RETRYRUNREQUEST']._serialized_start=1071
+  _globals['_RETRYRUNREQUEST']._serialized_end=1140
+  _globals['_RETRYRUNRESPONSE']._serialized_start=1142
+  _globals['_RETRYRUNRESPONSE']._serialized_end=1191
+  _globals['_LEVERREQUEST']._serialized_start=1193
+  _globals['_LEVERREQUEST']._serialized_end=1275
+  _globals['_LEVERANSWER']._serialized_start=1277
+  _globals['_LEVERANSWER']._serialized_end=1335
+  _globals['_RETRYRUNNOWREQUEST']._serialized_start=1337
+  _globals['_RETRYRUNNOWREQUEST']._serialized_end=1399
+  _globals['_RETRYRUNNOWRESPONSE']._serialized_start=1401
+  _globals['_RETRYRUNNOWRESPONSE']._serialized_end=1464
+  _globals['_HOLDRUNREQUEST']._serialized_start=1466
+  _globals['_HOLDRUNREQUEST']._serialized_end=1545
+  _globals['_HOLDRUNRESPONSE']._serialized_start=1547
+  _globals['_HOLDRUNRESPONSE']._serialized_end=1606
+  _globals['_RESUMERUNREQUEST']._serialized_start=1608
+  _globals['_RESUMERUNREQUEST']._serialized_end=1687
+  _globals['_RESUMERUNRESPONSE']._serialized_start=1689
+  _globals['_RESUMERUNRESPONSE']._serialized_end=1750
+  _globals['_EXTENDRUNREQUEST']._serialized_start=1752
+  _globals['_EXTENDRUNREQUEST']._serialized_end=1848
+  _globals['_EXTENDRUNRESPONSE']._serialized_start=1850
+  _globals['_EXTENDRUNRESPONSE']._serialized_end=1911
+  _globals['_TAKEMULLIGANREQUEST']._serialized_start=1913
+  _globals['_TAKEMULLIGANREQUEST']._serialized_end=1976
+  _globals['_TAKEMULLIGANRESPONSE']._serialized_start=1978
+  _globals['_TAKEMULLIGANRESPONSE']._serialized_end=2042
+  _globals['_ABORTRUNREQUEST']._serialized_start=2044
+  _globals['_ABORTRUNREQUEST']._serialized_end=2103
+  _globals['_ABORTRUNRESPONSE']._serialized_start=2105
+  _globals['_ABORTRUNRESPONSE']._serialized_end=2204
+  _globals['_EXPORTRUNREQUEST']._serialized_start=2206
+  _globals['_EXPORTRUNREQUEST']._serialized_end=2261
+  _globals['_EXPORTRUNRESPONSE']._serialized_start=2263
+  _globals['_EXPORTRUNRESPONSE']._serialized_end=2296
+  _globals['_PLANMACHINEREQUEST']._serialized_start=2298
+  _globals['_PLANMACHINEREQUEST']._serialized_end=2358
+  _globals['_PLANMACHINERESPONSE']._serialized_start=2360
+  _globals['_PLANMACHINERESPONSE']._serialized_end=2414
+  _globals['_PLANSTEP']._serialized_start=2417
+  _globals['_PLANSTEP']._serialized_end=2572
+  _globals['_PLAN']._serialized_start=2575
+  _globals['_PLAN']._serialized_end=2918
+  _globals['_GETMACHINEREQUEST']._serialized_start=2920
+  _globals['_GETMACHINEREQUEST']._serialized_end=2970
+  _globals['_GETMACHINERESPONSE']._serialized_start=2972
+  _globals['_GETMACHINERESPONSE']._serialized_end=3031
+  _globals['_LISTMACHINESREQUEST']._serialized_start=3033
+  _globals['_LISTMACHINESREQUEST']._serialized_end=3133
+  _globals['_LISTMACHINESRESPONSE']._serialized_start=3135
+  _globals['_LISTMACHINESRESPONSE']._serialized_end=3196
+  _globals['_RELEASEMACHINEREQUEST']._serialized_start=3198
+  _globals['_RELEASEMACHINEREQUEST']._serialized_end=3268
+  _globals['_RELEASEMACHINERESPONSE']._serialized_start=3270
+  _globals['_RELEASEMACHINERESPONSE']._serialized_end=3350
+  _globals['_PROVISIONINGSERVICE']._serialized_start=3353
+  _globals['_PROVISIONINGSERVICE']._serialized_end=4720
 # @@protoc_insertion_point(module_scope)

@@ -6,7 +6,9 @@ Asking for machines, watching their runs, and giving machines back."""
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
+from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
+from mulligan.v1 import inventory_pb2 as _inventory_pb2
 from mulligan.v1 import machine_pb2 as _machine_pb2
 from mulligan.v1 import run_pb2 as _run_pb2
 import builtins as _builtins
@@ -28,8 +30,13 @@ class ProvisionMachineRequest(_message.Message):
 
     SPEC_FIELD_NUMBER: _builtins.int
     DETACH_FIELD_NUMBER: _builtins.int
+    PLAN_HASH_FIELD_NUMBER: _builtins.int
     detach: _builtins.bool
     """Do not stream: end the stream after the first message, which names the run."""
+    plan_hash: _builtins.str
+    """The hash of a plan of this request. FAILED_PRECONDITION, with what changed, when the world moved on. Empty means no
+    plan.
+    """
     @_builtins.property
     def spec(self) -> _machine_pb2.MachineSpec:
         """What is asked for."""
@@ -39,10 +46,11 @@ class ProvisionMachineRequest(_message.Message):
         *,
         spec: _machine_pb2.MachineSpec | None = ...,
         detach: _builtins.bool = ...,
+        plan_hash: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["spec", b"spec"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["detach", b"detach", "spec", b"spec"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["detach", b"detach", "plan_hash", b"plan_hash", "spec", b"spec"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -259,30 +267,124 @@ class CancelRunRequest(_message.Message):
     WORKFLOW_ID_FIELD_NUMBER: _builtins.int
     RUN_ID_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
+    ACTOR_FIELD_NUMBER: _builtins.int
     workflow_id: _builtins.str
     """The run's workflow id."""
     run_id: _builtins.str
     """Temporal's id of one execution. Empty means the newest."""
     reason: _builtins.str
     """Why, for the history. At most 500 characters."""
+    actor: _builtins.str
+    """Who asks, for the history. At most 100 characters; empty means `unknown`."""
     def __init__(
         self,
         *,
         workflow_id: _builtins.str = ...,
         run_id: _builtins.str = ...,
         reason: _builtins.str = ...,
+        actor: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["reason", b"reason", "run_id", b"run_id", "workflow_id", b"workflow_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "reason", b"reason", "run_id", b"run_id", "workflow_id", b"workflow_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___CancelRunRequest: _TypeAlias = CancelRunRequest  # noqa: Y015
 
 @_typing.final
+class UndoAction(_message.Message):
+    """Something that will be undone."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ACTION_FIELD_NUMBER: _builtins.int
+    DESCRIPTION_FIELD_NUMBER: _builtins.int
+    UNDOES_FIELD_NUMBER: _builtins.int
+    action: _builtins.str
+    """The undo, e.g. `tear-down`."""
+    description: _builtins.str
+    """For people: what it does."""
+    undoes: _builtins.str
+    """What it undoes, e.g. `boot`."""
+    def __init__(
+        self,
+        *,
+        action: _builtins.str = ...,
+        description: _builtins.str = ...,
+        undoes: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "description", b"description", "undoes", b"undoes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UndoAction: _TypeAlias = UndoAction  # noqa: Y015
+
+@_typing.final
 class CancelRunResponse(_message.Message):
     """The run, which is now being cancelled, or had ended before."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RUN_FIELD_NUMBER: _builtins.int
+    UNDO_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def run(self) -> _run_pb2.Run:
+        """The run."""
+
+    @_builtins.property
+    def undo(self) -> _containers.RepeatedCompositeFieldContainer[Global___UndoAction]:
+        """What will be undone, in that order. Empty when the run had ended."""
+
+    def __init__(
+        self,
+        *,
+        run: _run_pb2.Run | None = ...,
+        undo: _abc.Iterable[Global___UndoAction] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["run", b"run"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["run", b"run", "undo", b"undo"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CancelRunResponse: _TypeAlias = CancelRunResponse  # noqa: Y015
+
+@_typing.final
+class RetryRunRequest(_message.Message):
+    """Which run to make again."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    WORKFLOW_ID_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    ACTOR_FIELD_NUMBER: _builtins.int
+    workflow_id: _builtins.str
+    """The run's workflow id."""
+    reason: _builtins.str
+    """Why, for the history. At most 500 characters."""
+    actor: _builtins.str
+    """Who asks, for the history. At most 100 characters; empty means `unknown`."""
+    def __init__(
+        self,
+        *,
+        workflow_id: _builtins.str = ...,
+        reason: _builtins.str = ...,
+        actor: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "reason", b"reason", "workflow_id", b"workflow_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RetryRunRequest: _TypeAlias = RetryRunRequest  # noqa: Y015
+
+@_typing.final
+class RetryRunResponse(_message.Message):
+    """The new run."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -302,7 +404,601 @@ class CancelRunResponse(_message.Message):
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___CancelRunResponse: _TypeAlias = CancelRunResponse  # noqa: Y015
+Global___RetryRunResponse: _TypeAlias = RetryRunResponse  # noqa: Y015
+
+@_typing.final
+class LeverRequest(_message.Message):
+    """Which lever of which run, who pulls it and why."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    WORKFLOW_ID_FIELD_NUMBER: _builtins.int
+    RUN_ID_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    ACTOR_FIELD_NUMBER: _builtins.int
+    workflow_id: _builtins.str
+    """The run's workflow id."""
+    run_id: _builtins.str
+    """Temporal's id of one execution. Empty means the newest."""
+    reason: _builtins.str
+    """Why, for the history. At most 500 characters."""
+    actor: _builtins.str
+    """Who asks, for the history. At most 100 characters; empty means `unknown`."""
+    def __init__(
+        self,
+        *,
+        workflow_id: _builtins.str = ...,
+        run_id: _builtins.str = ...,
+        reason: _builtins.str = ...,
+        actor: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "reason", b"reason", "run_id", b"run_id", "workflow_id", b"workflow_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LeverRequest: _TypeAlias = LeverRequest  # noqa: Y015
+
+@_typing.final
+class LeverAnswer(_message.Message):
+    """What a lever did."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RUN_FIELD_NUMBER: _builtins.int
+    SAID_FIELD_NUMBER: _builtins.int
+    said: _builtins.str
+    """For people: what happens now."""
+    @_builtins.property
+    def run(self) -> _run_pb2.Run:
+        """The run."""
+
+    def __init__(
+        self,
+        *,
+        run: _run_pb2.Run | None = ...,
+        said: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["run", b"run"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["run", b"run", "said", b"said"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LeverAnswer: _TypeAlias = LeverAnswer  # noqa: Y015
+
+@_typing.final
+class RetryRunNowRequest(_message.Message):
+    """Which run shall try again now."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LEVER_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def lever(self) -> Global___LeverRequest:
+        """The run, and who asks."""
+
+    def __init__(
+        self,
+        *,
+        lever: Global___LeverRequest | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["lever", b"lever"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["lever", b"lever"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RetryRunNowRequest: _TypeAlias = RetryRunNowRequest  # noqa: Y015
+
+@_typing.final
+class RetryRunNowResponse(_message.Message):
+    """What is tried again."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ANSWER_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def answer(self) -> Global___LeverAnswer:
+        """What happens now."""
+
+    def __init__(
+        self,
+        *,
+        answer: Global___LeverAnswer | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["answer", b"answer"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["answer", b"answer"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RetryRunNowResponse: _TypeAlias = RetryRunNowResponse  # noqa: Y015
+
+@_typing.final
+class HoldRunRequest(_message.Message):
+    """Which run to hold, and where."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LEVER_FIELD_NUMBER: _builtins.int
+    BEFORE_STEP_FIELD_NUMBER: _builtins.int
+    before_step: _builtins.str
+    """The step before which to hold: `image`, `boot` or `verify`. Empty means the next one."""
+    @_builtins.property
+    def lever(self) -> Global___LeverRequest:
+        """The run, and who asks."""
+
+    def __init__(
+        self,
+        *,
+        lever: Global___LeverRequest | None = ...,
+        before_step: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["lever", b"lever"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["before_step", b"before_step", "lever", b"lever"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___HoldRunRequest: _TypeAlias = HoldRunRequest  # noqa: Y015
+
+@_typing.final
+class HoldRunResponse(_message.Message):
+    """Where it will be held."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ANSWER_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def answer(self) -> Global___LeverAnswer:
+        """What happens now."""
+
+    def __init__(
+        self,
+        *,
+        answer: Global___LeverAnswer | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["answer", b"answer"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["answer", b"answer"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___HoldRunResponse: _TypeAlias = HoldRunResponse  # noqa: Y015
+
+@_typing.final
+class ResumeRunRequest(_message.Message):
+    """Which held run to go on with, and where."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LEVER_FIELD_NUMBER: _builtins.int
+    FROM_STEP_FIELD_NUMBER: _builtins.int
+    from_step: _builtins.str
+    """The step to go on with: `image`, `boot` or `verify`; what later steps made is undone first. Empty means the step at
+    which it is held.
+    """
+    @_builtins.property
+    def lever(self) -> Global___LeverRequest:
+        """The run, and who asks."""
+
+    def __init__(
+        self,
+        *,
+        lever: Global___LeverRequest | None = ...,
+        from_step: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["lever", b"lever"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["from_step", b"from_step", "lever", b"lever"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ResumeRunRequest: _TypeAlias = ResumeRunRequest  # noqa: Y015
+
+@_typing.final
+class ResumeRunResponse(_message.Message):
+    """How it goes on."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ANSWER_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def answer(self) -> Global___LeverAnswer:
+        """What happens now."""
+
+    def __init__(
+        self,
+        *,
+        answer: Global___LeverAnswer | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["answer", b"answer"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["answer", b"answer"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ResumeRunResponse: _TypeAlias = ResumeRunResponse  # noqa: Y015
+
+@_typing.final
+class ExtendRunRequest(_message.Message):
+    """Which run gets more time."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LEVER_FIELD_NUMBER: _builtins.int
+    SECONDS_FIELD_NUMBER: _builtins.int
+    WHOLE_RUN_FIELD_NUMBER: _builtins.int
+    seconds: _builtins.int
+    """How many seconds more, 1 to 604800 (a week)."""
+    whole_run: _builtins.bool
+    """Extend the deadline of the whole run only; else that of the step that is in progress, and the run's where needed."""
+    @_builtins.property
+    def lever(self) -> Global___LeverRequest:
+        """The run, and who asks."""
+
+    def __init__(
+        self,
+        *,
+        lever: Global___LeverRequest | None = ...,
+        seconds: _builtins.int = ...,
+        whole_run: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["lever", b"lever"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["lever", b"lever", "seconds", b"seconds", "whole_run", b"whole_run"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExtendRunRequest: _TypeAlias = ExtendRunRequest  # noqa: Y015
+
+@_typing.final
+class ExtendRunResponse(_message.Message):
+    """Until when."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ANSWER_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def answer(self) -> Global___LeverAnswer:
+        """What happens now."""
+
+    def __init__(
+        self,
+        *,
+        answer: Global___LeverAnswer | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["answer", b"answer"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["answer", b"answer"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExtendRunResponse: _TypeAlias = ExtendRunResponse  # noqa: Y015
+
+@_typing.final
+class TakeMulliganRequest(_message.Message):
+    """Which run shall try another provider."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LEVER_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def lever(self) -> Global___LeverRequest:
+        """The run, and who asks."""
+
+    def __init__(
+        self,
+        *,
+        lever: Global___LeverRequest | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["lever", b"lever"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["lever", b"lever"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TakeMulliganRequest: _TypeAlias = TakeMulliganRequest  # noqa: Y015
+
+@_typing.final
+class TakeMulliganResponse(_message.Message):
+    """That it will."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ANSWER_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def answer(self) -> Global___LeverAnswer:
+        """What happens now."""
+
+    def __init__(
+        self,
+        *,
+        answer: Global___LeverAnswer | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["answer", b"answer"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["answer", b"answer"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TakeMulliganResponse: _TypeAlias = TakeMulliganResponse  # noqa: Y015
+
+@_typing.final
+class AbortRunRequest(_message.Message):
+    """Which run shall stop trying."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LEVER_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def lever(self) -> Global___LeverRequest:
+        """The run, and who asks."""
+
+    def __init__(
+        self,
+        *,
+        lever: Global___LeverRequest | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["lever", b"lever"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["lever", b"lever"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AbortRunRequest: _TypeAlias = AbortRunRequest  # noqa: Y015
+
+@_typing.final
+class AbortRunResponse(_message.Message):
+    """That it will."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ANSWER_FIELD_NUMBER: _builtins.int
+    UNDO_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def answer(self) -> Global___LeverAnswer:
+        """What happens now."""
+
+    @_builtins.property
+    def undo(self) -> _containers.RepeatedCompositeFieldContainer[Global___UndoAction]:
+        """What will be undone, in that order."""
+
+    def __init__(
+        self,
+        *,
+        answer: Global___LeverAnswer | None = ...,
+        undo: _abc.Iterable[Global___UndoAction] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["answer", b"answer"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["answer", b"answer", "undo", b"undo"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AbortRunResponse: _TypeAlias = AbortRunResponse  # noqa: Y015
+
+@_typing.final
+class ExportRunRequest(_message.Message):
+    """Which run to export."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    WORKFLOW_ID_FIELD_NUMBER: _builtins.int
+    RUN_ID_FIELD_NUMBER: _builtins.int
+    workflow_id: _builtins.str
+    """The run's workflow id."""
+    run_id: _builtins.str
+    """Temporal's id of one execution. Empty means the newest."""
+    def __init__(
+        self,
+        *,
+        workflow_id: _builtins.str = ...,
+        run_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["run_id", b"run_id", "workflow_id", b"workflow_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExportRunRequest: _TypeAlias = ExportRunRequest  # noqa: Y015
+
+@_typing.final
+class ExportRunResponse(_message.Message):
+    """A part of the capsule."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PART_FIELD_NUMBER: _builtins.int
+    part: _builtins.bytes
+    """The next bytes of the file."""
+    def __init__(
+        self,
+        *,
+        part: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["part", b"part"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExportRunResponse: _TypeAlias = ExportRunResponse  # noqa: Y015
+
+@_typing.final
+class PlanMachineRequest(_message.Message):
+    """What would be made."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SPEC_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def spec(self) -> _machine_pb2.MachineSpec:
+        """What would be asked for."""
+
+    def __init__(
+        self,
+        *,
+        spec: _machine_pb2.MachineSpec | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["spec", b"spec"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["spec", b"spec"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PlanMachineRequest: _TypeAlias = PlanMachineRequest  # noqa: Y015
+
+@_typing.final
+class PlanMachineResponse(_message.Message):
+    """What would be done."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PLAN_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def plan(self) -> Global___Plan:
+        """The plan."""
+
+    def __init__(
+        self,
+        *,
+        plan: Global___Plan | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["plan", b"plan"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["plan", b"plan"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PlanMachineResponse: _TypeAlias = PlanMachineResponse  # noqa: Y015
+
+@_typing.final
+class PlanStep(_message.Message):
+    """A step as it would go."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STEP_FIELD_NUMBER: _builtins.int
+    DESCRIPTION_FIELD_NUMBER: _builtins.int
+    DEADLINE_SECONDS_FIELD_NUMBER: _builtins.int
+    UNDO_FIELD_NUMBER: _builtins.int
+    ESTIMATE_FIELD_NUMBER: _builtins.int
+    step: _builtins.str
+    """Its name."""
+    description: _builtins.str
+    """For people: what it would do."""
+    deadline_seconds: _builtins.int
+    """How long it may take, in seconds."""
+    @_builtins.property
+    def undo(self) -> _containers.RepeatedCompositeFieldContainer[Global___UndoAction]:
+        """What would undo it. Empty where there is nothing to undo."""
+
+    @_builtins.property
+    def estimate(self) -> _run_pb2.StepEstimate:
+        """How long it usually takes. Absent where no run has taught it."""
+
+    def __init__(
+        self,
+        *,
+        step: _builtins.str = ...,
+        description: _builtins.str = ...,
+        deadline_seconds: _builtins.int = ...,
+        undo: _abc.Iterable[Global___UndoAction] | None = ...,
+        estimate: _run_pb2.StepEstimate | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["estimate", b"estimate"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["deadline_seconds", b"deadline_seconds", "description", b"description", "estimate", b"estimate", "step", b"step", "undo", b"undo"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PlanStep: _TypeAlias = PlanStep  # noqa: Y015
+
+@_typing.final
+class Plan(_message.Message):
+    """What ProvisionMachine would do with a request, as the world is now."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    HASH_FIELD_NUMBER: _builtins.int
+    SPEC_FIELD_NUMBER: _builtins.int
+    PROVIDER_FIELD_NUMBER: _builtins.int
+    WHY_FIELD_NUMBER: _builtins.int
+    EXPLANATION_FIELD_NUMBER: _builtins.int
+    IMAGE_DIGEST_FIELD_NUMBER: _builtins.int
+    DOWNLOAD_BYTES_FIELD_NUMBER: _builtins.int
+    PLACE_BYTES_FIELD_NUMBER: _builtins.int
+    CACHED_BYTES_FIELD_NUMBER: _builtins.int
+    STEPS_FIELD_NUMBER: _builtins.int
+    DESTROYS_FIELD_NUMBER: _builtins.int
+    LACKS_FIELD_NUMBER: _builtins.int
+    MADE_AT_FIELD_NUMBER: _builtins.int
+    hash: _builtins.str
+    """Applies the plan: ProvisionMachineRequest.plan_hash. Empty when the request cannot be fulfilled now."""
+    provider: _builtins.str
+    """The provider that would be chosen. Empty when none fits."""
+    why: _builtins.str
+    """Why that one, for people."""
+    image_digest: _builtins.str
+    """The digest of the image."""
+    download_bytes: _builtins.int
+    """How many bytes would be downloaded to the partition."""
+    place_bytes: _builtins.int
+    """How many bytes would be put on the provider."""
+    cached_bytes: _builtins.int
+    """How many bytes are where they are needed already."""
+    @_builtins.property
+    def spec(self) -> _machine_pb2.MachineSpec:
+        """The request, normalised. User data is never sent back."""
+
+    @_builtins.property
+    def explanation(self) -> _inventory_pb2.Explanation:
+        """Why the others were left out."""
+
+    @_builtins.property
+    def steps(self) -> _containers.RepeatedCompositeFieldContainer[Global___PlanStep]:
+        """The steps, in order."""
+
+    @_builtins.property
+    def destroys(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """What would be destroyed, for people. Empty when nothing would."""
+
+    @_builtins.property
+    def lacks(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """What the driver, or the image, lacks for this request, for people. Not empty means that it would fail."""
+
+    @_builtins.property
+    def made_at(self) -> _timestamp_pb2.Timestamp:
+        """When it was made."""
+
+    def __init__(
+        self,
+        *,
+        hash: _builtins.str = ...,
+        spec: _machine_pb2.MachineSpec | None = ...,
+        provider: _builtins.str = ...,
+        why: _builtins.str = ...,
+        explanation: _inventory_pb2.Explanation | None = ...,
+        image_digest: _builtins.str = ...,
+        download_bytes: _builtins.int = ...,
+        place_bytes: _builtins.int = ...,
+        cached_bytes: _builtins.int = ...,
+        steps: _abc.Iterable[Global___PlanStep] | None = ...,
+        destroys: _abc.Iterable[_builtins.str] | None = ...,
+        lacks: _abc.Iterable[_builtins.str] | None = ...,
+        made_at: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["explanation", b"explanation", "made_at", b"made_at", "spec", b"spec"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cached_bytes", b"cached_bytes", "destroys", b"destroys", "download_bytes", b"download_bytes", "explanation", b"explanation", "hash", b"hash", "image_digest", b"image_digest", "lacks", b"lacks", "made_at", b"made_at", "place_bytes", b"place_bytes", "provider", b"provider", "spec", b"spec", "steps", b"steps", "why", b"why"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Plan: _TypeAlias = Plan  # noqa: Y015
 
 @_typing.final
 class GetMachineRequest(_message.Message):

@@ -60,6 +60,51 @@ class ProvisioningServiceStub:
                 request_serializer=mulligan_dot_v1_dot_provisioning__pb2.CancelRunRequest.SerializeToString,
                 response_deserializer=mulligan_dot_v1_dot_provisioning__pb2.CancelRunResponse.FromString,
                 _registered_method=True)
+        self.RetryRun = channel.unary_unary(
+                '/mulligan.v1.ProvisioningService/RetryRun',
+                request_serializer=mulligan_dot_v1_dot_provisioning__pb2.RetryRunRequest.SerializeToString,
+                response_deserializer=mulligan_dot_v1_dot_provisioning__pb2.RetryRunResponse.FromString,
+                _registered_method=True)
+        self.RetryRunNow = channel.unary_unary(
+                '/mulligan.v1.ProvisioningService/RetryRunNow',
+                request_serializer=mulligan_dot_v1_dot_provisioning__pb2.RetryRunNowRequest.SerializeToString,
+                response_deserializer=mulligan_dot_v1_dot_provisioning__pb2.RetryRunNowResponse.FromString,
+                _registered_method=True)
+        self.HoldRun = channel.unary_unary(
+                '/mulligan.v1.ProvisioningService/HoldRun',
+                request_serializer=mulligan_dot_v1_dot_provisioning__pb2.HoldRunRequest.SerializeToString,
+                response_deserializer=mulligan_dot_v1_dot_provisioning__pb2.HoldRunResponse.FromString,
+                _registered_method=True)
+        self.ResumeRun = channel.unary_unary(
+                '/mulligan.v1.ProvisioningService/ResumeRun',
+                request_serializer=mulligan_dot_v1_dot_provisioning__pb2.ResumeRunRequest.SerializeToString,
+                response_deserializer=mulligan_dot_v1_dot_provisioning__pb2.ResumeRunResponse.FromString,
+                _registered_method=True)
+        self.ExtendRun = channel.unary_unary(
+                '/mulligan.v1.ProvisioningService/ExtendRun',
+                request_serializer=mulligan_dot_v1_dot_provisioning__pb2.ExtendRunRequest.SerializeToString,
+                response_deserializer=mulligan_dot_v1_dot_provisioning__pb2.ExtendRunResponse.FromString,
+                _registered_method=True)
+        self.TakeMulligan = channel.unary_unary(
+                '/mulligan.v1.ProvisioningService/TakeMulligan',
+                request_serializer=mulligan_dot_v1_dot_provisioning__pb2.TakeMulliganRequest.SerializeToString,
+                response_deserializer=mulligan_dot_v1_dot_provisioning__pb2.TakeMulliganResponse.FromString,
+                _registered_method=True)
+        self.AbortRun = channel.unary_unary(
+                '/mulligan.v1.ProvisioningService/AbortRun',
+                request_serializer=mulligan_dot_v1_dot_provisioning__pb2.AbortRunRequest.SerializeToString,
+                response_deserializer=mulligan_dot_v1_dot_provisioning__pb2.AbortRunResponse.FromString,
+                _registered_method=True)
+        self.ExportRun = channel.unary_stream(
+                '/mulligan.v1.ProvisioningService/ExportRun',
+                request_serializer=mulligan_dot_v1_dot_provisioning__pb2.ExportRunRequest.SerializeToString,
+                response_deserializer=mulligan_dot_v1_dot_provisioning__pb2.ExportRunResponse.FromString,
+                _registered_method=True)
+        self.PlanMachine = channel.unary_unary(
+                '/mulligan.v1.ProvisioningService/PlanMachine',
+                request_serializer=mulligan_dot_v1_dot_provisioning__pb2.PlanMachineRequest.SerializeToString,
+                response_deserializer=mulligan_dot_v1_dot_provisioning__pb2.PlanMachineResponse.FromString,
+                _registered_method=True)
         self.GetMachine = channel.unary_unary(
                 '/mulligan.v1.ProvisioningService/GetMachine',
                 request_serializer=mulligan_dot_v1_dot_provisioning__pb2.GetMachineRequest.SerializeToString,
@@ -119,6 +164,72 @@ class ProvisioningServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def RetryRun(self, request, context):
+        """Makes again, with the same request, a machine whose run failed or was cancelled: a new run of the same id. Answers at
+        once; WatchRun shows it. FAILED_PRECONDITION for a run that is open or ended ready.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RetryRunNow(self, request, context):
+        """Begins the next attempt of what the run is trying now, also out of a long back-off.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def HoldRun(self, request, context):
+        """Holds a run before a step begins: the machine stays as it is until the run is resumed, aborted or cancelled.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ResumeRun(self, request, context):
+        """Goes on with a held run: with the step before which, or in which, it is held, or with an earlier one of the same try.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ExtendRun(self, request, context):
+        """Gives a step, or the whole run, more time.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def TakeMulligan(self, request, context):
+        """Gives the provider of this try up, undoes what was made there, and tries another. FAILED_PRECONDITION where there is
+        no other: the run goes on as before.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def AbortRun(self, request, context):
+        """Stops trying: a run that works, or is held, fails now and is undone; one whose undo cannot be done quarantines what
+        is left now.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ExportRun(self, request, context):
+        """Streams a capsule: one file with all that is known of a run, for `mulligan run replay`. Its parts are to be joined.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def PlanMachine(self, request, context):
+        """Says what ProvisionMachine would do with this request, and claims nothing. The plan's hash applies it.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def GetMachine(self, request, context):
         """Returns a machine: the live one of that name, else the newest.
         """
@@ -167,6 +278,51 @@ def add_ProvisioningServiceServicer_to_server(servicer, server):
                     servicer.CancelRun,
                     request_deserializer=mulligan_dot_v1_dot_provisioning__pb2.CancelRunRequest.FromString,
                     response_serializer=mulligan_dot_v1_dot_provisioning__pb2.CancelRunResponse.SerializeToString,
+            ),
+            'RetryRun': grpc.unary_unary_rpc_method_handler(
+                    servicer.RetryRun,
+                    request_deserializer=mulligan_dot_v1_dot_provisioning__pb2.RetryRunRequest.FromString,
+                    response_serializer=mulligan_dot_v1_dot_provisioning__pb2.RetryRunResponse.SerializeToString,
+            ),
+            'RetryRunNow': grpc.unary_unary_rpc_method_handler(
+                    servicer.RetryRunNow,
+                    request_deserializer=mulligan_dot_v1_dot_provisioning__pb2.RetryRunNowRequest.FromString,
+                    response_serializer=mulligan_dot_v1_dot_provisioning__pb2.RetryRunNowResponse.SerializeToString,
+            ),
+            'HoldRun': grpc.unary_unary_rpc_method_handler(
+                    servicer.HoldRun,
+                    request_deserializer=mulligan_dot_v1_dot_provisioning__pb2.HoldRunRequest.FromString,
+                    response_serializer=mulligan_dot_v1_dot_provisioning__pb2.HoldRunResponse.SerializeToString,
+            ),
+            'ResumeRun': grpc.unary_unary_rpc_method_handler(
+                    servicer.ResumeRun,
+                    request_deserializer=mulligan_dot_v1_dot_provisioning__pb2.ResumeRunRequest.FromString,
+                    response_serializer=mulligan_dot_v1_dot_provisioning__pb2.ResumeRunResponse.SerializeToString,
+            ),
+            'ExtendRun': grpc.unary_unary_rpc_method_handler(
+                    servicer.ExtendRun,
+                    request_deserializer=mulligan_dot_v1_dot_provisioning__pb2.ExtendRunRequest.FromString,
+                    response_serializer=mulligan_dot_v1_dot_provisioning__pb2.ExtendRunResponse.SerializeToString,
+            ),
+            'TakeMulligan': grpc.unary_unary_rpc_method_handler(
+                    servicer.TakeMulligan,
+                    request_deserializer=mulligan_dot_v1_dot_provisioning__pb2.TakeMulliganRequest.FromString,
+                    response_serializer=mulligan_dot_v1_dot_provisioning__pb2.TakeMulliganResponse.SerializeToString,
+            ),
+            'AbortRun': grpc.unary_unary_rpc_method_handler(
+                    servicer.AbortRun,
+                    request_deserializer=mulligan_dot_v1_dot_provisioning__pb2.AbortRunRequest.FromString,
+                    response_serializer=mulligan_dot_v1_dot_provisioning__pb2.AbortRunResponse.SerializeToString,
+            ),
+            'ExportRun': grpc.unary_stream_rpc_method_handler(
+                    servicer.ExportRun,
+                    request_deserializer=mulligan_dot_v1_dot_provisioning__pb2.ExportRunRequest.FromString,
+                    response_serializer=mulligan_dot_v1_dot_provisioning__pb2.ExportRunResponse.SerializeToString,
+            ),
+            'PlanMachine': grpc.unary_unary_rpc_method_handler(
+                    servicer.PlanMachine,
+                    request_deserializer=mulligan_dot_v1_dot_provisioning__pb2.PlanMachineRequest.FromString,
+                    response_serializer=mulligan_dot_v1_dot_provisioning__pb2.PlanMachineResponse.SerializeToString,
             ),
             'GetMachine': grpc.unary_unary_rpc_method_handler(
                     servicer.GetMachine,
@@ -320,6 +476,249 @@ class ProvisioningService:
             '/mulligan.v1.ProvisioningService/CancelRun',
             mulligan_dot_v1_dot_provisioning__pb2.CancelRunRequest.SerializeToString,
             mulligan_dot_v1_dot_provisioning__pb2.CancelRunResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RetryRun(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/mulligan.v1.ProvisioningService/RetryRun',
+            mulligan_dot_v1_dot_provisioning__pb2.RetryRunRequest.SerializeToString,
+            mulligan_dot_v1_dot_provisioning__pb2.RetryRunResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RetryRunNow(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/mulligan.v1.ProvisioningService/RetryRunNow',
+            mulligan_dot_v1_dot_provisioning__pb2.RetryRunNowRequest.SerializeToString,
+            mulligan_dot_v1_dot_provisioning__pb2.RetryRunNowResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def HoldRun(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/mulligan.v1.ProvisioningService/HoldRun',
+            mulligan_dot_v1_dot_provisioning__pb2.HoldRunRequest.SerializeToString,
+            mulligan_dot_v1_dot_provisioning__pb2.HoldRunResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ResumeRun(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/mulligan.v1.ProvisioningService/ResumeRun',
+            mulligan_dot_v1_dot_provisioning__pb2.ResumeRunRequest.SerializeToString,
+            mulligan_dot_v1_dot_provisioning__pb2.ResumeRunResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ExtendRun(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/mulligan.v1.ProvisioningService/ExtendRun',
+            mulligan_dot_v1_dot_provisioning__pb2.ExtendRunRequest.SerializeToString,
+            mulligan_dot_v1_dot_provisioning__pb2.ExtendRunResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def TakeMulligan(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/mulligan.v1.ProvisioningService/TakeMulligan',
+            mulligan_dot_v1_dot_provisioning__pb2.TakeMulliganRequest.SerializeToString,
+            mulligan_dot_v1_dot_provisioning__pb2.TakeMulliganResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def AbortRun(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/mulligan.v1.ProvisioningService/AbortRun',
+            mulligan_dot_v1_dot_provisioning__pb2.AbortRunRequest.SerializeToString,
+            mulligan_dot_v1_dot_provisioning__pb2.AbortRunResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ExportRun(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/mulligan.v1.ProvisioningService/ExportRun',
+            mulligan_dot_v1_dot_provisioning__pb2.ExportRunRequest.SerializeToString,
+            mulligan_dot_v1_dot_provisioning__pb2.ExportRunResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PlanMachine(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/mulligan.v1.ProvisioningService/PlanMachine',
+            mulligan_dot_v1_dot_provisioning__pb2.PlanMachineRequest.SerializeToString,
+            mulligan_dot_v1_dot_provisioning__pb2.PlanMachineResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -48,6 +48,30 @@ class ProvisioningServiceStub:
     """Asks a run that makes a machine to stop and to undo what it did. Answers at once; WatchRun shows the undo. Harmless
     when repeated. FAILED_PRECONDITION for a run that takes a machine down: once begun, it goes on to its end.
     """
+    RetryRun: _grpc.UnaryUnaryMultiCallable[_provisioning_pb2.RetryRunRequest, _provisioning_pb2.RetryRunResponse]
+    """Makes again, with the same request, a machine whose run failed or was cancelled: a new run of the same id. Answers at
+    once; WatchRun shows it. FAILED_PRECONDITION for a run that is open or ended ready.
+    """
+    RetryRunNow: _grpc.UnaryUnaryMultiCallable[_provisioning_pb2.RetryRunNowRequest, _provisioning_pb2.RetryRunNowResponse]
+    """Begins the next attempt of what the run is trying now, also out of a long back-off."""
+    HoldRun: _grpc.UnaryUnaryMultiCallable[_provisioning_pb2.HoldRunRequest, _provisioning_pb2.HoldRunResponse]
+    """Holds a run before a step begins: the machine stays as it is until the run is resumed, aborted or cancelled."""
+    ResumeRun: _grpc.UnaryUnaryMultiCallable[_provisioning_pb2.ResumeRunRequest, _provisioning_pb2.ResumeRunResponse]
+    """Goes on with a held run: with the step before which, or in which, it is held, or with an earlier one of the same try."""
+    ExtendRun: _grpc.UnaryUnaryMultiCallable[_provisioning_pb2.ExtendRunRequest, _provisioning_pb2.ExtendRunResponse]
+    """Gives a step, or the whole run, more time."""
+    TakeMulligan: _grpc.UnaryUnaryMultiCallable[_provisioning_pb2.TakeMulliganRequest, _provisioning_pb2.TakeMulliganResponse]
+    """Gives the provider of this try up, undoes what was made there, and tries another. FAILED_PRECONDITION where there is
+    no other: the run goes on as before.
+    """
+    AbortRun: _grpc.UnaryUnaryMultiCallable[_provisioning_pb2.AbortRunRequest, _provisioning_pb2.AbortRunResponse]
+    """Stops trying: a run that works, or is held, fails now and is undone; one whose undo cannot be done quarantines what
+    is left now.
+    """
+    ExportRun: _grpc.UnaryStreamMultiCallable[_provisioning_pb2.ExportRunRequest, _provisioning_pb2.ExportRunResponse]
+    """Streams a capsule: one file with all that is known of a run, for `mulligan run replay`. Its parts are to be joined."""
+    PlanMachine: _grpc.UnaryUnaryMultiCallable[_provisioning_pb2.PlanMachineRequest, _provisioning_pb2.PlanMachineResponse]
+    """Says what ProvisionMachine would do with this request, and claims nothing. The plan's hash applies it."""
     GetMachine: _grpc.UnaryUnaryMultiCallable[_provisioning_pb2.GetMachineRequest, _provisioning_pb2.GetMachineResponse]
     """Returns a machine: the live one of that name, else the newest."""
     ListMachines: _grpc.UnaryStreamMultiCallable[_provisioning_pb2.ListMachinesRequest, _provisioning_pb2.ListMachinesResponse]
@@ -75,6 +99,30 @@ class ProvisioningServiceAsyncStub(ProvisioningServiceStub):
     """Asks a run that makes a machine to stop and to undo what it did. Answers at once; WatchRun shows the undo. Harmless
     when repeated. FAILED_PRECONDITION for a run that takes a machine down: once begun, it goes on to its end.
     """
+    RetryRun: _aio.UnaryUnaryMultiCallable[_provisioning_pb2.RetryRunRequest, _provisioning_pb2.RetryRunResponse]  # type: ignore[assignment]
+    """Makes again, with the same request, a machine whose run failed or was cancelled: a new run of the same id. Answers at
+    once; WatchRun shows it. FAILED_PRECONDITION for a run that is open or ended ready.
+    """
+    RetryRunNow: _aio.UnaryUnaryMultiCallable[_provisioning_pb2.RetryRunNowRequest, _provisioning_pb2.RetryRunNowResponse]  # type: ignore[assignment]
+    """Begins the next attempt of what the run is trying now, also out of a long back-off."""
+    HoldRun: _aio.UnaryUnaryMultiCallable[_provisioning_pb2.HoldRunRequest, _provisioning_pb2.HoldRunResponse]  # type: ignore[assignment]
+    """Holds a run before a step begins: the machine stays as it is until the run is resumed, aborted or cancelled."""
+    ResumeRun: _aio.UnaryUnaryMultiCallable[_provisioning_pb2.ResumeRunRequest, _provisioning_pb2.ResumeRunResponse]  # type: ignore[assignment]
+    """Goes on with a held run: with the step before which, or in which, it is held, or with an earlier one of the same try."""
+    ExtendRun: _aio.UnaryUnaryMultiCallable[_provisioning_pb2.ExtendRunRequest, _provisioning_pb2.ExtendRunResponse]  # type: ignore[assignment]
+    """Gives a step, or the whole run, more time."""
+    TakeMulligan: _aio.UnaryUnaryMultiCallable[_provisioning_pb2.TakeMulliganRequest, _provisioning_pb2.TakeMulliganResponse]  # type: ignore[assignment]
+    """Gives the provider of this try up, undoes what was made there, and tries another. FAILED_PRECONDITION where there is
+    no other: the run goes on as before.
+    """
+    AbortRun: _aio.UnaryUnaryMultiCallable[_provisioning_pb2.AbortRunRequest, _provisioning_pb2.AbortRunResponse]  # type: ignore[assignment]
+    """Stops trying: a run that works, or is held, fails now and is undone; one whose undo cannot be done quarantines what
+    is left now.
+    """
+    ExportRun: _aio.UnaryStreamMultiCallable[_provisioning_pb2.ExportRunRequest, _provisioning_pb2.ExportRunResponse]  # type: ignore[assignment]
+    """Streams a capsule: one file with all that is known of a run, for `mulligan run replay`. Its parts are to be joined."""
+    PlanMachine: _aio.UnaryUnaryMultiCallable[_provisioning_pb2.PlanMachineRequest, _provisioning_pb2.PlanMachineResponse]  # type: ignore[assignment]
+    """Says what ProvisionMachine would do with this request, and claims nothing. The plan's hash applies it."""
     GetMachine: _aio.UnaryUnaryMultiCallable[_provisioning_pb2.GetMachineRequest, _provisioning_pb2.GetMachineResponse]  # type: ignore[assignment]
     """Returns a machine: the live one of that name, else the newest."""
     ListMachines: _aio.UnaryStreamMultiCallable[_provisioning_pb2.ListMachinesRequest, _provisioning_pb2.ListMachinesResponse]  # type: ignore[assignment]
@@ -129,6 +177,84 @@ class ProvisioningServiceServicer(metaclass=_abc_1.ABCMeta):
         """Asks a run that makes a machine to stop and to undo what it did. Answers at once; WatchRun shows the undo. Harmless
         when repeated. FAILED_PRECONDITION for a run that takes a machine down: once begun, it goes on to its end.
         """
+
+    @_abc_1.abstractmethod
+    def RetryRun(
+        self,
+        request: _provisioning_pb2.RetryRunRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_provisioning_pb2.RetryRunResponse, _abc.Awaitable[_provisioning_pb2.RetryRunResponse]]:
+        """Makes again, with the same request, a machine whose run failed or was cancelled: a new run of the same id. Answers at
+        once; WatchRun shows it. FAILED_PRECONDITION for a run that is open or ended ready.
+        """
+
+    @_abc_1.abstractmethod
+    def RetryRunNow(
+        self,
+        request: _provisioning_pb2.RetryRunNowRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_provisioning_pb2.RetryRunNowResponse, _abc.Awaitable[_provisioning_pb2.RetryRunNowResponse]]:
+        """Begins the next attempt of what the run is trying now, also out of a long back-off."""
+
+    @_abc_1.abstractmethod
+    def HoldRun(
+        self,
+        request: _provisioning_pb2.HoldRunRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_provisioning_pb2.HoldRunResponse, _abc.Awaitable[_provisioning_pb2.HoldRunResponse]]:
+        """Holds a run before a step begins: the machine stays as it is until the run is resumed, aborted or cancelled."""
+
+    @_abc_1.abstractmethod
+    def ResumeRun(
+        self,
+        request: _provisioning_pb2.ResumeRunRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_provisioning_pb2.ResumeRunResponse, _abc.Awaitable[_provisioning_pb2.ResumeRunResponse]]:
+        """Goes on with a held run: with the step before which, or in which, it is held, or with an earlier one of the same try."""
+
+    @_abc_1.abstractmethod
+    def ExtendRun(
+        self,
+        request: _provisioning_pb2.ExtendRunRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_provisioning_pb2.ExtendRunResponse, _abc.Awaitable[_provisioning_pb2.ExtendRunResponse]]:
+        """Gives a step, or the whole run, more time."""
+
+    @_abc_1.abstractmethod
+    def TakeMulligan(
+        self,
+        request: _provisioning_pb2.TakeMulliganRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_provisioning_pb2.TakeMulliganResponse, _abc.Awaitable[_provisioning_pb2.TakeMulliganResponse]]:
+        """Gives the provider of this try up, undoes what was made there, and tries another. FAILED_PRECONDITION where there is
+        no other: the run goes on as before.
+        """
+
+    @_abc_1.abstractmethod
+    def AbortRun(
+        self,
+        request: _provisioning_pb2.AbortRunRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_provisioning_pb2.AbortRunResponse, _abc.Awaitable[_provisioning_pb2.AbortRunResponse]]:
+        """Stops trying: a run that works, or is held, fails now and is undone; one whose undo cannot be done quarantines what
+        is left now.
+        """
+
+    @_abc_1.abstractmethod
+    def ExportRun(
+        self,
+        request: _provisioning_pb2.ExportRunRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_provisioning_pb2.ExportRunResponse], _abc.AsyncIterator[_provisioning_pb2.ExportRunResponse]]:
+        """Streams a capsule: one file with all that is known of a run, for `mulligan run replay`. Its parts are to be joined."""
+
+    @_abc_1.abstractmethod
+    def PlanMachine(
+        self,
+        request: _provisioning_pb2.PlanMachineRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_provisioning_pb2.PlanMachineResponse, _abc.Awaitable[_provisioning_pb2.PlanMachineResponse]]:
+        """Says what ProvisionMachine would do with this request, and claims nothing. The plan's hash applies it."""
 
     @_abc_1.abstractmethod
     def GetMachine(

@@ -36,6 +36,8 @@ class _RunKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_RunKind.Value
     """Takes a machine down."""
     RUN_KIND_RECLAIM: _RunKind.ValueType  # 3
     """Takes down what an abandoned run left."""
+    RUN_KIND_ENROL: _RunKind.ValueType  # 4
+    """Looks at a provider and registers it."""
 
 class RunKind(_RunKind, metaclass=_RunKindEnumTypeWrapper):
     """What a run does."""
@@ -48,6 +50,8 @@ RUN_KIND_RELEASE: RunKind.ValueType  # 2
 """Takes a machine down."""
 RUN_KIND_RECLAIM: RunKind.ValueType  # 3
 """Takes down what an abandoned run left."""
+RUN_KIND_ENROL: RunKind.ValueType  # 4
+"""Looks at a provider and registers it."""
 Global___RunKind: _TypeAlias = RunKind  # noqa: Y015
 
 class _RunOutcome:
@@ -72,6 +76,8 @@ class _RunOutcomeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_RunOutcome
     """Something could not be undone; the reason says what, and how to mend it."""
     RUN_OUTCOME_TERMINATED: _RunOutcome.ValueType  # 7
     """It was terminated from outside, without undo; its claim is reclaimed when the lease has passed."""
+    RUN_OUTCOME_ENROLLED: _RunOutcome.ValueType  # 8
+    """The provider is registered."""
 
 class RunOutcome(_RunOutcome, metaclass=_RunOutcomeEnumTypeWrapper):
     """How a run ended."""
@@ -92,6 +98,8 @@ RUN_OUTCOME_QUARANTINED: RunOutcome.ValueType  # 6
 """Something could not be undone; the reason says what, and how to mend it."""
 RUN_OUTCOME_TERMINATED: RunOutcome.ValueType  # 7
 """It was terminated from outside, without undo; its claim is reclaimed when the lease has passed."""
+RUN_OUTCOME_ENROLLED: RunOutcome.ValueType  # 8
+"""The provider is registered."""
 Global___RunOutcome: _TypeAlias = RunOutcome  # noqa: Y015
 
 class _RunEventKind:
@@ -119,9 +127,17 @@ class _RunEventKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_RunEvent
     RUN_EVENT_KIND_DEADLINE_PASSED: _RunEventKind.ValueType  # 8
     """The deadline of a step, or of the run, passed."""
     RUN_EVENT_KIND_HELD: _RunEventKind.ValueType  # 9
-    """The run failed and is held for inspection."""
+    """The run is held: because it failed, or because an operator asked for it. `message` says why and what to do."""
     RUN_EVENT_KIND_RUN_FINISHED: _RunEventKind.ValueType  # 10
     """The run ended. Always the last."""
+    RUN_EVENT_KIND_LEVER_PULLED: _RunEventKind.ValueType  # 11
+    """An operator pulled a lever; `lever` says which, who and why."""
+    RUN_EVENT_KIND_LEVER_REFUSED: _RunEventKind.ValueType  # 12
+    """A lever that was pulled could not do what was asked; the run goes on as before."""
+    RUN_EVENT_KIND_RESUMED: _RunEventKind.ValueType  # 13
+    """The run goes on after it was held."""
+    RUN_EVENT_KIND_AWAITING: _RunEventKind.ValueType  # 14
+    """The step awaits something that is not in its hands; `message` says what."""
 
 class RunEventKind(_RunEventKind, metaclass=_RunEventKindEnumTypeWrapper):
     """What a run event tells."""
@@ -145,10 +161,126 @@ RUN_EVENT_KIND_CANCEL_REQUESTED: RunEventKind.ValueType  # 7
 RUN_EVENT_KIND_DEADLINE_PASSED: RunEventKind.ValueType  # 8
 """The deadline of a step, or of the run, passed."""
 RUN_EVENT_KIND_HELD: RunEventKind.ValueType  # 9
-"""The run failed and is held for inspection."""
+"""The run is held: because it failed, or because an operator asked for it. `message` says why and what to do."""
 RUN_EVENT_KIND_RUN_FINISHED: RunEventKind.ValueType  # 10
 """The run ended. Always the last."""
+RUN_EVENT_KIND_LEVER_PULLED: RunEventKind.ValueType  # 11
+"""An operator pulled a lever; `lever` says which, who and why."""
+RUN_EVENT_KIND_LEVER_REFUSED: RunEventKind.ValueType  # 12
+"""A lever that was pulled could not do what was asked; the run goes on as before."""
+RUN_EVENT_KIND_RESUMED: RunEventKind.ValueType  # 13
+"""The run goes on after it was held."""
+RUN_EVENT_KIND_AWAITING: RunEventKind.ValueType  # 14
+"""The step awaits something that is not in its hands; `message` says what."""
 Global___RunEventKind: _TypeAlias = RunEventKind  # noqa: Y015
+
+class _LeverKind:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _LeverKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_LeverKind.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    LEVER_KIND_UNSPECIFIED: _LeverKind.ValueType  # 0
+    """Never sent."""
+    LEVER_KIND_RETRY_NOW: _LeverKind.ValueType  # 1
+    """Begin the next attempt now, also out of a long back-off."""
+    LEVER_KIND_HOLD: _LeverKind.ValueType  # 2
+    """Hold the run before a step begins."""
+    LEVER_KIND_RESUME: _LeverKind.ValueType  # 3
+    """Go on with a held run."""
+    LEVER_KIND_EXTEND: _LeverKind.ValueType  # 4
+    """Give the step, or the run, more time."""
+    LEVER_KIND_MULLIGAN: _LeverKind.ValueType  # 5
+    """Give this provider up and try another."""
+    LEVER_KIND_ABORT: _LeverKind.ValueType  # 6
+    """Stop trying: what works fails now and is undone; what cannot be undone is quarantined now."""
+
+class LeverKind(_LeverKind, metaclass=_LeverKindEnumTypeWrapper):
+    """What an operator can do to a run."""
+
+LEVER_KIND_UNSPECIFIED: LeverKind.ValueType  # 0
+"""Never sent."""
+LEVER_KIND_RETRY_NOW: LeverKind.ValueType  # 1
+"""Begin the next attempt now, also out of a long back-off."""
+LEVER_KIND_HOLD: LeverKind.ValueType  # 2
+"""Hold the run before a step begins."""
+LEVER_KIND_RESUME: LeverKind.ValueType  # 3
+"""Go on with a held run."""
+LEVER_KIND_EXTEND: LeverKind.ValueType  # 4
+"""Give the step, or the run, more time."""
+LEVER_KIND_MULLIGAN: LeverKind.ValueType  # 5
+"""Give this provider up and try another."""
+LEVER_KIND_ABORT: LeverKind.ValueType  # 6
+"""Stop trying: what works fails now and is undone; what cannot be undone is quarantined now."""
+Global___LeverKind: _TypeAlias = LeverKind  # noqa: Y015
+
+@_typing.final
+class Lever(_message.Message):
+    """A lever, as it was pulled."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KIND_FIELD_NUMBER: _builtins.int
+    ACTOR_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    kind: Global___LeverKind.ValueType
+    """Which."""
+    actor: _builtins.str
+    """Who pulled it, as they named themselves."""
+    reason: _builtins.str
+    """Why, in their words."""
+    def __init__(
+        self,
+        *,
+        kind: Global___LeverKind.ValueType = ...,
+        actor: _builtins.str = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "kind", b"kind", "reason", b"reason"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Lever: _TypeAlias = Lever  # noqa: Y015
+
+@_typing.final
+class StepEstimate(_message.Message):
+    """How long a step usually takes, learned from runs that ended ready."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STEP_FIELD_NUMBER: _builtins.int
+    P50_SECONDS_FIELD_NUMBER: _builtins.int
+    P95_SECONDS_FIELD_NUMBER: _builtins.int
+    RUNS_FIELD_NUMBER: _builtins.int
+    BASIS_FIELD_NUMBER: _builtins.int
+    step: _builtins.str
+    """The step: `claim`, `image`, `boot` or `verify`."""
+    p50_seconds: _builtins.float
+    """Half of the runs took at most so many seconds."""
+    p95_seconds: _builtins.float
+    """95 of 100 runs took at most so many seconds."""
+    runs: _builtins.int
+    """How many runs this was learned from."""
+    basis: _builtins.str
+    """What those runs have in common with this one, e.g. `image demo on libvirt`."""
+    def __init__(
+        self,
+        *,
+        step: _builtins.str = ...,
+        p50_seconds: _builtins.float = ...,
+        p95_seconds: _builtins.float = ...,
+        runs: _builtins.int = ...,
+        basis: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["basis", b"basis", "p50_seconds", b"p50_seconds", "p95_seconds", b"p95_seconds", "runs", b"runs", "step", b"step"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StepEstimate: _TypeAlias = StepEstimate  # noqa: Y015
 
 @_typing.final
 class RunEvent(_message.Message):
@@ -169,6 +301,8 @@ class RunEvent(_message.Message):
     REASON_FIELD_NUMBER: _builtins.int
     OUTCOME_FIELD_NUMBER: _builtins.int
     EXPLANATION_FIELD_NUMBER: _builtins.int
+    LEVER_FIELD_NUMBER: _builtins.int
+    SUGGESTIONS_FIELD_NUMBER: _builtins.int
     cursor: _builtins.str
     """Where a watcher resumes to get everything after this event."""
     kind: Global___RunEventKind.ValueType
@@ -199,6 +333,14 @@ class RunEvent(_message.Message):
     def explanation(self) -> _inventory_pb2.Explanation:
         """Why no provider was found, as it was then; set on FAILED of a claim."""
 
+    @_builtins.property
+    def lever(self) -> Global___Lever:
+        """Which lever was pulled; set on LEVER_PULLED and LEVER_REFUSED."""
+
+    @_builtins.property
+    def suggestions(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Commands that may help, the likeliest first; set on FAILED, HELD, SLOW, AWAITING and a RUN_FINISHED that ended badly."""
+
     def __init__(
         self,
         *,
@@ -214,10 +356,12 @@ class RunEvent(_message.Message):
         reason: _builtins.str = ...,
         outcome: Global___RunOutcome.ValueType = ...,
         explanation: _inventory_pb2.Explanation | None = ...,
+        lever: Global___Lever | None = ...,
+        suggestions: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["at", b"at", "explanation", b"explanation"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["at", b"at", "explanation", b"explanation", "lever", b"lever"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "at", b"at", "attempts", b"attempts", "cursor", b"cursor", "evidence", b"evidence", "explanation", b"explanation", "kind", b"kind", "message", b"message", "outcome", b"outcome", "provider", b"provider", "reason", b"reason", "step", b"step", "try", b"try"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "at", b"at", "attempts", b"attempts", "cursor", b"cursor", "evidence", b"evidence", "explanation", b"explanation", "kind", b"kind", "lever", b"lever", "message", b"message", "outcome", b"outcome", "provider", b"provider", "reason", b"reason", "step", b"step", "suggestions", b"suggestions", "try", b"try"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -238,6 +382,10 @@ class RunProgress(_message.Message):
     TOTAL_FIELD_NUMBER: _builtins.int
     LAST_FAILURE_FIELD_NUMBER: _builtins.int
     NEXT_ATTEMPT_AT_FIELD_NUMBER: _builtins.int
+    OBSERVED_AT_FIELD_NUMBER: _builtins.int
+    ESTIMATE_FIELD_NUMBER: _builtins.int
+    SLOWER_THAN_P95_FIELD_NUMBER: _builtins.int
+    SUGGESTIONS_FIELD_NUMBER: _builtins.int
     step: _builtins.str
     """The step that is in progress."""
     action: _builtins.str
@@ -252,9 +400,23 @@ class RunProgress(_message.Message):
     """How much there is; 0 where not known."""
     last_failure: _builtins.str
     """Why the attempt before failed; empty for the first."""
+    slower_than_p95: _builtins.bool
+    """Whether the step already takes longer than 95 of 100 runs like it."""
     @_builtins.property
     def next_attempt_at(self) -> _timestamp_pb2.Timestamp:
         """When the next attempt begins; absent while one runs."""
+
+    @_builtins.property
+    def observed_at(self) -> _timestamp_pb2.Timestamp:
+        """When `message` was last said; absent before the first word."""
+
+    @_builtins.property
+    def estimate(self) -> Global___StepEstimate:
+        """How long the step usually takes. Absent where no run has taught it."""
+
+    @_builtins.property
+    def suggestions(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Commands that may help, the likeliest first. Empty while all is well."""
 
     def __init__(
         self,
@@ -267,10 +429,14 @@ class RunProgress(_message.Message):
         total: _builtins.int = ...,
         last_failure: _builtins.str = ...,
         next_attempt_at: _timestamp_pb2.Timestamp | None = ...,
+        observed_at: _timestamp_pb2.Timestamp | None = ...,
+        estimate: Global___StepEstimate | None = ...,
+        slower_than_p95: _builtins.bool = ...,
+        suggestions: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["next_attempt_at", b"next_attempt_at"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["estimate", b"estimate", "next_attempt_at", b"next_attempt_at", "observed_at", b"observed_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "attempt", b"attempt", "done", b"done", "last_failure", b"last_failure", "message", b"message", "next_attempt_at", b"next_attempt_at", "step", b"step", "total", b"total", "try", b"try"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "attempt", b"attempt", "done", b"done", "estimate", b"estimate", "last_failure", b"last_failure", "message", b"message", "next_attempt_at", b"next_attempt_at", "observed_at", b"observed_at", "slower_than_p95", b"slower_than_p95", "step", b"step", "suggestions", b"suggestions", "total", b"total", "try", b"try"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -293,6 +459,8 @@ class Run(_message.Message):
     STARTED_AT_FIELD_NUMBER: _builtins.int
     ENDED_AT_FIELD_NUMBER: _builtins.int
     CANCEL_REQUESTED_FIELD_NUMBER: _builtins.int
+    HELD_FIELD_NUMBER: _builtins.int
+    PROVIDER_FIELD_NUMBER: _builtins.int
     workflow_id: _builtins.str
     """The id by which it is watched, retried and cancelled, e.g. `provision:default:web-1`."""
     run_id: _builtins.str
@@ -311,6 +479,10 @@ class Run(_message.Message):
     """Why it ended so. Empty for READY and RELEASED."""
     cancel_requested: _builtins.bool
     """Whether a cancel was asked for."""
+    held: _builtins.bool
+    """Whether it is held and waits for an operator."""
+    provider: _builtins.str
+    """For an enrolment: the name of the provider. Empty otherwise."""
     @_builtins.property
     def started_at(self) -> _timestamp_pb2.Timestamp:
         """When it began."""
@@ -333,10 +505,12 @@ class Run(_message.Message):
         started_at: _timestamp_pb2.Timestamp | None = ...,
         ended_at: _timestamp_pb2.Timestamp | None = ...,
         cancel_requested: _builtins.bool = ...,
+        held: _builtins.bool = ...,
+        provider: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["ended_at", b"ended_at", "started_at", b"started_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cancel_requested", b"cancel_requested", "ended_at", b"ended_at", "kind", b"kind", "machine", b"machine", "machine_id", b"machine_id", "outcome", b"outcome", "project", b"project", "reason", b"reason", "run_id", b"run_id", "started_at", b"started_at", "workflow_id", b"workflow_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cancel_requested", b"cancel_requested", "ended_at", b"ended_at", "held", b"held", "kind", b"kind", "machine", b"machine", "machine_id", b"machine_id", "outcome", b"outcome", "project", b"project", "provider", b"provider", "reason", b"reason", "run_id", b"run_id", "started_at", b"started_at", "workflow_id", b"workflow_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -1,0 +1,67 @@
+"""Levers: what an operator can do to a run, by workflow id, each a Temporal update of the lever's own name.
+
+    lever        when                                   does
+    retry-now    something waits for its next attempt   begins that attempt now
+    hold         before a step begins                   keeps everything as it is until someone resumes, aborts, cancels
+    resume       held                                   goes on with the step, or an earlier one of the same try
+    extend       a step, or the run, has a deadline     moves it
+    mulligan     a provider is claimed                  undoes this try and takes another provider, if there is one
+    abort        always                                 stops trying: fails, undoes, quarantines what cannot be undone
+
+A lever that cannot do what is asked is refused with a reason and changes nothing. The history keeps who pulled it, when
+and why.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+UNKNOWN = "unknown"
+"""Who pulls a lever without a name."""
+
+HOLDABLE = ("image", "boot", "verify")
+"""The steps before which a run can be held, and from which a held one can go on; in order."""
+
+
+class LeverKind(StrEnum):
+    """Which lever; also the name of the workflow's update."""
+
+    RETRY_NOW = "retry-now"
+    HOLD = "hold"
+    RESUME = "resume"
+    EXTEND = "extend"
+    MULLIGAN = "mulligan"
+    ABORT = "abort"
+
+
+@dataclass(frozen=True, slots=True)
+class LeverIn:
+    """What is sent with a lever. Every field may be left out, so that it can be typed by hand."""
+
+    actor: str = UNKNOWN
+    """Who asks; taken at their word."""
+    reason: str = ""
+    """Why, in their words."""
+    step: str = ""
+    """For `hold`: before which step; for `resume`: from which. Empty for the next, or for the one that is held."""
+    seconds: int = 0
+    """For `extend`: how much more."""
+    whole_run: bool = False
+    """For `extend`: the run's deadline only."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pulled:
+    """What a lever did."""
+
+    said: str
+
+
+@dataclass(frozen=True, slots=True)
+class Lever:
+    """A lever as the run's story tells it."""
+
+    kind: LeverKind
+    actor: str
+    reason: str = ""
