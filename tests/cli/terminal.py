@@ -13,7 +13,11 @@ from pathlib import Path
 from tests.cli.conftest import BINARY
 
 CTRL_C = b"\x03"
-INSIDE = "import os, pty, sys; sys.exit(os.waitstatus_to_exitcode(pty.spawn(sys.argv[1:])))"
+INSIDE = """
+import os, pty, signal, sys
+signal.signal(signal.SIGINT, signal.SIG_DFL)  # a shell's background jobs inherit that Ctrl-C is ignored
+sys.exit(os.waitstatus_to_exitcode(pty.spawn(sys.argv[1:])))
+"""
 
 
 class Terminal:
