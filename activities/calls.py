@@ -23,6 +23,7 @@ from mulligan.activities.values import (
     Provider,
     Service,
     Target,
+    Verb,
     VerifyLevel,
 )
 
@@ -56,6 +57,8 @@ class Done:
 
     said: str
     evidence: tuple[Evidence, ...] = ()
+    verbs: tuple[Verb, ...] = ()
+    """The driver transcript (see `transcript`)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +75,8 @@ class ClaimIn:
     avoid: tuple[str, ...]
     """Providers that this run tried already."""
     lease_seconds: int
+    only: str = ""
+    """The provider that a plan chose: claim no other one; empty for what the request says."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +127,7 @@ class Quarantine:
 
 @dataclass(frozen=True, slots=True)
 class MachineUpdate:
-    """A machine's new state. READY also makes its claim permanent, in the same transaction or after it."""
+    """A machine's new state. READY and HELD make its claim permanent first."""
 
     machine_id: str
     state: MachineState
@@ -132,6 +137,16 @@ class MachineUpdate:
     login: str = ""
     evidence: tuple[Evidence, ...] = ()
     reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ResumeIn:
+    """A machine that was held is worked on again: its claim gets a lease again, and `said` is why it goes on."""
+
+    machine_id: str
+    claim_id: str
+    lease_seconds: int
+    said: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,6 +198,29 @@ class ImageIn:
 
 
 @dataclass(frozen=True, slots=True)
+class BasesIn:
+    """Remove bases of images from a provider: those of one digest, or all when it is empty."""
+
+    target: Target
+    digest: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class BasesGone:
+    """What was removed, by the names that it had there."""
+
+    said: str
+    removed: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ProviderRef:
+    """Which provider."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
 class DisksIn:
     """Make a machine's disks: its root disk on the image, and its NoCloud seed."""
 
@@ -213,6 +251,7 @@ class Booted:
 
     said: str
     at: datetime
+    verbs: tuple[Verb, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -234,6 +273,7 @@ class Observed:
     said: str
     evidence: tuple[Evidence, ...] = ()
     addresses: tuple[str, ...] = ()
+    verbs: tuple[Verb, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -261,6 +301,7 @@ class Inspected:
 
     said: str
     inspection: Inspection
+    verbs: tuple[Verb, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -285,12 +326,16 @@ EXTEND_LEASE = Call[LeaseIn, Done]("extend-lease", Done)
 SUSPECT = Call[Suspicion, Done]("suspect", Done)
 QUARANTINE = Call[Quarantine, Done]("quarantine", Done)
 RECORD_MACHINE = Call[MachineUpdate, Done]("record-machine", Done)
+RESUME = Call[ResumeIn, Claimed]("resume", Claimed)
 KEEP_STORY = Call[StoryIn, Done]("keep-story", Done)
 WHY = Call[Nothing, Why]("why", Why)
+RETRY_NOW = Call[Nothing, Done]("retry-now", Done)
 LOOK_FOR_ANOTHER = Call[ClaimIn, Another]("look-for-another", Another)
+FORGET_PROVIDER = Call[ProviderRef, Done]("forget-provider", Done)
 RECORD_PROVIDER = Call[EnrolRecord, Enrolled]("record-provider", Enrolled)
 
 PREPARE_IMAGE = Call[ImageIn, Done]("prepare-image", Done)
+REMOVE_BASES = Call[BasesIn, BasesGone]("remove-bases", BasesGone)
 PLACE_DISKS = Call[DisksIn, Done]("place-disks", Done)
 REMOVE_DISKS = Call[MadeFor, Done]("remove-disks", Done)
 BOOT = Call[BootIn, Booted]("boot", Booted)

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from temporalio import activity
 from temporalio.exceptions import ApplicationError
 
 from mulligan.activities import calls
-from mulligan.activities.errors import NotNow
+from mulligan.activities.errors import NotFound, NotNow
 from mulligan.activities.firmware import needed_by
-from mulligan.activities.inventory import ClaimRequest, Inventory, Verdict
+from mulligan.activities.inventory import Blame, ClaimRequest, Inventory, Verdict
 from mulligan.activities.threads import run_blocking
 from mulligan.activities.translate import to_failure
-from mulligan.activities.values import Machine, MachineState, WhenNone
+from mulligan.activities.values import Image, Machine, MachineRequest, MachineState, Provider, VerifyLevel, WhenNone
+
+PROVED_WITH: Mapping[VerifyLevel, str] = {VerifyLevel.CONSOLE: "console.serial"}
+"""The capability without which a level cannot be proved: a provider that lacks it is no candidate."""
 
 
 class ClaimActivities:
@@ -60,9 +65,33 @@ class ClaimActivities:
 
     @activity.defn(name=calls.SUSPECT.name)
     async def suspect(self, asked: calls.Suspicion) -> calls.Done:
-        """Rank a provider last, because a run failed on it."""
-        await run_blocking(self._inventory.mark_suspect, asked.provider, asked.reason)
-        return calls.Done(f"{asked.provider} is claimed last from now on")
+        """Keep that the calling run failed on a provider, with an image: who is to blame is judged from all that is."""
+        info = activity.info()
+        blame = Blame(
+            id=f"{info.workflow_run_id}/{info.activity_id}",
+            workflow_id=info.workflow_id or "",
+            run_id=info.workflow_run_id or "",
+            provider=asked.provider,
+            image=asked.image,
+            digest=asked.digest,
+            step=asked.step,
+            reason=asked.reason,
+        )
+        try:
+            provider = await run_blocking(self._inventory.record_failure, blame)
+        except NotFound:
+            return calls.Done(f"{asked.provider} was removed meanwhile")
+        return calls.Done(await run_blocking(self._told, provider, asked))
+
+    def _told(self, provider: Provider, asked: calls.Suspicion) -> str:
+        """What the failure has led to, in one line."""
+        if asked.digest and (refused := self._inventory.image_quarantine(asked.digest)):
+            return f"image {asked.image} is quarantined: {refused}"
+        if provider.quarantined:
+            return f"{provider.name} is quarantined: {provider.quarantined}"
+        if provider.suspect_count:
+            return f"{provider.name} is claimed last from now on; {provider.suspect_count} failure(s) count against it"
+        return f"image {asked.image}, not {provider.name}, is to blame"
 
     @activity.defn(name=calls.QUARANTINE.name)
     async def quarantine(self, asked: calls.Quarantine) -> calls.Done:
@@ -102,14 +131,23 @@ def claim_request_of(asked: calls.ClaimIn) -> ClaimRequest:
         partition=request.partition,
         resources=request.resources,
         kind=request.kind,
-        requires=tuple(sorted({*request.requires, *needed_by(asked.image, request.firmware)})),
+        requires=requirements(request, asked.image),
         forbids=request.forbids,
-        provider=request.provider,
+        provider=asked.only or request.provider,
         avoid=asked.avoid,
         placement=request.placement,
         lease_seconds=asked.lease_seconds,
         fingerprint=asked.fingerprint,
     )
+
+
+def requirements(request: MachineRequest, image: Image | None) -> tuple[str, ...]:
+    """The capabilities that are asked for, that the image needs to boot, and that proving it up to its level needs."""
+    needed = set(request.requires)
+    if image is not None:
+        needed |= needed_by(image, request.firmware)
+    needed |= {name for level, name in PROVED_WITH.items() if request.verify.includes(level)}
+    return tuple(sorted(needed))
 
 
 def _final(error: NotNow) -> ApplicationError:

@@ -9,12 +9,14 @@ from temporalio.client import Client
 
 from mulligan.activities.claim import ClaimActivities
 from mulligan.activities.inventory import Inventory
+from mulligan.activities.plan import PlanActivities
 from mulligan.activities.record import RecordActivities
 
 
 def control_activities(inventory: Inventory, client: Client) -> list[Callable[..., Any]]:
     """The activities, bound to a database and to Temporal."""
     claim, record = ClaimActivities(inventory), RecordActivities(inventory, client)
+    plan = PlanActivities(inventory)
     return [
         claim.claim,
         claim.look_for_another,
@@ -25,5 +27,10 @@ def control_activities(inventory: Inventory, client: Client) -> list[Callable[..
         record.record_machine,
         record.keep_story,
         record.why,
+        record.resume,
+        record.retry_now,
         record.record_provider,
+        record.forget_provider,
+        plan.choose,
+        plan.keep,
     ]

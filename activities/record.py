@@ -6,11 +6,15 @@ from datetime import UTC, datetime
 
 from pydantic import TypeAdapter
 from temporalio import activity
+from temporalio.api.enums.v1 import PendingActivityState
+from temporalio.api.workflow.v1 import PendingActivityInfo
+from temporalio.api.workflowservice.v1 import ResetActivityRequest
 from temporalio.client import Client
 
 from mulligan.activities import calls
+from mulligan.activities.durations import step_seconds
 from mulligan.activities.errors import NotFound
-from mulligan.activities.inventory import Inventory, RunRecord
+from mulligan.activities.inventory import Inventory, Lesson, RunRecord
 from mulligan.activities.story import (
     RunEvent,
     StoryFold,
@@ -26,6 +30,11 @@ STORY = TypeAdapter(list[RunEvent])
 """How a story is kept: the JSON text of its events."""
 
 
+def _waits_for_its_next_attempt(pending: PendingActivityInfo) -> bool:
+    scheduled = PendingActivityState.PENDING_ACTIVITY_STATE_SCHEDULED
+    return pending.state == scheduled and pending.attempt > 1 and pending.HasField("last_failure")
+
+
 class RecordActivities:
     """Machines' states, runs' stories, and providers as found."""
 
@@ -39,7 +48,7 @@ class RecordActivities:
         if asked.state in (MachineState.READY, MachineState.HELD):
             await run_blocking(self._inventory.make_permanent, asked.claim_id)
         if asked.state is MachineState.READY:
-            await run_blocking(self._inventory.clear_suspect, asked.provider)
+            await run_blocking(self._inventory.machine_came_up, asked.machine_id, asked.provider)
         try:
             await run_blocking(
                 self._inventory.update_machine,
@@ -57,6 +66,14 @@ class RecordActivities:
             return calls.Done("the run ended before there was a machine to record")
         return calls.Done(f"recorded as {asked.state}{f': {asked.reason}' if asked.reason else ''}")
 
+    @activity.defn(name=calls.RESUME.name)
+    async def resume(self, asked: calls.ResumeIn) -> calls.Claimed:
+        """A machine that was held is worked on again: the lease comes first, so that it is never without both."""
+        claim = await run_blocking(self._inventory.lease_again, asked.claim_id, asked.lease_seconds)
+        provisioning = MachineState.PROVISIONING
+        await run_blocking(self._inventory.update_machine, asked.machine_id, state=provisioning, reason="")
+        return calls.Claimed(asked.said, claim, claim.target.name)
+
     @activity.defn(name=calls.KEEP_STORY.name)
     async def keep_story(self, asked: calls.StoryIn) -> calls.Done:
         """Keep the calling run's story, for the time when Temporal has forgotten it."""
@@ -68,7 +85,7 @@ class RecordActivities:
             if (told := story.feed(event)) is not None:
                 events.append(told)
         now = datetime.now(UTC)
-        reason = "" if asked.outcome in (Outcome.READY, Outcome.RELEASED) else asked.outcome.name
+        reason = "" if asked.outcome in (Outcome.READY, Outcome.RELEASED, Outcome.ENROLLED) else asked.outcome.name
         events.append(last_event(now, asked.outcome, asked.reason or str(asked.outcome), reason, story.provider))
         record = RunRecord(
             workflow_id=info.workflow_id,
@@ -83,7 +100,9 @@ class RecordActivities:
             ended_at=now,
             story=STORY.dump_json(events).decode(),
         )
-        await run_blocking(self._inventory.keep_run, record)
+        lesson = Lesson(record.run_id, record.machine_id, now, step_seconds(events))
+        taught = lesson if asked.outcome is Outcome.READY else None
+        await run_blocking(self._inventory.keep_run, record, taught)
         return calls.Done("the story is kept")
 
     @activity.defn(name=calls.WHY.name)
@@ -99,6 +118,33 @@ class RecordActivities:
                 return calls.Why(describe_failure(pending.last_failure)[0], blamed_by(pending.last_failure))
             return calls.Why(said_by_heartbeat(pending.heartbeat_details))
         return calls.Why("")
+
+    @activity.defn(name=calls.RETRY_NOW.name)
+    async def retry_now(self, asked: calls.Nothing) -> calls.Done:
+        """Begin now what the calling run would try again later; attempts, and so the back-off, are counted anew."""
+        info = activity.info()
+        assert info.workflow_id is not None
+        run = await self._client.get_workflow_handle(info.workflow_id, run_id=info.workflow_run_id).describe()
+        waiting = [each for each in run.raw_description.pending_activities if _waits_for_its_next_attempt(each)]
+        for pending in waiting:
+            await self._client.workflow_service.reset_activity(
+                ResetActivityRequest(
+                    namespace=self._client.namespace,
+                    execution=run.raw_description.workflow_execution_info.execution,
+                    identity=self._client.identity,
+                    id=pending.activity_id,
+                )
+            )
+        if not waiting:
+            return calls.Done("nothing waits for another attempt; what is tried goes on")
+        told = ", ".join(f"{each.activity_id.partition('/')[2]} (was attempt {each.attempt})" for each in waiting)
+        return calls.Done(f"tried again now: {told}")
+
+    @activity.defn(name=calls.FORGET_PROVIDER.name)
+    async def forget_provider(self, asked: calls.ProviderRef) -> calls.Done:
+        """Forget a provider that nothing is claimed of."""
+        await run_blocking(self._inventory.remove_provider, asked.name)
+        return calls.Done(f"{asked.name} is forgotten")
 
     @activity.defn(name=calls.RECORD_PROVIDER.name)
     async def record_provider(self, asked: calls.EnrolRecord) -> calls.Enrolled:

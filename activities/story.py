@@ -20,13 +20,16 @@ from temporalio.api.enums.v1 import EventType
 from temporalio.api.failure.v1 import Failure
 from temporalio.api.history.v1 import HistoryEvent
 
-from mulligan.activities.levers import Lever
+from mulligan.activities.levers import UNKNOWN, Lever, LeverKind
 from mulligan.activities.values import CallHome, Evidence, Outcome, VerifyLevel
 
 LAST = 2**53
 """The cursor of a run's last event, whichever log it is read from."""
 
-HIDDEN_ACTIONS = frozenset({"story", "lease", "why", "another"})
+MEMO_RETRIED = "retried"
+"""The memo of a run that says who asked again for what an earlier run failed to make, and why."""
+
+HIDDEN_ACTIONS = frozenset({"story", "lease", "why", "another", "retry-now"})
 """Book-keeping that is not part of the story."""
 
 
@@ -85,6 +88,7 @@ def parse_action_id(activity_id: str) -> tuple[int, str, str] | None:
 
 TIMER_SLOW = "slow: "
 TIMER_DEADLINE = "deadline: "
+TIMER_AWAITING = "awaiting: "
 """How the summaries of the workflows' timers begin."""
 
 
@@ -108,6 +112,10 @@ class StoryFold:
     last_id: int = 0
     held_tries: set[int] = field(default_factory=set)
     """Tries that asked for a claim and did not give it back."""
+    undone: list[str] = field(default_factory=list)
+    """What was undone, in that order, in the present try."""
+    levers: dict[str, Lever] = field(default_factory=dict)
+    """The levers that are being answered, by the id of their update."""
 
     def feed(self, event: HistoryEvent) -> RunEvent | None:
         """The run event that this history event gives, if any. Events seen before give none."""
@@ -129,6 +137,7 @@ class StoryFold:
             self.held_tries.add(action.try_number)
         if action.try_number > self.try_number:
             self.try_number, self.provider = action.try_number, ""
+            self.undone = []
         return self._about(event, EventKind.ACTION_STARTED, action, message=action.message, attempts=0)
 
     def started(self, event: HistoryEvent) -> None:
@@ -144,11 +153,13 @@ class StoryFold:
         if action is None:
             return None
         result = _result(attributes.result)
+        if action.step == "undo":
+            self.undone.append(action.action)
         if action.action == "release-claim":
             self.held_tries.discard(action.try_number)
         if provider := result.get("provider"):
             self.provider = provider if isinstance(provider, str) else self.provider
-        kind = EventKind.HELD if action.action == "held" else EventKind.ACTION_FINISHED
+        kind = _RECORDED.get(action.action, EventKind.ACTION_FINISHED)
         return self._about(event, kind, action, message=str(result.get("said", "")), evidence=_evidence(result))
 
     def failed(self, event: HistoryEvent) -> RunEvent | None:
@@ -166,10 +177,14 @@ class StoryFold:
         attributes = event.activity_task_canceled_event_attributes
         return self._ended_badly(event, attributes.scheduled_event_id, None)
 
-    def timer_started(self, event: HistoryEvent) -> None:
-        """Remember what the timer means."""
+    def timer_started(self, event: HistoryEvent) -> RunEvent | None:
+        """Remember what the timer means. One without a meaning of its own stands for what a step awaits."""
         timer_id = event.timer_started_event_attributes.timer_id
-        self.timers[timer_id] = _text(event.user_metadata.summary)
+        summary = self.timers[timer_id] = _text(event.user_metadata.summary)
+        if not summary.startswith(TIMER_AWAITING):
+            return None
+        step, _, message = summary.removeprefix(TIMER_AWAITING).partition(": ")
+        return self._event(event, EventKind.AWAITING, step=step, message=message)
 
     def timer_fired(self, event: HistoryEvent) -> RunEvent | None:
         """A step is slow, or its deadline passed."""
@@ -181,12 +196,30 @@ class StoryFold:
         return None
 
     def update_accepted(self, event: HistoryEvent) -> RunEvent | None:
-        """The guest called home."""
-        request = event.workflow_execution_update_accepted_event_attributes.accepted_request
-        if request.input.name != "call-home":
+        """The guest called home, or an operator pulled a lever."""
+        attributes = event.workflow_execution_update_accepted_event_attributes
+        request = attributes.accepted_request
+        if request.input.name == "call-home":
+            return self._called_home(event, _result(request.input.args))
+        if request.input.name not in set(LeverKind):
             return None
-        call = _result(request.input.args)
-        said = call.get("call", call)
+        asked = _result(request.input.args)
+        lever = Lever(LeverKind(request.input.name), str(asked.get("actor") or UNKNOWN), str(asked.get("reason") or ""))
+        self.levers[attributes.protocol_instance_id] = lever
+        message = f"{_lever_words(lever.kind, asked)}, by {lever.actor}{f': {lever.reason}' if lever.reason else ''}"
+        return self._event(event, EventKind.LEVER_PULLED, message=message, lever=lever)
+
+    def update_completed(self, event: HistoryEvent) -> RunEvent | None:
+        """A lever that was taken up could not do what was asked."""
+        attributes = event.workflow_execution_update_completed_event_attributes
+        lever = self.levers.pop(attributes.meta.update_id, None)
+        if lever is None or not attributes.outcome.HasField("failure"):
+            return None
+        message, reason = describe_failure(attributes.outcome.failure)
+        return self._event(event, EventKind.LEVER_REFUSED, message=message, reason=reason, lever=lever)
+
+    def _called_home(self, event: HistoryEvent, told: Mapping[str, Any]) -> RunEvent:
+        said = told.get("call", told)
         evidence = call_home_evidence(
             CallHome(
                 at=_when(event.event_time),
@@ -205,14 +238,18 @@ class StoryFold:
         return self._event(event, EventKind.CANCEL_REQUESTED, message=message)
 
     def run_started(self, event: HistoryEvent) -> RunEvent:
-        """The run began."""
-        return self._event(event, EventKind.RUN_STARTED, message="run started")
+        """The run began; afresh, if someone asked again for a machine whose run had ended badly."""
+        memo = event.workflow_execution_started_event_attributes.memo.fields
+        retried = _text(memo[MEMO_RETRIED]) if MEMO_RETRIED in memo else ""
+        return self._event(event, EventKind.RUN_STARTED, message=f"run started{f', {retried}' if retried else ''}")
 
     def run_completed(self, event: HistoryEvent) -> RunEvent:
         """The run reached its aim."""
         attributes = event.workflow_execution_completed_event_attributes
         result = _result(attributes.result)
         outcome = Outcome.READY if "addresses" in result else Outcome.RELEASED
+        if "provider" in result and "addresses" not in result:
+            outcome = Outcome.ENROLLED
         return self._last(event, outcome, str(result.get("said", "")))
 
     def run_failed(self, event: HistoryEvent) -> RunEvent:
@@ -224,8 +261,12 @@ class StoryFold:
 
     def run_canceled(self, event: HistoryEvent) -> RunEvent:
         """The run was cancelled and undone."""
-        undone = "its undo was not seen to end: `mulligan claim list` shows what it holds"
-        message = f"cancelled; {undone if self.held_tries else 'everything was undone'}"
+        if self.held_tries:
+            message = "cancelled; its undo was not seen to end: `mulligan claim list` shows what it holds"
+        elif self.undone:
+            message = f"cancelled; everything was undone, and seen to be: {', '.join(self.undone)}"
+        else:
+            message = "cancelled before anything was made"
         return self._last(event, Outcome.CANCELLED, message, "CANCELLED")
 
     def run_terminated(self, event: HistoryEvent) -> RunEvent:
@@ -334,6 +375,23 @@ def _evidence(result: Mapping[str, Any]) -> tuple[Evidence, ...]:
     )
 
 
+_RECORDED = {"held": EventKind.HELD, "resumed": EventKind.RESUMED}
+"""Records that are events of their own."""
+
+
+def _lever_words(kind: LeverKind, asked: Mapping[str, Any]) -> str:
+    """What was asked for, for people."""
+    step, seconds = str(asked.get("step") or ""), asked.get("seconds") or 0
+    return {
+        LeverKind.RETRY_NOW: "try again now",
+        LeverKind.HOLD: f"hold before {step or 'the next step'}",
+        LeverKind.RESUME: f"go on{f' with {step}' if step else ''}",
+        LeverKind.EXTEND: f"{seconds} s more for the {'run' if asked.get('whole_run') else 'step'}",
+        LeverKind.MULLIGAN: "take a mulligan",
+        LeverKind.ABORT: "abort",
+    }[kind]
+
+
 _HANDLERS = {
     EventType.EVENT_TYPE_WORKFLOW_EXECUTION_STARTED: StoryFold.run_started,
     EventType.EVENT_TYPE_ACTIVITY_TASK_SCHEDULED: StoryFold.scheduled,
@@ -345,6 +403,7 @@ _HANDLERS = {
     EventType.EVENT_TYPE_TIMER_STARTED: StoryFold.timer_started,
     EventType.EVENT_TYPE_TIMER_FIRED: StoryFold.timer_fired,
     EventType.EVENT_TYPE_WORKFLOW_EXECUTION_UPDATE_ACCEPTED: StoryFold.update_accepted,
+    EventType.EVENT_TYPE_WORKFLOW_EXECUTION_UPDATE_COMPLETED: StoryFold.update_completed,
     EventType.EVENT_TYPE_WORKFLOW_EXECUTION_CANCEL_REQUESTED: StoryFold.cancel_requested,
     EventType.EVENT_TYPE_WORKFLOW_EXECUTION_COMPLETED: StoryFold.run_completed,
     EventType.EVENT_TYPE_WORKFLOW_EXECUTION_FAILED: StoryFold.run_failed,

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
+from functools import partial
 from typing import Any, TypeVar
 
 from temporalio import exceptions, workflow
@@ -15,7 +17,7 @@ from temporalio.workflow import ActivityCancellationType
 with workflow.unsafe.imports_passed_through():
     from mulligan.activities import calls
     from mulligan.activities.calls import CONTROL_QUEUE, partition_queue
-    from mulligan.activities.story import TIMER_DEADLINE, TIMER_SLOW, action_id
+    from mulligan.activities.story import TIMER_AWAITING, TIMER_DEADLINE, TIMER_SLOW, action_id
     from mulligan.workflows.steps import KEEP_STORY, QUARANTINE, WHY, Action
 
 In = TypeVar("In")
@@ -26,9 +28,21 @@ SLOW_SHARE = 0.25
 """The share of its deadline after which a step is said to be slow."""
 
 DEADLINE_PASSED = "DEADLINE_PASSED"
+CLAIM_LOST = "CLAIM_LOST"
+MULLIGAN_ASKED = "MULLIGAN_ASKED"
+ABORTED = "ABORTED"
+"""Reasons for which a step is ended from outside it: its claim went to others, or an operator said so."""
+
+ORDER = ("claim", "image", "boot", "verify")
+"""The steps, in order."""
 
 STORY_WITHIN = timedelta(minutes=5)
 WHY_WITHIN = timedelta(seconds=10)
+LAST_CHANCE = timedelta(seconds=5)
+"""How long an undo that is given up may still take."""
+
+AWAIT_AT_MOST = timedelta(days=30)
+"""How long a step may await something that is not in its hands; its own deadline comes long before."""
 
 NO_LONGER_OURS = "STALE_FENCE"
 """An undo that meets a newer claim's fence has nothing left to undo: what is there belongs to someone else."""
@@ -74,6 +88,16 @@ class UndoFailed(Exception):
         self.failure = failure
 
 
+@dataclass(frozen=True)
+class Undo:
+    """What undoes an action of a step."""
+
+    step: str
+    action: str
+    said: str
+    do: Callable[[], Coroutine[Any, Any, object]]
+
+
 class Execution:
     """Carries out the actions of one run."""
 
@@ -83,10 +107,18 @@ class Execution:
         """The step that runs, or ran last."""
         self.awaiting = ""
         """What the current step awaits; part of the error when its deadline passes."""
-        self.lost = ""
-        """Why the claim is no longer this run's; ends the current step."""
-        self._undo: list[Callable[[], Coroutine[Any, Any, object]]] = []
-        self._undo_seconds = undo_seconds
+        self.changed: Callable[[], None] = lambda: None
+        """Called when the step, or what it awaits, is another one."""
+        self.ended_by: Failure | None = None
+        """Why the current step shall end at once, whatever it is doing: its claim was lost, or an operator said so."""
+        self.deadline = workflow.now()
+        """When the current step must be done; may be moved while it runs."""
+        self.given_up = ""
+        """Why an undo that cannot be done now is not tried any longer."""
+        self.asking = asyncio.Lock()
+        """Held by whoever asks for an action that an operator's lever may ask for at the same time."""
+        self.undo_seconds = undo_seconds
+        self._undo: list[Undo] = []
         self._stopping = False
 
     async def act(
@@ -110,23 +142,45 @@ class Execution:
         )
         return result
 
-    def undo_with(self, action: Action[In, Out], argument: In, said: str, *, partition: str = "") -> None:
-        """Register an undo; to be called before its action is asked for."""
-        limit = timedelta(seconds=self._undo_seconds)
-        self._undo.append(lambda: self.act(action, argument, said, partition=partition, limit=limit))
+    def undo_with(
+        self, action: Action[In, Out], argument: In, said: str, *, partition: str = "", step: str = ""
+    ) -> None:
+        """Register an undo of the step, else of the current one; to be called before its action is asked for."""
+        limit = timedelta(seconds=self.undo_seconds)
+        do = partial(self.act, action, argument, said, partition=partition, limit=limit)
+        self._undo.append(Undo(step or self.step, action.name, said, do))
 
-    async def roll_back(self) -> None:
-        """Undo everything in reverse. Raises `UndoFailed` at the first undo that cannot be done: what comes after it
-        in reverse relies on it (no disk is removed under a machine that may be running, no claim is released before).
+    def to_undo(self) -> list[Undo]:
+        """What would be undone now, in that order."""
+        return self._undo[::-1]
+
+    async def roll_back(self, to: str = ORDER[0]) -> None:
+        """Undo everything that was done from this step on, in reverse. Raises `UndoFailed` at the first undo that
+        cannot be done: what comes after it in reverse relies on it (no disk is removed under a machine that may be
+        running, no claim is released before).
         """
-        while self._undo:
+        while self._undo and ORDER.index(self._undo[-1].step) >= ORDER.index(to):
             try:
-                await self._undo[-1]()
+                await self._unless_given_up(self._undo[-1])
             except ActivityError as error:
                 failure = Failure.of(error)
                 if failure.reason != NO_LONGER_OURS:
                     raise UndoFailed(failure) from error
             self._undo.pop()
+
+    async def _unless_given_up(self, undo: Undo) -> None:
+        """Undo, until someone says that it is not to be tried any longer; what works has a few seconds to be done."""
+        task = asyncio.create_task(undo.do())
+        await workflow.wait_condition(lambda: task.done() or bool(self.given_up))
+        with suppress(TimeoutError):
+            await workflow.wait_condition(task.done, timeout=LAST_CHANCE, timeout_summary="a last chance for the undo")
+        if not task.done():
+            why = await self._why()
+            await self._settle(task)
+            if task.cancelled() or task.exception() is not None:
+                last = f"; last: {why.said}" if why.said else ""
+                raise UndoFailed(Failure("undo", undo.action, ABORTED, f"{self.given_up}{last}"))
+        task.result()
 
     async def quarantine(self, claim_id: str, machine_id: str, project: str, machine: str, failure: Failure) -> str:
         """Keep a claim whose undo could not be done; the reason, with the command that mends it.
@@ -144,9 +198,20 @@ class Execution:
         return reason
 
     async def keep_story(self, story: calls.StoryIn) -> None:
-        """Keep the story in the database. Without it the run's end stands all the same, while Temporal keeps it."""
+        """Keep the story in the database. Without it the run's end stands all the same, while Temporal keeps it.
+
+        A local activity: it is short and ours, and nobody watches it.
+        """
         try:
-            await self.act(KEEP_STORY, story, "Keep the story", limit=STORY_WITHIN)
+            await workflow.execute_local_activity(
+                KEEP_STORY.call.name,
+                story,
+                result_type=KEEP_STORY.call.gives,
+                activity_id=action_id(self.try_number, KEEP_STORY.step, KEEP_STORY.name),
+                start_to_close_timeout=KEEP_STORY.attempt,
+                schedule_to_close_timeout=STORY_WITHIN,
+                retry_policy=KEEP_STORY.retry,
+            )
         except ActivityError as error:
             workflow.logger.warning("the story could not be kept: %s", Failure.of(error).message)
 
@@ -156,50 +221,95 @@ class Execution:
 
     async def within(self, step: str, seconds: float, slow: str, body: Coroutine[Any, Any, T]) -> T:
         """Run a step within its deadline; `slow` says what it awaits. It has ended when this returns or raises."""
-        self._stopping, self.step, self.awaiting = False, step, slow
+        self._stopping, self.step = False, step
+        began = workflow.now()
+        self.deadline = began + timedelta(seconds=seconds)
+        self.awaits(slow)
         task = asyncio.create_task(body)
         try:
-            for share, prefix, told in (
-                (SLOW_SHARE, TIMER_SLOW, f"{slow}; allowed {seconds:.0f} s in all"),
-                (1 - SLOW_SHARE, TIMER_DEADLINE, f"not done within {seconds:.0f} s: {slow}"),
-            ):
-                if await self._done_within(task, seconds * share, f"{prefix}{step}: {told}"):
-                    break
+            await self._done_or_over(task, step, began, slow)
         except asyncio.CancelledError:
             await self._settle(task)
             raise
         why = calls.Why("")
-        if not self.lost and not task.done():
+        if self.ended_by is None and not task.done():
             why = await shielded(self._why())
-        if self.lost or not task.done():
+        if self.ended_by is not None or not task.done():
             await self._settle(task)
-        if self.lost:
-            raise ApplicationError(self.lost, type="CLAIM_LOST", non_retryable=True)
-        if task.cancelled() or (
-            task.exception() is not None and is_cancelled_exception(task.exception() or Exception())
-        ):
+        if self.ended_by is not None:
+            raise ApplicationError(self.ended_by.message, type=self.ended_by.reason, non_retryable=True)
+        if task.cancelled() or is_cancelled_exception(task.exception() or Exception()):
             if workflow.cancellation_reason() is not None:
                 raise asyncio.CancelledError
-            last = f"; last: {why.said}" if why.said else ""
-            message = f"{step} was not done within {seconds:.0f} s; it was awaiting {self.awaiting}{last}"
-            raise ApplicationError(message, {"blame": why.blame}, type=DEADLINE_PASSED, non_retryable=True)
+            raise self._too_late(step, began, why)
         raise_if_cancelled()
         return task.result()
 
-    async def until(self, condition: Callable[[], bool]) -> None:
-        """Wait for something inside a step; ends when the step is stopped, also by a cancel that was swallowed."""
-        await workflow.wait_condition(lambda: condition() or self._stopping)
+    def extend(self, seconds: float) -> None:
+        """Give the current step more time."""
+        self.deadline += timedelta(seconds=seconds)
+        self.changed()
+
+    @property
+    def left(self) -> float:
+        """Seconds until the current step's deadline."""
+        return (self.deadline - workflow.now()).total_seconds()
+
+    def awaits(self, what: str) -> None:
+        """Say what the current step awaits."""
+        self.awaiting = what
+        self.changed()
+
+    async def until(self, condition: Callable[[], bool], awaiting: str) -> None:
+        """Wait for something inside a step; ends when the step is stopped, also by a cancel that was swallowed.
+
+        What is awaited stands in the history, as a timer's summary: this is how watchers get to know it.
+        """
+        self.awaits(awaiting)
+        await workflow.wait_condition(
+            lambda: condition() or self._stopping,
+            timeout=AWAIT_AT_MOST,
+            timeout_summary=f"{TIMER_AWAITING}{self.step}: {awaiting}",
+        )
         if self._stopping:
             raise asyncio.CancelledError("the step was stopped")
 
-    async def _done_within(self, task: asyncio.Task[T], seconds: float, summary: str) -> bool:
+    async def _done_or_over(self, task: asyncio.Task[T], step: str, began: datetime, slow: str) -> None:
+        """Wait until the task is done, is to end, or is too late; say once that it is slow."""
+        slow_at = began + (self.deadline - began) * SLOW_SHARE
+        deadline, is_slow = self.deadline, False
+        while not task.done() and self.ended_by is None:
+            allowed = f"{(deadline - began).total_seconds():.0f} s"
+            due, summary = (
+                (deadline, f"{TIMER_DEADLINE}{step}: not done within {allowed}: {slow}")
+                if is_slow
+                else (slow_at, f"{TIMER_SLOW}{step}: {slow}; allowed {allowed} in all")
+            )
+            if await self._changed_before(due, summary, task, deadline):
+                deadline = self.deadline
+            elif is_slow:
+                return
+            else:
+                is_slow = True
+
+    async def _changed_before(self, due: datetime, summary: str, task: asyncio.Task[T], deadline: datetime) -> bool:
+        """Wait until the step is done, is to end, or has another deadline; False when that moment comes first."""
+        left = due - workflow.now()
         try:
             await workflow.wait_condition(
-                lambda: task.done() or bool(self.lost), timeout=timedelta(seconds=seconds), timeout_summary=summary
+                lambda: task.done() or self.ended_by is not None or self.deadline != deadline,
+                timeout=max(timedelta(0), left),
+                timeout_summary=summary,
             )
         except TimeoutError:
             return False
         return True
+
+    def _too_late(self, step: str, began: datetime, why: calls.Why) -> ApplicationError:
+        allowed = (self.deadline - began).total_seconds()
+        last = f"; last: {why.said}" if why.said else ""
+        message = f"{step} was not done within {allowed:.0f} s; it was awaiting {self.awaiting}{last}"
+        return ApplicationError(message, {"blame": why.blame}, type=DEADLINE_PASSED, non_retryable=True)
 
     async def _why(self) -> calls.Why:
         """What the step's last attempt failed with, or was doing: only Temporal knows, before the step is stopped."""

@@ -8,61 +8,75 @@ from temporalio.exceptions import ApplicationError
 with workflow.unsafe.imports_passed_through():
     from mulligan.activities import calls
     from mulligan.activities.values import MachineState, Mark, Outcome
-    from mulligan.workflows import runs, steps
+    from mulligan.workflows import runs, search, steps
     from mulligan.workflows.execution import Execution, UndoFailed, shielded
+    from mulligan.workflows.steering import Phase, Undoing
 
 UNDO_SECONDS = 900
 
 
-async def take_down(asked: runs.ReleaseIn, ends_as: MachineState, reason: str) -> runs.ReleaseOut:
-    """Switch off, remove, give the claim back; in this order, to the end, whoever cancels meanwhile."""
-    run = Execution(UNDO_SECONDS)
-    mark = Mark(asked.project, asked.machine, asked.machine_id, asked.run_id, asked.fence)
-    made, partition = calls.MadeFor(asked.target, mark), asked.target.partition
-    await run.act(
-        steps.RECORD_RELEASING,
-        calls.MachineUpdate(asked.machine_id, MachineState.RELEASING),
-        f"Take {asked.machine} down: {reason}",
-    )
-    claim = calls.ClaimRef(asked.claim_id, asked.dirty)
-    run.undo_with(steps.RELEASE_CLAIM, claim, "Give the claim back")
-    run.undo_with(steps.REMOVE_DISKS, made, "Remove disk and seed", partition=partition)
-    run.undo_with(steps.TEAR_DOWN, made, "Switch off and remove the machine", partition=partition)
-    try:
-        await run.roll_back()
-    except UndoFailed as error:
-        if left := await run.quarantine(asked.claim_id, asked.machine_id, asked.project, asked.machine, error.failure):
-            await _keep_story(run, asked, Outcome.QUARANTINED, left)
-            raise ApplicationError(left, type="QUARANTINED", non_retryable=True) from None
-    await run.act(
-        steps.RECORD_ENDED,
-        calls.MachineUpdate(asked.machine_id, ends_as, reason=reason if ends_as is MachineState.FAILED else ""),
-        "Record that it is gone",
-    )
-    await _keep_story(run, asked, Outcome.RELEASED, "")
-    return runs.ReleaseOut(f"{asked.machine} is gone, and nothing of it is left", asked.machine_id)
+class TakeDown(Undoing):
+    """Switches off, removes, gives the claim back: in this order, to the end, whoever cancels meanwhile."""
 
+    def __init__(self) -> None:
+        self.run = Execution(UNDO_SECONDS)
 
-async def _keep_story(run: Execution, asked: runs.ReleaseIn, outcome: Outcome, reason: str) -> None:
-    await run.keep_story(calls.StoryIn(asked.project, asked.machine, asked.machine_id, outcome, reason))
+    async def take_down(self, asked: runs.ReleaseIn, ends_as: MachineState, reason: str) -> runs.ReleaseOut:
+        """Take it down, and record that it is gone."""
+        run = self.run
+        mark = Mark(asked.project, asked.machine, asked.machine_id, asked.run_id, asked.fence)
+        made, partition = calls.MadeFor(asked.target, mark), asked.target.partition
+        search.upsert(step="undo", provider=asked.target.name)
+        workflow.set_current_details(f"Takes **{asked.machine}** of project {asked.project} down: {reason}")
+        await run.act(
+            steps.RECORD_RELEASING,
+            calls.MachineUpdate(asked.machine_id, MachineState.RELEASING),
+            f"Take {asked.machine} down: {reason}",
+        )
+        claim = calls.ClaimRef(asked.claim_id, asked.dirty)
+        run.undo_with(steps.RELEASE_CLAIM, claim, "Give the claim back", step="claim")
+        run.undo_with(steps.REMOVE_DISKS, made, "Remove disk and seed", partition=partition, step="image")
+        run.undo_with(steps.TEAR_DOWN, made, "Switch off and remove the machine", partition=partition, step="boot")
+        try:
+            await run.roll_back()
+        except UndoFailed as error:
+            self.phase = Phase.ENDING
+            left = await run.quarantine(asked.claim_id, asked.machine_id, asked.project, asked.machine, error.failure)
+            if left:
+                await self._keep_story(asked, Outcome.QUARANTINED, left)
+                raise ApplicationError(left, type="QUARANTINED", non_retryable=True) from None
+        self.phase = Phase.ENDING
+        await run.act(
+            steps.RECORD_ENDED,
+            calls.MachineUpdate(asked.machine_id, ends_as, reason=reason if ends_as is MachineState.FAILED else ""),
+            "Record that it is gone",
+        )
+        await self._keep_story(asked, Outcome.RELEASED, "")
+        return runs.ReleaseOut(f"{asked.machine} is gone, and nothing of it is left", asked.machine_id)
+
+    async def _keep_story(self, asked: runs.ReleaseIn, outcome: Outcome, reason: str) -> None:
+        search.upsert(outcome=outcome)
+        await self.run.keep_story(calls.StoryIn(asked.project, asked.machine, asked.machine_id, outcome, reason))
 
 
 @workflow.defn(name=runs.RELEASE)
-class ReleaseMachine:
+class ReleaseMachine(TakeDown):
     """Takes a machine down. Once begun it goes on to its end: half a machine is of no use to anyone."""
 
     @workflow.run
     async def release(self, asked: runs.ReleaseIn) -> runs.ReleaseOut:
         """Take it down, shielded from cancellation."""
-        return await shielded(take_down(asked, MachineState.RELEASED, "released"))
+        return await shielded(self.take_down(asked, MachineState.RELEASED, "released"))
 
 
 @workflow.defn(name=runs.RECLAIM)
-class ReclaimClaim:
+class ReclaimClaim(TakeDown):
     """Takes down what an abandoned run left on a claim whose lease has passed."""
 
     @workflow.run
     async def reclaim(self, asked: runs.ReleaseIn) -> runs.ReleaseOut:
         """Take it down, shielded from cancellation."""
+        if asked.given_back:
+            return await shielded(self.take_down(asked, MachineState.RELEASED, "its release was ended from outside"))
         reason = "its run ended without undo, and the claim's lease has passed"
-        return await shielded(take_down(asked, MachineState.FAILED, reason))
+        return await shielded(self.take_down(asked, MachineState.FAILED, reason))

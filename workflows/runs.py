@@ -10,6 +10,9 @@ PROVISION = "ProvisionMachine"
 RELEASE = "ReleaseMachine"
 RECLAIM = "ReclaimClaim"
 ENROL = "EnrolProvider"
+REMOVE = "RemoveProvider"
+SPARE = "SpareImage"
+PLAN = "PlanMachine"
 
 MEMO_REQUEST = "request"
 MEMO_FINGERPRINT = "fingerprint"
@@ -31,9 +34,24 @@ def reclaim_id(claim_id: str) -> str:
     return f"reclaim:{claim_id}"
 
 
+def plan_id(unique: str) -> str:
+    """The workflow id of one planning; it is no run, and nobody looks it up."""
+    return f"plan:{unique}"
+
+
 def enrol_id(provider: str) -> str:
     """The workflow id of the run that registers a provider."""
     return f"enrol:{provider}"
+
+
+def remove_id(provider: str) -> str:
+    """The workflow id of the run that removes a provider."""
+    return f"remove:{provider}"
+
+
+def spare_id(digest: str) -> str:
+    """The workflow id of the run that removes an image's bases from all providers."""
+    return f"spare:{digest}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +63,8 @@ class ProvisionIn:
     image: Image
     fingerprint: str
     lease_seconds: int = 900
+    first_provider: str = ""
+    """The provider that a plan chose for the first try; empty for any."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +91,8 @@ class ReleaseIn:
     """The run that made the machine: its mark."""
     fence: int
     dirty: bool = False
+    given_back: bool = False
+    """Whether its user had the machine, and gave it back: a reclaim that goes on with that ends as a release does."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,3 +109,21 @@ class EnrolOut:
 
     said: str
     provider: Provider
+
+
+@dataclass(frozen=True, slots=True)
+class RemoveOut:
+    """The provider is forgotten."""
+
+    said: str
+    removed: tuple[str, ...]
+    """What was kept there for Mulligan itself, by the names that it had there."""
+
+
+@dataclass(frozen=True, slots=True)
+class SpareIn:
+    """Remove an image's bases from these providers."""
+
+    name: str
+    digest: str
+    targets: tuple[Target, ...]

@@ -20,7 +20,7 @@ from typing import Generic, TypeVar
 
 from temporalio.common import RetryPolicy
 
-from mulligan.activities import calls
+from mulligan.activities import calls, planning
 from mulligan.activities.calls import Call
 
 In = TypeVar("In")
@@ -73,14 +73,22 @@ PROBE_SERVICE = Action("verify", "service", calls.PROBE_SERVICE, timedelta(days=
 
 RECORD_READY = Action("record", "ready", calls.RECORD_MACHINE, timedelta(seconds=30), QUICK)
 RECORD_HELD = Action("record", "held", calls.RECORD_MACHINE, timedelta(seconds=30), QUICK)
+RECORD_RESUMED = Action("record", "resumed", calls.RESUME, timedelta(seconds=30), QUICK)
 RECORD_RELEASING = Action("record", "releasing", calls.RECORD_MACHINE, timedelta(seconds=30), QUICK)
 RECORD_ENDED = Action("record", "ended", calls.RECORD_MACHINE, timedelta(seconds=30), QUICK)
 QUARANTINE = Action("record", "quarantine", calls.QUARANTINE, timedelta(seconds=30), QUICK)
 SUSPECT = Action("record", "suspect", calls.SUSPECT, timedelta(seconds=30), QUICK)
 EXTEND_LEASE = Action("record", "lease", calls.EXTEND_LEASE, timedelta(seconds=30), QUICK)
 WHY = Action("record", "why", calls.WHY, timedelta(seconds=5), QUICK)
+RETRY_NOW = Action("record", "retry-now", calls.RETRY_NOW, timedelta(seconds=10), PROMPT)
 LOOK_FOR_ANOTHER = Action("record", "another", calls.LOOK_FOR_ANOTHER, timedelta(seconds=30), QUICK)
 KEEP_STORY = Action("record", "story", calls.KEEP_STORY, timedelta(seconds=60), QUICK)
 
+CHOOSE = Action("plan", "choose", planning.CHOOSE, timedelta(seconds=10), PROMPT)
+SURVEY = Action("plan", "survey", planning.SURVEY, timedelta(seconds=15), PROMPT, HEARTBEAT)
+KEEP_PLAN = Action("plan", "keep", planning.KEEP_PLAN, timedelta(seconds=10), PROMPT)
+
 INSPECT = Action("enrol", "inspect", calls.INSPECT, timedelta(minutes=5), PROMPT, HEARTBEAT)
+REMOVE_BASES = Action("remove", "bases", calls.REMOVE_BASES, timedelta(minutes=5), PROMPT, HEARTBEAT)
+FORGET_PROVIDER = Action("remove", "forget", calls.FORGET_PROVIDER, timedelta(seconds=30), QUICK)
 RECORD_PROVIDER = Action("enrol", "record", calls.RECORD_PROVIDER, timedelta(seconds=30), QUICK)

@@ -35,7 +35,16 @@ PASSED_THROUGH = (
     "mulligan.activities.values",
     "mulligan.activities.calls",
     "mulligan.activities.errors",
+    "mulligan.activities.levers",
+    "mulligan.activities.planning",
     "mulligan.activities.story",
+    "mulligan.workflows.details",
+    "mulligan.workflows.execution",
+    "mulligan.workflows.making",
+    "mulligan.workflows.runs",
+    "mulligan.workflows.search",
+    "mulligan.workflows.steering",
+    "mulligan.workflows.steps",
     "pydantic",
     "google.protobuf",
     "temporalio",
@@ -114,7 +123,9 @@ async def work(settings: Settings, ending: asyncio.Event, control: bool, partiti
             stack.callback(inventory.close)
             workers.append(control_worker(client, inventory))
             await _audit(inventory)
-            reaper = Reaper(inventory, client, lease_seconds=settings.lease_seconds)
+            reaper = Reaper(
+                inventory, client, lease_seconds=settings.lease_seconds, keep_days=settings.keep_days
+            )
             aside.append(asyncio.create_task(reaper.run()))
         if partitions:
             keyring = await run_blocking(Keyring.load, settings.key_file)

@@ -39,10 +39,12 @@ from mulligan.activities.values import (
     VerifyLevel,
 )
 from mulligan.api.config import Settings
+from mulligan.api.fairness import turn_of
 from mulligan.api.processes.worker import partition_worker
 from mulligan.api.reclaim import Reaper
+from mulligan.api.search import register
 from mulligan.api.temporal import connect
-from mulligan.workflows import all_workflows, runs
+from mulligan.workflows import all_workflows, runs, search
 
 IMAGE = Image("demo", "simulated:demo", "sha256:" + "0" * 64, ImageFormat.RAW, virtual_size_bytes=2**30, login="demo")
 SMALL = Resources(1, 512, 2)
@@ -103,6 +105,14 @@ class Stack:
             task_queue=CONTROL_QUEUE,
             result_type=runs.ProvisionOut,
             id_conflict_policy=WorkflowIDConflictPolicy.FAIL,
+            search_attributes=search.started(
+                project=request.project,
+                machine=request.name,
+                partition=request.partition,
+                step="claim",
+                image=image.name,
+            ),
+            priority=turn_of(request.project, request.priority),
         )
 
     async def enrol_with(self, target: Target, **settings: str) -> Target:
@@ -131,6 +141,15 @@ class Stack:
         events = fold(iter(history.events))
         return any(e.action == action and e.kind is EventKind.ACTION_FINISHED for e in events)
 
+    async def story_so_far(self, handle: WorkflowHandle[Any, Any]) -> list[RunEvent]:
+        """The run's events until now."""
+        return fold(iter((await handle.fetch_history()).events))
+
+    async def another_host(self, fleet: str) -> Target:
+        """One more host, without faults, for a fleet that is there."""
+        name = f"{fleet}-h{next(_numbers)}"
+        return await self.enrol(Target(name, "default", f"simulated://{fleet}/{name}?speed=0"))
+
     async def machine_is(self, project: str, name: str, state: MachineState) -> bool:
         """Whether the machine is in this state."""
         try:
@@ -151,6 +170,7 @@ class Stack:
 async def running_stack(address: str, directory: Path) -> AsyncIterator[Stack]:
     """Workers of both kinds and a boot server, against the Temporal server at `address`."""
     client = await connect(Settings(temporal=address, state_dir=directory))
+    await register(client)
     inventory = Inventory.open(f"sqlite:///{directory / 'mulligan.sqlite'}")
     keyring = Keyring.load(directory / "secret.key")
     boot = BootServer(keyring, RunListener(client))

@@ -1,0 +1,192 @@
+"""The steps of one try: claim a provider, bring the image, boot, verify. Each registers its undo before it acts."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Coroutine
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any
+
+from temporalio import workflow
+from temporalio.exceptions import ActivityError, ApplicationError
+
+with workflow.unsafe.imports_passed_through():
+    from mulligan.activities import calls
+    from mulligan.activities.story import call_home_evidence
+    from mulligan.activities.values import CallHome, Claim, Evidence, MachineRequest, Mark, VerifyLevel, WhenNone
+    from mulligan.workflows import runs, steps
+    from mulligan.workflows.execution import DEADLINE_PASSED, Execution, Failure
+
+GUEST_FAILED = "GUEST_FAILED"
+"""The guest called home to say that its own set-up failed: the user data's fault or the image's."""
+
+LAST_LOOK_SECONDS = 60.0
+
+TOKEN_SECONDS = timedelta(days=30).total_seconds()
+"""How long after the run's own deadline a token of its guest is taken: a run may be held, or be given more time. That a
+token is used once, and for the boot that it was made for, is decided by the run itself.
+"""
+
+GIVES_UP_BEFORE = 2.0
+"""Seconds by which a look gives up before its step's deadline, so that it can say what it last saw."""
+
+
+class Making:
+    """One try to make a machine, on one provider."""
+
+    def __init__(self, run: Execution, asked: runs.ProvisionIn, tried: tuple[str, ...]) -> None:
+        self.run = run
+        self.asked = asked
+        self.request = asked.request
+        self.tried = tried
+        """The providers that this run tried before."""
+        self.claim: Claim | None = None
+        self.awaiting_call = False
+        self.called: CallHome | None = None
+        self.booted_at = workflow.now()
+        self.observed = calls.Observed("")
+        self.evidence: tuple[Evidence, ...] = ()
+
+    @property
+    def provider(self) -> str:
+        """The provider of this try; empty before it is claimed."""
+        return self.claim.target.name if self.claim is not None else ""
+
+    def step(self, name: str) -> Callable[[], Coroutine[Any, Any, None]]:
+        """What a step does."""
+        return {"image": self._image, "boot": self._boot, "verify": self._verify}[name]
+
+    def take_call(self, told: calls.CallHomeIn) -> None:
+        """The guest called home."""
+        self.called, self.awaiting_call = told.call, False
+
+    def may_call_home(self, told: calls.CallHomeIn) -> bool:
+        """Whether this call is the one that is awaited."""
+        mine = told.machine_id == self.asked.machine_id and told.try_number == self.run.try_number
+        return mine and self.awaiting_call
+
+    def hear_again(self) -> None:
+        """Let a guest whose set-up failed call once more: someone may have mended it."""
+        if self.called is not None and self.called.status != "done":
+            self.called, self.awaiting_call = None, True
+
+    async def claim_within(self, seconds: float, again: str) -> None:
+        """Claim, waiting for room if that was asked for. When the wait is over it asks once more, so that the run ends
+        with why there is no room rather than with the deadline that passed."""
+        self.run.step = "claim"
+        try:
+            await self.run.within("claim", seconds, "room on a provider", self._claim(again, self.request))
+        except ApplicationError as error:
+            if error.type != DEADLINE_PASSED or self.request.when_none is not WhenNone.WAIT:
+                raise
+        else:
+            return
+        now = replace(self.request, when_none=WhenNone.FAIL)
+        await self.run.within("claim", LAST_LOOK_SECONDS, "a last look", self._claim("the wait is over; ", now))
+
+    async def _claim(self, again: str, request: MachineRequest) -> None:
+        wanted = self.claim_in(request)
+        self.run.undo_with(steps.RELEASE_CLAIM, calls.ClaimRef(wanted.claim_id), "Give the claim back")
+        try:
+            said = f"{again}claim {wanted.only or 'a provider'} in {request.partition}"
+            self.claim = (await self.run.act(steps.CLAIM, wanted, said)).claim
+        except ActivityError as error:
+            if Failure.of(error).reason == calls.IN_SERVICE:
+                # A run that was reset after its machine was handed over must not undo what is its user's.
+                self.run.forget_undo()
+            raise
+
+    def claim_in(self, request: MachineRequest) -> calls.ClaimIn:
+        """The claim of this try. A plan's provider is asked for once: another try may go anywhere."""
+        asked, info = self.asked, workflow.info()
+        return calls.ClaimIn(
+            request=request,
+            image=asked.image,
+            machine_id=asked.machine_id,
+            claim_id=f"{asked.machine_id}.{self.run.try_number}",
+            workflow_id=info.workflow_id,
+            run_id=info.run_id,
+            fingerprint=asked.fingerprint,
+            avoid=self.tried,
+            lease_seconds=asked.lease_seconds,
+            only="" if self.tried else asked.first_provider,
+        )
+
+    async def _image(self) -> None:
+        claim, made = self._claimed()
+        asked, target = self.asked, claim.target
+        prepare = calls.ImageIn(target, asked.image)
+        said = f"Bring image {asked.image.name} to {target.name}"
+        await self.run.act(steps.PREPARE_IMAGE, prepare, said, partition=target.partition)
+        self.run.undo_with(steps.REMOVE_DISKS, made, "Remove disk and seed", partition=target.partition)
+        self.called, self.awaiting_call = None, True
+        disks = calls.DisksIn(
+            target=target,
+            mark=made.mark,
+            image=asked.image,
+            request=self.request,
+            workflow_id=workflow.info().workflow_id,
+            try_number=self.run.try_number,
+            token_seconds=int(self.request.deadlines.run_seconds + TOKEN_SECONDS),
+        )
+        await self.run.act(steps.PLACE_DISKS, disks, "Make the disk and its seed", partition=target.partition)
+
+    async def _boot(self) -> None:
+        claim, made = self._claimed()
+        partition = claim.target.partition
+        self.run.undo_with(steps.TEAR_DOWN, made, "Switch off and remove the machine", partition=partition)
+        boot = calls.BootIn(claim.target, made.mark, claim, self.asked.image, self.request)
+        self.booted_at = (
+            await self.run.act(steps.BOOT, boot, "Make the machine and switch it on", partition=partition)
+        ).at
+
+    async def _verify(self) -> None:
+        claim, made = self._claimed()
+        level, partition = self.request.verify, claim.target.partition
+        up_to = VerifyLevel.ADDRESS if level.includes(VerifyLevel.ADDRESS) else level
+
+        def look(seconds: int) -> Awaitable[calls.Observed]:
+            asked = calls.ObserveIn(made.target, made.mark, up_to, self.booted_at, seconds)
+            return self.run.act(steps.OBSERVE, asked, f"Look for {up_to}", partition=partition)
+
+        self.observed = await self._look_until_the_deadline(look)
+        self.evidence = self.observed.evidence
+        if level.includes(VerifyLevel.GUEST):
+            self.evidence += (await self._called_home(),)
+        if level.includes(VerifyLevel.SERVICE):
+            service = self.request.service
+
+            def ask(seconds: int) -> Awaitable[calls.Observed]:
+                asked = calls.ProbeIn(self.observed.addresses, service, seconds)
+                said = f"Ask for {service.kind} on port {service.port}"
+                return self.run.act(steps.PROBE_SERVICE, asked, said, partition=partition)
+
+            self.run.awaits(f"{service.kind} on port {service.port}")
+            self.evidence += (await self._look_until_the_deadline(ask)).evidence
+
+    async def _look_until_the_deadline(self, look: Callable[[int], Awaitable[calls.Observed]]) -> calls.Observed:
+        """Look for as long as the step has; again, when it was given more time meanwhile."""
+        while True:
+            deadline = self.run.deadline
+            try:
+                return await look(max(1, int(self.run.left - GIVES_UP_BEFORE)))
+            except ActivityError as error:
+                if Failure.of(error).reason != "VERIFY_FAILED" or self.run.deadline == deadline:
+                    raise
+
+    async def _called_home(self) -> Evidence:
+        awaited = "the guest's call home (its console and its cloud-init log say why there is none)"
+        if self.called is None:
+            await self.run.until(lambda: self.called is not None, awaited)
+        assert self.called is not None
+        evidence = call_home_evidence(self.called)
+        if self.called.status != "done":
+            message = f"the guest says that its set-up did not end well: {evidence.observed}"
+            raise ApplicationError(message, type=GUEST_FAILED, non_retryable=True)
+        return evidence
+
+    def _claimed(self) -> tuple[Claim, calls.MadeFor]:
+        assert self.claim is not None
+        request = self.request
+        mark = Mark(request.project, request.name, self.asked.machine_id, workflow.info().run_id, self.claim.fence)
+        return self.claim, calls.MadeFor(self.claim.target, mark)

@@ -1,0 +1,237 @@
+"""Levers inside a run: each is checked before it is taken, answered, and kept in the history by Temporal itself.
+
+`Undoing` is for every run that takes something down; `Steering` adds what a run that makes a machine can be told.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from enum import StrEnum
+
+from temporalio import workflow
+from temporalio.exceptions import ActivityError, ApplicationError
+from temporalio.workflow import HandlerUnfinishedPolicy
+
+with workflow.unsafe.imports_passed_through():
+    from mulligan.activities import calls
+    from mulligan.activities.levers import HOLDABLE, LeverIn, LeverKind, Pulled
+    from mulligan.workflows import steps
+    from mulligan.workflows.execution import ABORTED, MULLIGAN_ASKED, ORDER, Execution, Failure
+
+ABANDON = HandlerUnfinishedPolicy.ABANDON
+"""A run that ends while a lever is being answered has answered it by its end."""
+
+
+class Phase(StrEnum):
+    """What a run is at."""
+
+    WORKING = "working"
+    HELD = "held"
+    UNDOING = "undoing"
+    ENDING = "ending"
+
+
+@dataclass(frozen=True)
+class Decision:
+    """How a held run goes on: with which step, or by which lever."""
+
+    lever: LeverKind
+    by: LeverIn
+    step: str = ""
+
+
+def refuse(message: str, **metadata: str) -> ApplicationError:
+    """A lever that cannot do what is asked; nothing has changed."""
+    return ApplicationError(message, metadata, type="CONFLICT", non_retryable=True)
+
+
+def why(asked: LeverIn, what: str) -> str:
+    """What was done, by whom, and why they said."""
+    return f"{what} by {asked.actor}{f': {asked.reason}' if asked.reason else ''}"
+
+
+class Undoing:
+    """What operators can do to any run: try again now, and give up an undo that cannot be done."""
+
+    run: Execution
+    phase = Phase.UNDOING
+
+    @workflow.update(
+        name=LeverKind.RETRY_NOW,
+        description="Begin the next attempt of whatever waits for it, now",
+        unfinished_policy=ABANDON,
+    )
+    async def retry_now(self, asked: LeverIn = LeverIn()) -> Pulled:  # noqa: B008 - frozen
+        """Begin the next attempt of whatever waits for it."""
+        async with self.run.asking:
+            try:
+                done = await self.run.act(steps.RETRY_NOW, calls.Nothing(), "Try again now")
+            except ActivityError as error:
+                failure = Failure.of(error)
+                raise refuse(f"it could not be tried again now: {failure.message}", cause=failure.reason) from None
+        return Pulled(done.said)
+
+    @retry_now.validator
+    def _may_retry_now(self, asked: LeverIn = LeverIn()) -> None:  # noqa: B008 - frozen
+        if self.phase is Phase.HELD:
+            raise refuse("it is held, and tries nothing; resume it", phase=self.phase)
+
+    @workflow.update(
+        name=LeverKind.ABORT,
+        description="Stop trying: fail now and undo; while undoing: quarantine now what cannot be undone",
+        unfinished_policy=ABANDON,
+    )
+    async def abort(self, asked: LeverIn = LeverIn()) -> Pulled:  # noqa: B008 - frozen
+        """Stop trying."""
+        return self._abort(asked)
+
+    @abort.validator
+    def _may_abort(self, asked: LeverIn = LeverIn()) -> None:  # noqa: B008 - frozen
+        if self.phase is Phase.ENDING:
+            raise refuse("it is ending, and tries nothing any more", phase=self.phase)
+        if self.phase is Phase.UNDOING and self.run.given_up:
+            raise refuse(f"the undo was given up before: {self.run.given_up}", phase=self.phase)
+
+    def _abort(self, asked: LeverIn) -> Pulled:
+        self.run.given_up = why(asked, "the undo was given up")
+        return Pulled("the undo that cannot be done is not tried any longer; what is left will be quarantined")
+
+
+class Steering(Undoing):
+    """What operators can do to a run that makes a machine."""
+
+    is_another: Callable[[], Awaitable[calls.Another]]
+    """Whether another provider could be claimed now."""
+
+    def __init__(self) -> None:
+        self.phase = Phase.WORKING
+        self.hold_before = ""
+        """The step before which to hold; empty for none."""
+        self.held_by = LeverIn()
+        self.decision: Decision | None = None
+        self.ends_at: datetime = workflow.now()
+        """When the whole run must be done."""
+
+    @workflow.update(
+        name=LeverKind.HOLD,
+        description="Hold before a step begins: `step` is image, boot or verify; empty for the next one",
+        unfinished_policy=ABANDON,
+    )
+    async def hold(self, asked: LeverIn = LeverIn()) -> Pulled:  # noqa: B008 - frozen
+        """Hold before a step begins."""
+        self.hold_before, self.held_by = asked.step or self._later_steps()[0], asked
+        return Pulled(f"it will be held before {self.hold_before}")
+
+    @hold.validator
+    def _may_hold(self, asked: LeverIn = LeverIn()) -> None:  # noqa: B008 - frozen
+        _check_step(asked.step)
+        self._must_be(Phase.WORKING, "held")
+        if not self._later_steps():
+            raise refuse(f"{self.run.step} is the last step and has begun; there is none to hold before")
+        if asked.step and asked.step not in self._later_steps():
+            left = " or ".join(self._later_steps())
+            raise refuse(f"{asked.step} has begun in this try; it can be held before {left}", step=self.run.step)
+
+    @workflow.update(
+        name=LeverKind.RESUME,
+        description="Go on with a held run: `step` is the one to go on with; empty for the one at which it is held",
+        unfinished_policy=ABANDON,
+    )
+    async def resume(self, asked: LeverIn = LeverIn()) -> Pulled:  # noqa: B008 - frozen
+        """Go on with a held run."""
+        step = asked.step or self.run.step
+        self.decision = Decision(LeverKind.RESUME, asked, step)
+        return Pulled(f"it goes on with {step}")
+
+    @resume.validator
+    def _may_resume(self, asked: LeverIn = LeverIn()) -> None:  # noqa: B008 - frozen
+        _check_step(asked.step)
+        self._must_be(Phase.HELD, "resumed")
+        self._must_be_undecided()
+        if asked.step and ORDER.index(asked.step) > ORDER.index(self.run.step):
+            raise refuse(f"it is held at {self.run.step}, which is to be done before {asked.step}", step=self.run.step)
+
+    @workflow.update(
+        name=LeverKind.EXTEND,
+        description="Give the step that runs `seconds` more; with `whole_run` the run's deadline only",
+        unfinished_policy=ABANDON,
+    )
+    async def extend(self, asked: LeverIn = LeverIn()) -> Pulled:  # noqa: B008 - frozen
+        """Move a deadline."""
+        more = timedelta(seconds=asked.seconds)
+        if asked.whole_run:
+            self.ends_at += more
+            return Pulled(f"the run has until {self.ends_at:%Y-%m-%d %H:%M:%S} UTC")
+        self.run.extend(asked.seconds)
+        self.ends_at = max(self.ends_at, self.run.deadline)
+        return Pulled(f"{self.run.step} has until {self.run.deadline:%Y-%m-%d %H:%M:%S} UTC")
+
+    @extend.validator
+    def _may_extend(self, asked: LeverIn = LeverIn()) -> None:  # noqa: B008 - frozen
+        if not 1 <= asked.seconds <= 604_800:
+            raise ApplicationError("seconds must be 1 to 604800", type="INVALID_REQUEST", non_retryable=True)
+        self._must_be(Phase.WORKING, "extended")
+
+    @workflow.update(
+        name=LeverKind.MULLIGAN,
+        description="Give this provider up, undo what was made there, and try another",
+        unfinished_policy=ABANDON,
+    )
+    async def mulligan(self, asked: LeverIn = LeverIn()) -> Pulled:  # noqa: B008 - frozen
+        """Take another provider, if there is one."""
+        tried = self.run.try_number
+        async with self.run.asking:
+            found = await self.is_another()
+        if not found.fits:
+            raise refuse(f"there is no other provider to try: {found.said}")
+        self._may_mulligan(asked)
+        if self.run.try_number != tried:
+            raise refuse("it has left that provider meanwhile", phase=self.phase)
+        message = why(asked, "given up")
+        if self.phase is Phase.HELD:
+            self.decision = Decision(LeverKind.MULLIGAN, asked)
+        else:
+            self.run.ended_by = Failure(self.run.step, "", MULLIGAN_ASKED, message)
+        return Pulled("what was made is undone, then another provider is tried")
+
+    @mulligan.validator
+    def _may_mulligan(self, asked: LeverIn = LeverIn()) -> None:  # noqa: B008 - frozen
+        if self.phase is Phase.HELD:
+            self._must_be_undecided()
+            return
+        self._must_be(Phase.WORKING, "given another provider")
+        if self.run.step not in HOLDABLE:
+            raise refuse("it has no provider yet that could be given up", step=self.run.step)
+        if self.run.ended_by is not None:
+            raise refuse(f"this try ends already: {self.run.ended_by.message}")
+
+    def _abort(self, asked: LeverIn) -> Pulled:
+        if self.phase is Phase.UNDOING:
+            return super()._abort(asked)
+        if self.phase is Phase.HELD:
+            self.decision = Decision(LeverKind.ABORT, asked)
+        else:
+            self.run.ended_by = Failure(self.run.step, "", ABORTED, why(asked, "aborted"))
+        return Pulled("it fails now, and what was made is undone")
+
+    def _later_steps(self) -> tuple[str, ...]:
+        """The steps of this try that have not begun."""
+        begun = ORDER.index(self.run.step) if self.run.step in ORDER else 0
+        return tuple(step for step in HOLDABLE if ORDER.index(step) > begun)
+
+    def _must_be(self, phase: Phase, done: str) -> None:
+        if self.phase is not phase:
+            raise refuse(f"it is {self.phase} and cannot be {done} now", phase=self.phase)
+
+    def _must_be_undecided(self) -> None:
+        if self.decision is not None:
+            by = self.decision.by.actor
+            raise refuse(f"{by} decided before how it goes on: {self.decision.lever}", lever=self.decision.lever)
+
+
+def _check_step(step: str) -> None:
+    if step and step not in HOLDABLE:
+        message = f"there is no step {step[:40]!r} to hold before or go on with; use {', '.join(HOLDABLE)}"
+        raise ApplicationError(message, type="INVALID_REQUEST", non_retryable=True)
