@@ -8,6 +8,7 @@ from typing import Any
 from mulligan.activities.boot import BootActivities
 from mulligan.activities.image import ImageActivities
 from mulligan.activities.site import Site
+from mulligan.activities.survey import SurveyActivities
 from mulligan.activities.verify import VerifyActivities
 
 
@@ -16,6 +17,7 @@ def partition_activities(site: Site) -> list[Callable[..., Any]]:
     image, boot, verify = ImageActivities(site), BootActivities(site), VerifyActivities(site)
     return [
         image.prepare,
+        image.remove_bases,
         image.place_disks,
         image.remove_disks,
         boot.boot,
@@ -23,4 +25,5 @@ def partition_activities(site: Site) -> list[Callable[..., Any]]:
         boot.inspect,
         verify.observe,
         verify.probe,
+        SurveyActivities(site).survey,
     ]

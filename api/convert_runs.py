@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 
 from pydantic import TypeAdapter
@@ -10,8 +10,8 @@ from pydantic import TypeAdapter
 from mulligan.activities.errors import InvalidRequest
 from mulligan.activities.inventory import Explanation
 from mulligan.activities.story import RunEvent
-from mulligan.activities.values import Machine, Outcome
-from mulligan.api import enums
+from mulligan.activities.values import Machine, Outcome, StepEstimate
+from mulligan.api import enums, suggestions
 from mulligan.api.convert import evidence_message, machine_message, timestamp
 from mulligan.api.convert_inventory import explanation_message
 from mulligan.v1 import run_pb2 as pb
@@ -32,6 +32,9 @@ class RunView:
     started_at: datetime | None = None
     ended_at: datetime | None = None
     cancel_requested: bool = False
+    held: bool = False
+    provider: str = ""
+    """The provider that an enrolment registers; empty for every other run."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +50,12 @@ class Progress:
     total: int = 0
     last_failure: str = ""
     next_attempt_at: datetime | None = None
+    suggestions: tuple[str, ...] = ()
+    estimate: StepEstimate | None = None
+    """How long the step usually takes, if that is known."""
+    slower_than_p95: bool = False
+    observed_at: datetime | None = field(default=None, compare=False)
+    """When `message` was last said. That it was said again makes no other progress of it."""
 
 
 _EXPLANATION = TypeAdapter(Explanation)
@@ -85,11 +94,13 @@ def run_message(value: RunView) -> pb.Run:
         started_at=timestamp(value.started_at),
         ended_at=timestamp(value.ended_at),
         cancel_requested=value.cancel_requested,
+        held=value.held,
+        provider=value.provider,
     )
 
 
-def event_message(value: RunEvent, run_id: str) -> pb.RunEvent:
-    """One event of that run."""
+def event_message(value: RunEvent, run_id: str, workflow_id: str = "") -> pb.RunEvent:
+    """One event of that run; with its workflow id also what may help."""
     message = pb.RunEvent(
         cursor=cursor_of(run_id, value.id),
         at=timestamp(value.at),
@@ -101,13 +112,29 @@ def event_message(value: RunEvent, run_id: str) -> pb.RunEvent:
         attempts=value.attempts,
         evidence=[evidence_message(one) for one in value.evidence],
         reason=value.reason,
+        suggestions=suggestions.for_event(value, workflow_id) if workflow_id else (),
     )
+    if value.lever is not None:
+        lever = value.lever
+        kind = enums.LEVER.number(lever.kind)
+        message.lever.CopyFrom(pb.Lever(kind=kind, actor=lever.actor, reason=lever.reason))
     if value.outcome is not Outcome.OPEN:
         message.outcome = enums.OUTCOME.number(value.outcome)
     if value.explanation is not None:
         message.explanation.CopyFrom(explanation_message(_EXPLANATION.validate_python(value.explanation)))
     setattr(message, "try", value.try_number)
     return message
+
+
+def estimate_message(value: StepEstimate) -> pb.StepEstimate:
+    """How long a step usually takes."""
+    return pb.StepEstimate(
+        step=value.step,
+        p50_seconds=value.p50_seconds,
+        p95_seconds=value.p95_seconds,
+        runs=value.runs,
+        basis=value.basis,
+    )
 
 
 def progress_message(value: Progress) -> pb.RunProgress:
@@ -121,17 +148,21 @@ def progress_message(value: Progress) -> pb.RunProgress:
         total=value.total,
         last_failure=value.last_failure,
         next_attempt_at=timestamp(value.next_attempt_at),
+        observed_at=timestamp(value.observed_at),
+        suggestions=value.suggestions,
+        estimate=estimate_message(value.estimate) if value.estimate is not None else None,
+        slower_than_p95=value.slower_than_p95,
     )
     setattr(message, "try", value.try_number)
     return message
 
 
-def update_message(value: Update, run_id: str) -> pb.RunUpdate:
-    """One update of that run."""
+def update_message(value: Update, run_id: str, workflow_id: str = "") -> pb.RunUpdate:
+    """One update of that run; with its workflow id also what may help."""
     if isinstance(value, RunView):
         return pb.RunUpdate(run=run_message(value))
     if isinstance(value, RunEvent):
-        return pb.RunUpdate(event=event_message(value, run_id))
+        return pb.RunUpdate(event=event_message(value, run_id, workflow_id))
     if isinstance(value, Progress):
         return pb.RunUpdate(progress=progress_message(value))
     return pb.RunUpdate(machine=machine_message(value))

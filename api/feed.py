@@ -15,10 +15,13 @@ from temporalio.service import RPCError, RPCStatusCode
 
 from mulligan.activities.errors import Unreachable
 from mulligan.activities.story import LAST, EventKind, RunEvent, StoryFold
-from mulligan.activities.values import Machine, Outcome
+from mulligan.activities.values import Machine
 from mulligan.api.convert_runs import Progress, Update, cursor_of
 from mulligan.api.errors import Laggard, domain_error
-from mulligan.api.progress import progress_of
+from mulligan.api.estimates import Estimates
+from mulligan.api.pace import Pace
+from mulligan.api.progress import is_news, progress_of
+from mulligan.api.run_views import GOOD, is_held
 from mulligan.api.runs import Found, Runs
 
 BACKLOG = 1024
@@ -44,6 +47,10 @@ class Feed:
         self._runs, self._found, self._period, self._backlog = runs, found, period, backlog
         self._log: list[RunEvent] = []
         self._running: dict[Key, Progress | None] = {}
+        self._began: dict[Key, float] = {}
+        """When each action in progress was first seen, on the event loop's clock."""
+        self._estimates = Estimates(runs, found.view.workflow_id, found.view.machine_id)
+        self._read_once = asyncio.Event()
         self._error: Exception | None = None
         self._changed = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
@@ -72,7 +79,7 @@ class Feed:
                     after = event.id
                 position += 1
             for key, progress in list(self._running.items()):
-                if progress is not None and sent.get(key) != progress:
+                if progress is not None and sent.get(key) is not progress:
                     sent[key] = progress
                     yield progress
             if position < len(self._log):
@@ -113,11 +120,9 @@ class Feed:
     async def _read_history(self) -> None:
         """Read to the end of this execution; what breaks off is read again, and what was seen is not told twice."""
         story = StoryFold()
-        handle = self._runs.handle(self.view.workflow_id, self.view.run_id)
         while True:
             try:
-                async for event in handle.fetch_history_events(wait_new_event=True):
-                    await self._read(story, event)
+                await self._read_pages(story)
                 break
             except RPCError as error:
                 if error.status is RPCStatusCode.NOT_FOUND:
@@ -128,15 +133,31 @@ class Feed:
                     raise
             await asyncio.sleep(RECONNECT_SECONDS)
 
-    async def _read(self, story: StoryFold, event: HistoryEvent) -> None:
+    async def _read_pages(self, story: StoryFold) -> None:
+        """One long-poll after the other. What came together is told together."""
+        handle = self._runs.handle(self.view.workflow_id, self.view.run_id)
+        pages, pace = handle.fetch_history_events(wait_new_event=True), Pace()
+        while True:
+            await pages.fetch_next_page()
+            page, told = pages.current_page or (), list[RunEvent]()
+            try:
+                for event in page:
+                    told += await self._read(story, event)
+            finally:
+                self._take(told)
+            self._read_once.set()
+            if pages.next_page_token is None:
+                return
+            await asyncio.sleep(pace.pause(page))
+
+    async def _read(self, story: StoryFold, event: HistoryEvent) -> list[RunEvent]:
         if event.event_type == EventType.EVENT_TYPE_WORKFLOW_EXECUTION_CONTINUED_AS_NEW:
             self.successor = event.workflow_execution_continued_as_new_event_attributes.new_execution_run_id
+        terminated = event.event_type == EventType.EVENT_TYPE_WORKFLOW_EXECUTION_TERMINATED
+        if terminated and await self._was_reset():
+            return []
         told = story.feed(event)
-        if told is None:
-            return
-        if told.outcome is Outcome.TERMINATED and await self._was_reset():
-            return
-        self._take([told])
+        return [] if told is None else [told]
 
     async def _was_reset(self) -> bool:
         """Whether this execution was ended by a reset; then notes where it goes on, and from which event."""
@@ -160,37 +181,48 @@ class Feed:
             self._log.append(event)
             key = (event.try_number, event.step, event.action)
             if event.kind is EventKind.ACTION_STARTED:
-                self._running[key] = None
+                self._running[key], self._began[key] = None, asyncio.get_running_loop().time()
             elif event.kind in (EventKind.ACTION_FINISHED, EventKind.ACTION_FAILED):
                 self._running.pop(key, None)
-        self._wake()
+                self._began.pop(key, None)
+            elif event.kind is EventKind.CANCEL_REQUESTED:
+                self.view = replace(self.view, cancel_requested=True)
+        self.view = replace(self.view, held=is_held(events, before=self.view.held))
+        if events:
+            self._wake()
 
     async def _probe(self) -> None:
-        """Ask what is in progress, as often as the number of watched runs allows."""
-        description = self._found.description
+        """Ask what is in progress: not before an action took a period's time, and once in a period at most. A period
+        is as long as the number of watched runs demands."""
+        await self._read_once.wait()
+        if self._found.description is not None:
+            await self._show(self._found.description)
+        clock = asyncio.get_running_loop().time
+        asked = clock()
         while not self.ended:
-            if description is not None:
-                self._show(description)
-            await asyncio.sleep(self._period())
-            if self.ended:
-                return
+            due = max(asked, min(self._began.values(), default=clock())) + self._period()
+            if due > clock():
+                await asyncio.sleep(due - clock())
+                continue
+            asked = clock()
             with suppress(RPCError):  # the history says whether the run is gone; the next look may work
                 description = await self._runs.describe(self.view.workflow_id, self.view.run_id)
+                if description is not None:
+                    await self._show(description)
 
-    def _show(self, description: WorkflowExecutionDescription) -> None:
+    async def _show(self, description: WorkflowExecutionDescription) -> None:
         cancelled = description.raw_description.workflow_extended_info.cancel_requested
         self.view = replace(self.view, cancel_requested=cancelled or self.view.cancel_requested)
-        for progress in progress_of(description):
+        for progress in await self._estimates.add(progress_of(description), self._log):
             key = (progress.try_number, progress.step, progress.action)
-            if key in self._running and self._running[key] != progress:
+            if key in self._running and is_news(self._running[key], progress):
                 self._running[key] = progress
                 self._wake()
 
     async def _close(self) -> None:
         if self._log and self._log[-1].kind is EventKind.RUN_FINISHED:
             last = self._log[-1]
-            good = last.outcome in (Outcome.READY, Outcome.RELEASED)
-            reason = "" if good else last.message
+            reason = "" if last.outcome in GOOD else last.message
             cancelled = self.view.cancel_requested or any(
                 event.kind is EventKind.CANCEL_REQUESTED for event in self._log
             )

@@ -10,7 +10,7 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from mulligan.activities.calls import ClaimIn
-from mulligan.activities.claim import claim_request_of
+from mulligan.activities.claim import claim_request_of, requirements
 from mulligan.activities.drivers.base import CAPABILITIES
 from mulligan.activities.errors import NotFound
 from mulligan.activities.inventory import ClaimRequest, Inventory
@@ -24,6 +24,10 @@ from mulligan.api.validate_spec import check_capabilities, check_spec
 from mulligan.v1 import inventory_pb2, machine_pb2, provisioning_pb2
 
 _REQUEST = TypeAdapter(MachineRequest)
+_SAME_MACHINE = frozenset({"user_data", "priority"})
+"""Fields that may differ between requests for the same machine: one is sealed anew each time (its digest tells), the
+other says how soon."""
+
 _GIB = 2**30
 
 
@@ -34,7 +38,9 @@ class Requests:
         self._inventory = inventory
         self._keyring = keyring
 
-    async def machine(self, message: provisioning_pb2.ProvisionMachineRequest) -> tuple[MachineRequest, Image]:
+    async def machine(
+        self, message: provisioning_pb2.ProvisionMachineRequest | provisioning_pb2.PlanMachineRequest
+    ) -> tuple[MachineRequest, Image]:
         """The request and its image. Raises `InvalidRequest` with every fault, `NotFound` for what it names."""
         faults, spec = Faults(message), message.spec
         await run_blocking(check_spec, faults, spec)  # user data is parsed: milliseconds that others need not wait
@@ -59,7 +65,7 @@ class Requests:
         if spec.image:
             image = await run_blocking(self._inventory.image, spec.image)
         asked = claim_request_of(ClaimIn(request, image, "", "", "", "", "", (), lease_seconds=900))
-        return asked if spec.image else replace(asked, requires=request.requires)
+        return asked if spec.image else replace(asked, requires=requirements(request, None))
 
     async def _check_capabilities(self, faults: Faults, spec: machine_pb2.MachineSpec) -> None:
         if spec.requires or spec.forbids:
@@ -95,15 +101,16 @@ def _check_against_image(faults: Faults, request: MachineRequest, image: Image) 
 
 
 def fingerprint(request: MachineRequest, image: Image) -> str:
-    """Equal for requests that mean the same machine, whenever and wherever their user data was sealed."""
-    told = _REQUEST.dump_python(replace(request, user_data=""), mode="json")
+    """Equal for requests that mean the same machine, whenever their user data was sealed, however urgent they are."""
+    told = _REQUEST.dump_python(replace(request, user_data="", priority=0), mode="json")
     canonical = json.dumps([told, image.digest], sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(canonical.encode()).hexdigest()
 
 
 def differing(one: MachineRequest, other: MachineRequest) -> tuple[str, ...]:
     """The fields in which two requests differ, by their names in the message; the image's digest where none does."""
-    found = tuple(name.removesuffix("_digest") for name in _differing(one, other) if name != "user_data")
+    told = [name for name in _differing(one, other) if name not in _SAME_MACHINE]
+    found = tuple(name.removesuffix("_digest") for name in told)
     return found or ("image.digest",)
 
 

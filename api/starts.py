@@ -14,11 +14,13 @@ from mulligan.activities.calls import CONTROL_QUEUE
 from mulligan.activities.errors import AlreadyExists, Busy, Conflict, NotFound
 from mulligan.activities.inventory import Inventory
 from mulligan.activities.inventory.tables import BEING_MADE, FINAL
+from mulligan.activities.story import MEMO_RETRIED
 from mulligan.activities.threads import run_blocking
 from mulligan.activities.values import Image, Machine, MachineRequest, MachineState, OnFailure
+from mulligan.api.fairness import turn_of
 from mulligan.api.requests import differing, fingerprint
 from mulligan.api.runs import Runs
-from mulligan.workflows import runs
+from mulligan.workflows import runs, search
 from mulligan.workflows.runs import ProvisionIn, provision_id
 
 ATTEMPTS = 5
@@ -43,11 +45,14 @@ class Provisions:
         self._client, self._inventory, self._runs = client, inventory, runs_
         self._lease_seconds = lease_seconds
 
-    async def start(self, request: MachineRequest, image: Image) -> Started:
-        """The run that makes this machine, or the machine if it is there.
+    async def start(
+        self, request: MachineRequest, image: Image, *, retried: str = "", first_provider: str = ""
+    ) -> Started:
+        """The run that makes this machine, or the machine if it is there; `retried` says who asked again, and why,
+        `first_provider` where a run that is started now makes its first try.
 
         Raises `AlreadyExists` with the fields that differ when the name is another request's, `Conflict` when the
-        machine of that name is being taken down or is quarantined.
+        machine of that name is being taken down or is quarantined, or the image is.
         """
         reuse = WorkflowIDReusePolicy.ALLOW_DUPLICATE_FAILED_ONLY
         wanted = fingerprint(request, image)
@@ -59,8 +64,9 @@ class Provisions:
                 if await self._is_still(machine):
                     raise _abandoned(machine)
                 continue
+            await self._refuse_quarantined(request, image)
             try:
-                return await self._begin(request, image, wanted, reuse)
+                return await self._begin(request, image, wanted, reuse, retried, first_provider=first_provider)
             except WorkflowAlreadyStartedError as error:
                 found = await self._runs.describe(error.workflow_id, error.run_id or "")
             if found is not None and found.status is WorkflowExecutionStatus.RUNNING:
@@ -68,6 +74,28 @@ class Provisions:
             reuse = WorkflowIDReusePolicy.ALLOW_DUPLICATE
         message = f"runs for {request.name!r} begin and end faster than they can be joined; ask again"
         raise Busy(message, after_seconds=1)
+
+    async def there(self, request: MachineRequest, image: Image) -> Started | None:
+        """The machine if it is there, or the run that makes it; None when one is to be started. Raises as `start`."""
+        wanted = fingerprint(request, image)
+        machine = await self._live(request)
+        if machine is not None and (ready := _existing(machine, request, wanted)) is not None:
+            return ready
+        found = await self._runs.describe(provision_id(request.project, request.name))
+        if found is not None and found.status is WorkflowExecutionStatus.RUNNING:
+            return await _join(found, request, wanted)
+        return None
+
+    async def _refuse_quarantined(self, request: MachineRequest, image: Image) -> None:
+        """Raise `Conflict` for an image that is to blame for too much, unless there is an open run to join."""
+        reason = await run_blocking(self._inventory.image_quarantine, image.digest)
+        if not reason:
+            return
+        found = await self._runs.describe(provision_id(request.project, request.name))
+        if found is None or found.status is not WorkflowExecutionStatus.RUNNING:
+            clear = f"mulligan suspect clear image {image.name}"
+            message = f"image {image.name!r} is quarantined: {reason}"
+            raise Conflict(message, image=image.name, digest=image.digest, remedy=clear)
 
     async def _live(self, request: MachineRequest) -> Machine | None:
         try:
@@ -88,23 +116,43 @@ class Provisions:
         """Whether nothing has changed since the machine was read: then its run was ended from outside."""
         return (await run_blocking(self._inventory.machine_by_id, machine.id)).state is machine.state
 
-    async def _begin(self, request: MachineRequest, image: Image, wanted: str, reuse: WorkflowIDReusePolicy) -> Started:
-        machine_id = str(uuid.uuid4())
+    async def _begin(
+        self,
+        request: MachineRequest,
+        image: Image,
+        wanted: str,
+        reuse: WorkflowIDReusePolicy,
+        retried: str,
+        *,
+        first_provider: str,
+    ) -> Started:
+        machine_id, workflow_id = str(uuid.uuid4()), provision_id(request.project, request.name)
         memo = {
             runs.MEMO_REQUEST: replace(request, user_data=""),
             runs.MEMO_FINGERPRINT: wanted,
             runs.MEMO_MACHINE_ID: machine_id,
+            **({MEMO_RETRIED: retried} if retried else {}),
         }
         handle = await self._client.start_workflow(
             runs.PROVISION,
-            ProvisionIn(machine_id, request, image, wanted, self._lease_seconds),
-            id=provision_id(request.project, request.name),
+            ProvisionIn(machine_id, request, image, wanted, self._lease_seconds, first_provider),
+            id=workflow_id,
             task_queue=CONTROL_QUEUE,
             id_conflict_policy=WorkflowIDConflictPolicy.FAIL,
             id_reuse_policy=reuse,
             memo=memo,
             static_summary=f"Make {request.name} of project {request.project} from {image.name}",
+            static_details=f"Its story: `mulligan run show {workflow_id}`\n\n"
+            "What it awaits, and which levers can be pulled: under Current Details",
             execution_timeout=_backstop(request),
+            search_attributes=search.started(
+                project=request.project,
+                machine=request.name,
+                partition=request.partition,
+                step="claim",
+                image=image.name,
+            ),
+            priority=turn_of(request.project, request.priority),
         )
         return Started(handle.id, handle.first_execution_run_id or "")
 
@@ -144,10 +192,9 @@ def _being_taken_down(machine: Machine, run: str) -> Conflict:
 
 def _abandoned(machine: Machine) -> Conflict:
     release = f"mulligan machine release {machine.name} --project {machine.project}"
-    by_itself = "" if machine.state is MachineState.RELEASING else "by itself when a lease has passed, or "
     return Conflict(
         f"machine {machine.name!r} is left {machine.state} by a run that was ended from outside; it is taken down "
-        f"{by_itself}now by `{release}`; then ask again",
+        f"by itself when a lease has passed, or now by `{release}`; then ask again",
         machine=machine.name,
         state=machine.state,
         remedy=release,

@@ -29,11 +29,15 @@ from mulligan.activities.errors import (
     Unreachable,
     Unsupported,
 )
+from mulligan.activities.images.intake import Intake
 from mulligan.activities.images.partial import Origin, Partial, disk_full_named, require_space
 from mulligan.activities.threads import run_blocking
 from mulligan.activities.values import Image
 
-COPY_BYTES = 8 * 1024**2
+COPY_BYTES = 1024**2
+"""How much is written at once: enough that the way into a thread costs little, and little memory."""
+BUFFER_BYTES = 128 * 1024
+"""How much is read ahead. As much again may be lost when a connection breaks."""
 STALL_SECONDS = 60.0
 """A server that sends nothing for this long counts as gone."""
 
@@ -67,7 +71,14 @@ def shown(source: str) -> str:
 
 
 async def fetch_file(
-    image: Image, partial: Partial, *, roots: Sequence[Path], max_bytes: int, progress: Progress, deadline: Deadline
+    image: Image,
+    partial: Partial,
+    intake: Intake,
+    *,
+    roots: Sequence[Path],
+    max_bytes: int,
+    progress: Progress,
+    deadline: Deadline,
 ) -> None:
     """Copy a local file, so that nobody can change it under the check; always from the start."""
     source = await run_blocking(_open_local, image.source, roots)
@@ -77,12 +88,18 @@ async def fetch_file(
         await run_blocking(require_space, partial.path.parent, total, f"copying {shown(image.source)}")
         with await run_blocking(partial.begin, Origin.of(image.source, total=total)) as target:
             done = 0
-            while chunk := await run_blocking(source.read, COPY_BYTES):
-                await run_blocking(_write, target, chunk, partial.path.parent)
-                done += len(chunk)
+            intake.begin(0)
+            while moved := await run_blocking(_copy_some, source, target, intake, partial.path.parent):
+                done += moved
                 _check_growth(image, done, max_bytes)
                 progress("download", done, total)
                 deadline.check(f"copy {shown(image.source)}")
+
+
+def local_size(source: str, roots: Sequence[Path]) -> int:
+    """How many bytes a local file has. Raises as `fetch_file` does when it cannot be had."""
+    with _open_local(source, roots) as file:
+        return os.fstat(file.fileno()).st_size
 
 
 def _open_local(source: str, roots: Sequence[Path]) -> BinaryIO:
@@ -128,12 +145,14 @@ def _check_root(path: Path, source: str, roots: Sequence[Path]) -> None:
         )
 
 
-async def fetch_http(image: Image, partial: Partial, *, max_bytes: int, progress: Progress, deadline: Deadline) -> bool:
+async def fetch_http(
+    image: Image, partial: Partial, intake: Intake, *, max_bytes: int, progress: Progress, deadline: Deadline
+) -> bool:
     """Fetch what is missing; True when earlier bytes were kept.
 
     An interruption raises `Unreachable` (`Busy` when the server asks for patience) and keeps the bytes so far.
     """
-    download = _Download(image, partial, max_bytes, progress)
+    download = _Download(image, partial, intake, max_bytes, progress)
     try:
         async with asyncio.timeout(deadline.remaining):
             return await download.run()
@@ -150,9 +169,10 @@ async def fetch_http(image: Image, partial: Partial, *, max_bytes: int, progress
 class _Download:
     """One request for what is missing."""
 
-    def __init__(self, image: Image, partial: Partial, max_bytes: int, progress: Progress) -> None:
+    def __init__(self, image: Image, partial: Partial, intake: Intake, max_bytes: int, progress: Progress) -> None:
         self._image = image
         self._partial = partial
+        self._intake = intake
         self._max_bytes = max_bytes
         self._progress = progress
         self._source = shown(image.source)
@@ -163,6 +183,7 @@ class _Download:
         if origin is None or origin.source != Origin.of(self._image.source).source:
             origin, have = None, 0
         elif origin.total and have == origin.total:
+            await run_blocking(self._intake.begin, have)
             return True
         async with AsyncExitStack() as stack:
             session = await stack.enter_async_context(_session())
@@ -191,18 +212,33 @@ class _Download:
         else:
             target = await run_blocking(self._partial.begin, Origin.of(self._image.source, _validator(response), total))
         with target:
+            await run_blocking(self._intake.begin, kept)
             done = await self._copy(response.content.iter_any(), target, kept, total)
         if not total and done < self._image.size_bytes:
             raise Unreachable(f"{self._source} ended after {done} of {self._image.size_bytes} bytes; try again")
 
     async def _copy(self, chunks: AsyncIterator[bytes], target: BinaryIO, done: int, total: int) -> int:
+        """Write one block while the next one comes. What came before an interruption is written too."""
         self._progress("download", done, total or self._image.size_bytes)
-        async for chunk in chunks:
-            _check_growth(self._image, done + len(chunk), self._max_bytes)
-            await run_blocking(_write, target, chunk, self._partial.path.parent)
-            done += len(chunk)
-            self._progress("download", done, total or self._image.size_bytes)
+        block = bytearray()
+        writing = asyncio.create_task(asyncio.sleep(0))
+        try:
+            async for chunk in chunks:
+                _check_growth(self._image, done + len(block) + len(chunk), self._max_bytes)
+                block += chunk
+                if len(block) >= COPY_BYTES:
+                    await writing
+                    done, full, block = done + len(block), block, bytearray()
+                    writing = asyncio.create_task(self._keep(target, full, done, total))
+        finally:
+            await writing
+            done += len(block)
+            await self._keep(target, block, done, total)
         return done
+
+    async def _keep(self, target: BinaryIO, block: bytearray, done: int, total: int) -> None:
+        await run_blocking(_write, target, block, self._intake, self._partial.path.parent)
+        self._progress("download", done, total or self._image.size_bytes)
 
     def _check_status(self, response: aiohttp.ClientResponse) -> None:
         status = response.status
@@ -225,6 +261,7 @@ def _session() -> aiohttp.ClientSession:
     return aiohttp.ClientSession(
         auto_decompress=False,  # the digest is of the bytes as served
         headers={"Accept-Encoding": "identity", "User-Agent": "mulligan"},
+        read_bufsize=BUFFER_BYTES,
         timeout=aiohttp.ClientTimeout(total=None, sock_connect=STALL_SECONDS, sock_read=STALL_SECONDS),
         trust_env=True,
     )
@@ -277,8 +314,16 @@ def _check_growth(image: Image, done: int, max_bytes: int) -> None:
         )
 
 
-def _write(target: BinaryIO, chunk: bytes, directory: Path) -> None:
+def _copy_some(source: BinaryIO, target: BinaryIO, intake: Intake, directory: Path) -> int:
+    block = source.read(COPY_BYTES)
+    _write(target, block, intake, directory)
+    return len(block)
+
+
+def _write(target: BinaryIO, block: bytes | bytearray, intake: Intake, directory: Path) -> None:
     with disk_full_named(directory):
-        view = memoryview(chunk)
+        view = memoryview(block)
         while view:
-            view = view[target.write(view) :]
+            written = target.write(view)
+            intake.took(view[:written])
+            view = view[written:]

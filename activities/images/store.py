@@ -8,19 +8,25 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import json
 import os
 import re
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import AsyncIterator, Awaitable, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
+from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from mulligan.activities.drivers.base import BaseImage, Deadline, Progress
 from mulligan.activities.errors import Busy, Final, ImageRejected, InvalidRequest, Unreachable
+from mulligan.activities.images.disk_hash import DISK_HASH, DiskHash
 from mulligan.activities.images.expand import Expansion
-from mulligan.activities.images.fetch import check_scheme, fetch_file, fetch_http, shown
+from mulligan.activities.images.fetch import check_scheme, fetch_file, fetch_http, local_size, shown
 from mulligan.activities.images.flight import Flight, single_flight
+from mulligan.activities.images.intake import Intake
 from mulligan.activities.images.partial import (
     Partial,
     disk_full_named,
@@ -29,12 +35,22 @@ from mulligan.activities.images.partial import (
     write_whole,
 )
 from mulligan.activities.images.safety import check_disk, check_qcow2, check_size
-from mulligan.activities.threads import run_blocking
+from mulligan.activities.threads import run_blocking, run_in
 from mulligan.activities.values import Compression, Image, ImageFormat
 
 GIB = 1024**3
 DIGEST = re.compile(r"sha256:[0-9a-f]{64}|sha512:[0-9a-f]{128}")
-HASH_STEP_BYTES = 16 * 1024**2
+HASH_STEP_BYTES = 1024**2
+
+
+@dataclass(frozen=True, slots=True)
+class Stock:
+    """How much of an image is here, and how much would have to be fetched."""
+
+    there_bytes: int = 0
+    """Size of the verified disk; 0 when it is not here."""
+    fetch_bytes: int = 0
+    """What would be fetched, as far as that is known before; 0 when nothing would be."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +114,20 @@ class ImageStore:
         async with single_flight(self._path(image.digest, "lock"), asked, progress, deadline) as flight:
             found = await run_blocking(self._known, image) or await self._again(image, flight, deadline)
             return found or await self._obtain(image, flight, deadline)
+
+    async def stock(self, image: Image) -> Stock:
+        """What `ensure` would find. Fetches nothing and waits for nobody.
+
+        Raises `ImageRejected`, `NotFound`, `AccessDenied`, `Unsupported` or `InvalidRequest` where `ensure` would, as
+        far as it can be told without the bytes.
+        """
+        check_digest(image.digest)
+        scheme = check_scheme(image.source)
+        if found := await run_blocking(self._known, image):
+            return Stock(there_bytes=await run_blocking(_size, found.path))
+        if scheme == "file":
+            return Stock(fetch_bytes=await run_blocking(local_size, image.source, self._roots))
+        return Stock(fetch_bytes=image.size_bytes)
 
     async def remove(self, digest: str) -> bool:
         """Remove all that is kept of the digest; False when there was nothing. `Busy` while somebody prepares it."""
@@ -173,12 +203,11 @@ class ImageStore:
     async def _obtain(self, image: Image, flight: Flight, deadline: Deadline) -> BaseImage:
         partial = self._partial(image.digest)
         expanding = self._path(image.digest, "expanding")
-        await run_blocking(expanding.unlink, missing_ok=True)
         try:
-            await self._fetch_verified(image, partial, flight, deadline)
             content, disk = image.digest, partial.path
             if image.compression is not Compression.NONE:
-                content, disk = await self._expand(image, partial.path, expanding, flight, deadline), expanding
+                disk = expanding
+            content = await self._fetch_verified(image, partial, expanding, flight, deadline)
             virtual_size = await self._inspect(image, disk, flight, deadline)
             return await run_blocking(self._keep, image, disk, content, virtual_size)
         except Final:
@@ -187,58 +216,101 @@ class ImageStore:
         finally:
             await run_blocking(expanding.unlink, missing_ok=True)
 
-    async def _fetch_verified(self, image: Image, partial: Partial, flight: Flight, deadline: Deadline) -> None:
-        """Fetch until the digest is right. A wrong one after a resume may be the resume's fault: once more, whole."""
+    async def _fetch_verified(
+        self, image: Image, partial: Partial, expanding: Path, flight: Flight, deadline: Deadline
+    ) -> str:
+        """Fetch until the digest is right, and give that of the disk. A wrong one after a resume may be the resume's
+        fault: once more, whole."""
         resumed = True
         while resumed:
-            resumed = await self._fetch(image, partial, flight, deadline)
-            found = await self._digest(partial.path, image.digest, flight, deadline)
-            if found == image.digest:
-                return
+            intake = Intake(partial.path, image.digest.partition(":")[0])
+            async with self._expansion(image, intake, expanding, flight, deadline) as expanded:
+                resumed = await self._fetch(image, partial, intake, flight, deadline)
+                flight.report("verify", intake.size, intake.size)
+                if intake.digest == image.digest:
+                    intake.tail.end()
+                    return await expanded
             await run_blocking(partial.remove)
         raise ImageRejected(
             f"the bytes behind {shown(image.source)} are not those of the image {image.name}: expected {image.digest}, "
-            f"got {found}; restore the file, or register the new bytes as an image of their own",
+            f"got {intake.digest}; restore the file, or register the new bytes as an image of their own",
             expected=image.digest,
-            found=found,
+            found=intake.digest,
         )
 
-    async def _fetch(self, image: Image, partial: Partial, flight: Flight, deadline: Deadline) -> bool:
+    async def _fetch(self, image: Image, partial: Partial, intake: Intake, flight: Flight, deadline: Deadline) -> bool:
         limit = self._max_download
         if check_scheme(image.source) == "file":
             await fetch_file(
-                image, partial, roots=self._roots, max_bytes=limit, progress=flight.report, deadline=deadline
+                image,
+                partial,
+                intake,
+                roots=self._roots,
+                max_bytes=limit,
+                progress=flight.report,
+                deadline=deadline,
             )
             return False
-        return await fetch_http(image, partial, max_bytes=limit, progress=flight.report, deadline=deadline)
+        return await fetch_http(image, partial, intake, max_bytes=limit, progress=flight.report, deadline=deadline)
 
     async def _digest(self, path: Path, like: str, flight: Flight, deadline: Deadline) -> str:
         """The file's digest, by the same algorithm as `like`."""
         algorithm = like.partition(":")[0]
-        digest = hashlib.new(algorithm)
+        plain, disk = hashlib.new("sha256" if algorithm == DISK_HASH else algorithm), DiskHash()
+
+        def take(chunk: bytes) -> None:
+            if algorithm != DISK_HASH:
+                plain.update(chunk)
+            else:
+                deque(disk.update(chunk), maxlen=0)
+
         total = await run_blocking(_size, path)
-        with path.open("rb", buffering=0) as file:
+        with path.open("rb") as file:
             while chunk := await run_blocking(file.read, HASH_STEP_BYTES):
-                await run_blocking(digest.update, chunk)
+                await run_blocking(take, chunk)
                 flight.report("verify", file.tell(), total)
                 deadline.check("verify the image's digest")
-        return f"{algorithm}:{digest.hexdigest()}"
+        return disk.digest if algorithm == DISK_HASH else f"{algorithm}:{plain.hexdigest()}"
 
-    async def _expand(self, image: Image, source: Path, target: Path, flight: Flight, deadline: Deadline) -> str:
-        size = await run_blocking(_size, source)
-        await run_blocking(require_space, self._directory, size, f"expanding {image.name}")
+    @asynccontextmanager
+    async def _expansion(
+        self, image: Image, intake: Intake, target: Path, flight: Flight, deadline: Deadline
+    ) -> AsyncIterator[Awaitable[str]]:
+        """Expand while the bytes come; gives the digest of the disk, once the intake's tail has ended.
+
+        It waits for bytes in a thread of its own, so that no number of slow downloads can use up those that write them.
+        """
+        await run_blocking(target.unlink, missing_ok=True)
+        if image.compression is Compression.NONE:
+            whole: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+            whole.set_result(image.digest)  # what is not compressed is the disk already
+            yield whole
+            return
+        await run_blocking(require_space, self._directory, image.size_bytes, f"expanding {image.name}")
         limit = self._max_virtual
         if image.format is ImageFormat.RAW and image.virtual_size_bytes:
             limit = min(limit, image.virtual_size_bytes)
-        expansion = Expansion(source, target, image.compression, max_bytes=limit, max_ratio=self._max_ratio)
+        expansion = Expansion(intake.tail, target, image.compression, max_bytes=limit, max_ratio=self._max_ratio)
+        with ThreadPoolExecutor(1, thread_name_prefix="expand") as thread:
+            expanding = asyncio.create_task(self._expand(expansion, intake, thread, flight, deadline))
+            try:
+                yield expanding
+            finally:
+                intake.tail.abandon()
+                await asyncio.gather(expanding, return_exceptions=True)
+
+    async def _expand(
+        self, expansion: Expansion, intake: Intake, thread: Executor, flight: Flight, deadline: Deadline
+    ) -> str:
         try:
             with disk_full_named(self._directory):
-                while await run_blocking(expansion.step):
-                    flight.report("expand", expansion.consumed, size)
+                while await run_in(thread, expansion.step):
+                    if intake.tail.ended:  # until then the download is what is told of
+                        flight.report("expand", expansion.consumed, intake.size)
                     deadline.check("expand the image")
         finally:
             expansion.close()
-        flight.report("expand", size, size)
+        flight.report("expand", intake.size, intake.size)
         return expansion.digest
 
     async def _inspect(self, image: Image, disk: Path, flight: Flight, deadline: Deadline) -> int:

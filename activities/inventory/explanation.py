@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
+from mulligan.activities.values import Provider
+
 
 class Verdict(StrEnum):
     """FITS: some provider can hold it now. NOT_NOW: some could later. NEVER: none could, even empty."""
@@ -48,3 +50,11 @@ class Explanation:
     never_count: int
     """Providers that could not hold it even if they were empty and in service."""
     near_misses: tuple[NearMiss, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """What a claim would take now: the provider, if one fits, and the explanation, of one moment."""
+
+    explanation: Explanation
+    provider: Provider | None = None

@@ -9,11 +9,12 @@ import click
 
 from mulligan.api.cli.client import Session, api_command
 from mulligan.api.cli.display import evidence_text
-from mulligan.api.cli.errors import tell_next, usage
+from mulligan.api.cli.errors import tell_next
 from mulligan.api.cli.exit_codes import ExitCode
 from mulligan.api.cli.follow import Updates, follow
 from mulligan.api.cli.output import details, listing, print_json, value_of, word, words
-from mulligan.api.cli.spec_options import CLAIM_OPTIONS, NO_KEY, RUN_OPTIONS, add_default_key, options, spec_of
+from mulligan.api.cli.plan import plan
+from mulligan.api.cli.spec_options import CLAIM_OPTIONS, RUN_OPTIONS, options, wanted_spec
 from mulligan.api.cli.summary import finish, finish_release, ssh_command
 from mulligan.api.cli.text import ago, clock
 from mulligan.api.cli.view import RunView
@@ -31,21 +32,16 @@ def machine() -> None:
 @click.argument("name", required=False)
 @options((*CLAIM_OPTIONS, *RUN_OPTIONS))
 @click.option("--detach", is_flag=True, help="Start the run, name it, and do not watch it.")
+@click.option("--plan", "plan_hash", metavar="HASH", help="Do what `mulligan machine plan` said, or say what changed.")
 @api_command
-def provision(session: Session, name: str | None, detach: bool, **flags: Any) -> ExitCode:
+def provision(session: Session, name: str | None, detach: bool, plan_hash: str | None, **flags: Any) -> ExitCode:
     """Make a machine, watch its run, and say how it was proved to be up.
 
     The same request joins the run, or finds the machine that it made. Ctrl-C stops the watching, not the run.
     """
-    spec = spec_of(flags, name=name)
-    if not spec.name:
-        raise usage("the machine has no name", "mulligan machine provision NAME --image IMAGE")
-    if not spec.image:
-        raise usage("no image was named: give --image", "mulligan image list")
-    if NO_KEY not in flags["ssh_keys"]:
-        add_default_key(spec)
+    spec = wanted_spec(flags, name=name, command="provision")
     view = RunView()
-    request = provisioning_pb2.ProvisionMachineRequest(spec=spec, detach=detach)
+    request = provisioning_pb2.ProvisionMachineRequest(spec=spec, detach=detach, plan_hash=plan_hash or "")
 
     def opened(timeout: float | None) -> Updates:
         return _updates(session.provisioning.ProvisionMachine(request, timeout=timeout), view)
@@ -54,6 +50,9 @@ def provision(session: Session, name: str | None, detach: bool, **flags: Any) ->
         return _started(session, view, opened(session.deadline()))
     stopped = follow(session, view, opened, until_held=True)
     return stopped or finish(session, view)
+
+
+machine.add_command(plan)
 
 
 @machine.command("list")

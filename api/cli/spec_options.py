@@ -61,6 +61,7 @@ RUN_OPTIONS: tuple[Decorator, ...] = (
         "--service", metavar="SERVICE", help="ssh[:PORT], tcp:PORT or http[:PORT][/PATH]; verifies `service`."
     ),
     click.option("--mulligans", type=click.IntRange(0, 10), help="Other providers to try after a failure. Default 1."),
+    click.option("--priority", type=click.IntRange(1, 5), help="1 goes first where runs wait for workers. Default 3."),
     click.option("--on-failure", type=_choice(machine_pb2.OnFailure), help="After the last try. Default roll-back."),
     click.option(
         "--deadline",
@@ -93,7 +94,7 @@ def spec_of(flags: Mapping[str, Any], *, name: str | None = None) -> machine_pb2
         spec.resources.disk_gib = DEFAULT_DISK_GIB
     if name:
         spec.name = name
-    for field in ("project", "partition", "provider", "image", "hostname", "mulligans"):
+    for field in ("project", "partition", "provider", "image", "hostname", "mulligans", "priority"):
         if flags.get(field) is not None:
             setattr(spec, field, flags[field])
     for flag, resource in (("vcpu", "vcpu"), ("memory", "memory_mib"), ("disk", "disk_gib")):
@@ -105,6 +106,21 @@ def spec_of(flags: Mapping[str, Any], *, name: str | None = None) -> machine_pb2
             del getattr(spec, field)[:]
             getattr(spec, field).extend(flags[field])
     _guest(spec, flags)
+    return spec
+
+
+def wanted_spec(flags: Mapping[str, Any], *, name: str | None, command: str) -> machine_pb2.MachineSpec:
+    """The machine that the flags of this command ask for, with this user's key if nobody else may log in.
+
+    A usage error says what is missing.
+    """
+    spec = spec_of(flags, name=name)
+    if not spec.name:
+        raise usage("the machine has no name", f"mulligan machine {command} NAME --image IMAGE")
+    if not spec.image:
+        raise usage("no image was named: give --image", "mulligan image list")
+    if NO_KEY not in flags["ssh_keys"]:
+        add_default_key(spec)
     return spec
 
 

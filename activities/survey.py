@@ -1,0 +1,91 @@
+"""The part of planning that looks at the provider: what a run would move, lack and destroy. Changes nothing.
+
+Runs next to the provider, and needs no database.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from temporalio import activity
+
+from mulligan.activities import planning
+from mulligan.activities.beat import beating
+from mulligan.activities.drivers.base import Addresses, Console, Disks, Driver, Power
+from mulligan.activities.errors import Final
+from mulligan.activities.images.store import Stock
+from mulligan.activities.site import Site, attempt_deadline
+from mulligan.activities.values import Compression, Image, Kind, VerifyLevel
+
+ABILITIES: tuple[tuple[type, VerifyLevel | None, str], ...] = (
+    (Disks, None, "make disks"),
+    (Power, None, "switch a machine on and off"),
+    (Console, VerifyLevel.CONSOLE, "read a console"),
+    (Addresses, VerifyLevel.ADDRESS, "see addresses"),
+)
+"""What a run asks of a driver: the Protocol, the level of verification from which on (None: always), in words."""
+
+
+class SurveyActivities:
+    """What a run would find on a provider."""
+
+    def __init__(self, site: Site) -> None:
+        self._site = site
+
+    @activity.defn(name=planning.SURVEY.name)
+    async def survey(self, asked: planning.SurveyIn) -> planning.Surveyed:
+        """Look whether the image is there, what the driver can do, and what is in the way."""
+        name, image = asked.target.name, asked.image
+        async with beating(f"asking {name} what a run would find"), self._site.driver(asked.target) as driver:
+            placed = isinstance(driver, Disks) and await driver.has_base(image.digest, attempt_deadline())
+            lacks = [*cannot(driver, asked), *await self._no_call_home(driver, asked)]
+            stock = Stock()
+            if driver.moves_bytes and not placed:
+                try:
+                    stock = await self._site.store.stock(image)
+                except Final as error:
+                    lacks.append(error.message)
+        whole = stock.there_bytes or _whole(image)
+        return planning.Surveyed(
+            said=f"{name} {'has' if placed else 'does not have'} {image.name}",
+            download_bytes=stock.fetch_bytes,
+            place_bytes=0 if placed else whole,
+            cached_bytes=whole if placed else stock.there_bytes,
+            lacks=tuple(lacks),
+            destroys=destroyed(asked),
+        )
+
+    async def _no_call_home(self, driver: Driver, asked: planning.SurveyIn) -> tuple[str, ...]:
+        """What is said when a guest must call home and has nowhere to."""
+        if not asked.request.verify.includes(VerifyLevel.GUEST):
+            return ()
+        gateway = await driver.gateway(attempt_deadline()) if isinstance(driver, Addresses) else ""
+        if self._site.boot_url(gateway):
+            return ()
+        return (
+            f"guests on {asked.target.name} cannot reach a boot server, and level {asked.request.verify} needs their "
+            f"call home: set MULLIGAN_BOOT_LISTEN or MULLIGAN_BOOT_URL, or ask for level {VerifyLevel.ADDRESS}",
+        )
+
+
+def cannot(driver: Driver, asked: planning.SurveyIn) -> Iterator[str]:
+    """What the request needs and the driver cannot do, one sentence each."""
+    level, target = asked.request.verify, asked.target
+    for ability, from_level, words in ABILITIES:
+        needed = from_level is None or level.includes(from_level)
+        if needed and not isinstance(driver, ability):
+            why = f", which level {level} needs" if from_level is not None else ""
+            yield f"the driver of {target.name} ({target.url}) cannot {words}{why}"
+
+
+def destroyed(asked: planning.SurveyIn) -> tuple[str, ...]:
+    """What a run would destroy: nothing on a hypervisor, where all disks are new."""
+    if asked.kind != Kind.BARE_METAL:
+        return ()
+    return (f"everything on the root disk of {asked.target.name}, which is given whole",)
+
+
+def _whole(image: Image) -> int:
+    """How much the expanded image is, as far as its registration tells; 0 where it does not."""
+    plain = image.size_bytes if image.compression is Compression.NONE else 0
+    return plain or image.virtual_size_bytes

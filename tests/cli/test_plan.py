@@ -1,0 +1,173 @@
+"""`mulligan machine plan` and `--plan`: what a run would do, shown before it is asked for; and expected times."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from typing import Any
+
+import grpc
+import pytest
+
+from mulligan.api.cli.display import progress_text
+from mulligan.api.cli.estimates import usual_text
+from mulligan.api.cli.exit_codes import ExitCode
+from mulligan.v1 import inventory_pb2, machine_pb2, provisioning_pb2, run_pb2
+from tests.cli.conftest import Mulligan
+from tests.cli.scripted import ScriptedApi, provisions, refusal, story
+
+HASH = "plan-3f2a9c0d1e4b5a67"
+DIGEST = "sha256:" + "ab" * 32
+ASK = ("machine", "plan", "web-1", "--image", "demo", "--ssh-key", "none")
+
+
+def estimate(p50: float, p95: float) -> run_pb2.StepEstimate:
+    """What twenty runs have taught."""
+    return run_pb2.StepEstimate(step="boot", p50_seconds=p50, p95_seconds=p95, runs=20, basis="image demo on libvirt")
+
+
+def a_plan(**changes: Any) -> provisioning_pb2.Plan:
+    """A plan that can be applied."""
+    explanation = inventory_pb2.Explanation(
+        verdict=inventory_pb2.Explanation.VERDICT_FITS,
+        funnel=[inventory_pb2.Predicate(name="clean", description="is erased", remaining=1, removed=2)],
+        near_misses=[inventory_pb2.NearMiss(provider="hv-2", failing=["free.vcpu"], detail="has 0 of 1 vcpu free")],
+        summary="1 of 3 providers can hold it now",
+    )
+    undo = [provisioning_pb2.UndoAction(action="tear-down", description="switch it off", undoes="boot")]
+    steps = [
+        provisioning_pb2.PlanStep(step="claim", description="claim 1 vcpu", deadline_seconds=600),
+        provisioning_pb2.PlanStep(
+            step="boot", description="switch it on", deadline_seconds=90, undo=undo, estimate=estimate(5.2, 8.9)
+        ),
+    ]
+    values: dict[str, Any] = {
+        "hash": HASH,
+        "spec": machine_pb2.MachineSpec(project="default", name="web-1", image="demo"),
+        "provider": "hv-1",
+        "why": "no other provider can hold it now",
+        "explanation": explanation,
+        "image_digest": DIGEST,
+        "download_bytes": 412 << 20,
+        "place_bytes": 1 << 30,
+        "steps": steps,
+    }
+    return provisioning_pb2.Plan(**(values | changes))
+
+
+def answers(api: ScriptedApi, plan: provisioning_pb2.Plan) -> None:
+    """The API makes this plan."""
+
+    def handler(request: Any, context: grpc.ServicerContext) -> provisioning_pb2.PlanMachineResponse:
+        return provisioning_pb2.PlanMachineResponse(plan=plan)
+
+    api.handlers["PlanMachine"] = handler
+
+
+def test_a_plan_is_shown_with_the_command_that_applies_it(api: ScriptedApi, mulligan: Mulligan) -> None:
+    """Provider and why, why not the others, what moves, the steps; and at the end what to type."""
+    answers(api, a_plan())
+    done = mulligan(*ASK, "--hostname", "it's me")
+    assert done.returncode == ExitCode.OK, done.stderr
+    for told in (
+        "hv-1: no other provider can hold it now",
+        "has 0 of 1 vcpu free",
+        "412.0 MiB to be downloaded, 1.0 GiB to be put on hv-1",
+        "5 to 9 s (20 runs: image demo on libvirt)",
+        "not known yet",
+        "tear-down: switch it off",
+        "nothing to undo",
+        "90s",
+        "10m",
+        HASH,
+        DIGEST,
+    ):
+        assert told in done.stdout, told
+    (line,) = [line for line in done.stderr.splitlines() if line.startswith("next: ")]
+    applied = shlex.split(line.removeprefix("next: "))
+    assert applied[:3] == ["mulligan", "machine", "provision"]
+    assert applied[-2:] == ["--plan", HASH]
+    api.handlers["ProvisionMachine"] = provisions(story())
+    assert mulligan(*applied[1:]).returncode == ExitCode.OK
+    asked = api.last("ProvisionMachine")
+    assert (asked.plan_hash, asked.spec) == (HASH, api.last("PlanMachine").spec)
+    assert asked.spec.hostname == "it's me"
+
+
+def test_a_plan_is_one_object_for_programs(api: ScriptedApi, mulligan: Mulligan) -> None:
+    """With --output json nothing else is on standard output."""
+    answers(api, a_plan(destroys=["everything on the root disk of hv-1"]))
+    told = json.loads(mulligan(*ASK, "--output", "json").stdout)
+    assert told["hash"] == HASH
+    assert told["destroys"] == ["everything on the root disk of hv-1"]
+    assert told["steps"][1]["estimate"]["runs"] == 20
+
+
+def test_nothing_fits(api: ScriptedApi, mulligan: Mulligan) -> None:
+    """The exit code says so; there is nothing to apply, and the explanation is shown."""
+    answers(api, a_plan(provider="", hash=""))
+    done = mulligan(*ASK)
+    assert done.returncode == ExitCode.NO_ROOM
+    assert "none: no provider fits" in done.stdout
+    assert "has 0 of 1 vcpu free" in done.stdout
+    assert "--plan" not in done.stderr
+
+
+def test_something_is_lacking(api: ScriptedApi, mulligan: Mulligan) -> None:
+    """What, and no command that would fail."""
+    answers(api, a_plan(hash="", lacks=["the driver of hv-1 cannot read a console"], download_bytes=0, place_bytes=0))
+    done = mulligan(*ASK)
+    assert done.returncode == ExitCode.NOT_READY
+    assert "cannot read a console" in done.stdout
+    assert "--plan" not in done.stderr
+
+
+def test_what_is_cached_need_not_move(api: ScriptedApi, mulligan: Mulligan) -> None:
+    """Bytes to move against bytes that are there."""
+    answers(api, a_plan(download_bytes=0, place_bytes=0, cached_bytes=1 << 30))
+    assert "nothing; 1.0 GiB are there already" in mulligan(*ASK).stdout
+
+
+@pytest.mark.parametrize("command", ["plan", "provision"])
+def test_a_machine_without_an_image_cannot_be_asked_for(mulligan: Mulligan, command: str) -> None:
+    """Both commands say it in the same way."""
+    done = mulligan("machine", command, "web-1")
+    assert done.returncode == ExitCode.USAGE
+    assert "mulligan image list" in done.stderr
+
+
+def test_a_plan_that_does_not_hold_says_what_changed(api: ScriptedApi, mulligan: Mulligan) -> None:
+    """And what to type next."""
+    remedy = "mulligan machine plan, with the same flags"
+    message = f"{HASH} does not hold any more: its generation was 3, is 4; plan again"
+    api.handlers["ProvisionMachine"] = refusal(
+        "FAILED_PRECONDITION", message, "CONFLICT", changed="generation", remedy=remedy
+    )
+    done = mulligan("machine", "provision", "web-1", "--image", "demo", "--ssh-key", "none", "--plan", HASH)
+    assert done.returncode == ExitCode.CONFLICT
+    assert "its generation was 3, is 4" in done.stderr
+    assert f"next: {remedy}" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("p50", "p95", "text"),
+    [
+        (5.2, 8.9, "5 to 9 s"),
+        (0.11, 0.94, "0.1 to 0.9 s"),
+        (9.1, 9.2, "9 s"),
+        (0.01, 0.02, "under 0.1 s"),
+        (50.0, 125.0, "50.0 s to 2:05"),
+    ],
+)
+def test_expected_times_are_short_to_read(p50: float, p95: float, text: str) -> None:
+    """No more digits than mean something."""
+    assert usual_text(estimate(p50, p95)) == text
+
+
+def test_progress_says_how_long_it_usually_takes_and_when_it_is_slower() -> None:
+    """Without an estimate it says neither."""
+    assert progress_text(run_pb2.RunProgress(message="booting")) == "booting"
+    usual = run_pb2.RunProgress(message="booting", estimate=estimate(5.2, 8.9))
+    assert progress_text(usual) == "booting, usually 5 to 9 s"
+    usual.slower_than_p95 = True
+    assert "slower than p95 of 20 runs (image demo on libvirt: usually 5 to 9 s)" in progress_text(usual)
