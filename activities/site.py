@@ -16,6 +16,7 @@ from mulligan.activities.drivers.registry import open_driver
 from mulligan.activities.errors import Unsupported
 from mulligan.activities.images.store import ImageStore
 from mulligan.activities.seal import Keyring
+from mulligan.activities.transcript import noted, recorded
 from mulligan.activities.values import Target
 
 Capability = TypeVar("Capability")
@@ -37,10 +38,11 @@ class Site:
 
     @asynccontextmanager
     async def driver(self, target: Target) -> AsyncIterator[Driver]:
-        """An open driver, closed at the end of the block."""
-        driver = await open_driver(target, state_dir=self.drivers_dir)
+        """An open driver, closed at the end of the block. What is asked of it is noted in the transcript."""
+        with noted("open"):
+            driver = await open_driver(target, state_dir=self.drivers_dir)
         try:
-            yield driver
+            yield recorded(driver)
         finally:
             await driver.close()
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import Any
 
@@ -11,10 +11,18 @@ from temporalio.exceptions import ApplicationError, ApplicationErrorCategory
 from temporalio.worker import ActivityInboundInterceptor, ExecuteActivityInput, Interceptor
 
 from mulligan.activities.errors import Busy, Final, MulliganError
+from mulligan.activities.transcript import transcribing, with_verbs
+from mulligan.activities.values import Verb
+
+VERBS_DETAIL = 2
+"""Where among a failure's details the driver transcript is, if there is one."""
 
 
-def to_failure(error: MulliganError) -> ApplicationError:
-    """The failure that tells Temporal whether, and when, to try again; details are (metadata, explanation)."""
+def to_failure(error: MulliganError, verbs: Sequence[Verb] = ()) -> ApplicationError:
+    """The failure that tells Temporal whether, and when, to try again.
+
+    Its details are (metadata, explanation), and then the driver transcript where a driver was asked for anything.
+    """
     explanation = getattr(error, "explanation", None)
     told = (
         TypeAdapter[Any](type(explanation)).dump_python(explanation, mode="json") if explanation is not None else None
@@ -24,6 +32,7 @@ def to_failure(error: MulliganError) -> ApplicationError:
         error.message,
         {**error.metadata, "violations": [list(v) for v in getattr(error, "violations", ())]},
         told,
+        *([list(verbs)] if verbs else []),
         type=error.reason,
         non_retryable=isinstance(error, Final),
         next_retry_delay=timedelta(seconds=error.after_seconds) if isinstance(error, Busy) and patience else None,
@@ -37,7 +46,10 @@ def metadata_of(error: ApplicationError) -> Mapping[str, str]:
 
 
 class ErrorInterceptor(Interceptor):
-    """Turns the domain errors of every activity into failures. Anything else is a bug or a surprise, and is retried."""
+    """Turns the domain errors of every activity into failures, and keeps the driver transcript in results and failures.
+
+    Any other error is a bug or a surprise, and is retried.
+    """
 
     def intercept_activity(self, next: ActivityInboundInterceptor) -> ActivityInboundInterceptor:  # noqa: A002
         """Stand around every activity."""
@@ -46,7 +58,8 @@ class ErrorInterceptor(Interceptor):
 
 class _Inbound(ActivityInboundInterceptor):
     async def execute_activity(self, input: ExecuteActivityInput) -> Any:  # noqa: A002
-        try:
-            return await super().execute_activity(input)
-        except MulliganError as error:
-            raise to_failure(error) from None  # the history is no place for our stack
+        with transcribing() as transcript:
+            try:
+                return with_verbs(await super().execute_activity(input), transcript.verbs())
+            except MulliganError as error:
+                raise to_failure(error, transcript.verbs()) from None  # the history is no place for our stack

@@ -339,11 +339,13 @@ class Verb:
 
     name: str
     at: datetime
+    """When it was called first."""
     seconds: float
+    """How long the calls took together."""
     said: str = ""
     """The name of the error that it raised; empty when it did what was asked."""
     count: int = 1
-    """How many equal calls in a row this stands for."""
+    """How many equal calls this stands for: in a row, or taking turns with others, as a poll does."""
 
 
 @dataclass(frozen=True, slots=True)

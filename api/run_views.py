@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from temporalio.client import WorkflowExecution, WorkflowExecutionStatus
 
 from mulligan.activities.inventory import RunRecord
+from mulligan.activities.story import EventKind, RunEvent
 from mulligan.activities.values import Machine, Outcome
 from mulligan.api.convert_runs import RunView
 from mulligan.api.enums import RunKind
-from mulligan.workflows.runs import MEMO_MACHINE_ID, PROVISION, RECLAIM, RELEASE, provision_id, release_id
+from mulligan.api.run_ids import parse_id, provider_of
+from mulligan.workflows.runs import ENROL, MEMO_MACHINE_ID, PROVISION, RECLAIM, RELEASE, provision_id, release_id
+
+GOOD = frozenset({Outcome.READY, Outcome.RELEASED, Outcome.ENROLLED})
+"""How a run ends that reached its aim; there is no reason to tell."""
 
 _ENDED = {
     WorkflowExecutionStatus.CANCELED: Outcome.CANCELLED,
@@ -16,16 +23,8 @@ _ENDED = {
     WorkflowExecutionStatus.TIMED_OUT: Outcome.TERMINATED,
     WorkflowExecutionStatus.FAILED: Outcome.FAILED,
 }
-
-
-def parse_id(workflow_id: str) -> tuple[RunKind, str, str] | None:
-    """(kind, project, machine) of a run's workflow id; a reclaim names neither. None for what is no run of ours."""
-    kind, *rest = workflow_id.split(":")
-    if kind in (RunKind.PROVISION, RunKind.RELEASE) and len(rest) == 2 and all(rest):
-        return RunKind(kind), rest[0], rest[1]
-    if kind == RunKind.RECLAIM and len(rest) == 1 and rest[0]:
-        return RunKind.RECLAIM, "", ""
-    return None
+_GOES_ON = frozenset({EventKind.RESUMED, EventKind.ACTION_STARTED, EventKind.CANCEL_REQUESTED, EventKind.RUN_FINISHED})
+_DONE = {RunKind.PROVISION: Outcome.READY, RunKind.ENROL: Outcome.ENROLLED}
 
 
 def view_of_record(record: RunRecord) -> RunView:
@@ -38,9 +37,10 @@ def view_of_record(record: RunRecord) -> RunView:
         machine=record.machine,
         machine_id=record.machine_id,
         outcome=record.outcome,
-        reason="" if record.outcome in (Outcome.READY, Outcome.RELEASED) else record.reason,
+        reason="" if record.outcome in GOOD else record.reason,
         started_at=record.started_at,
         ended_at=record.ended_at,
+        provider=provider_of(record.workflow_id),
     )
 
 
@@ -60,12 +60,23 @@ def view_of_machine(workflow_id: str, run_id: str, machine: Machine) -> RunView:
     )
 
 
+def is_held(events: Iterable[RunEvent], *, before: bool = False) -> bool:
+    """Whether a run waits for an operator after these events: nothing happened since it was held."""
+    held = before
+    for event in events:
+        if event.kind is EventKind.HELD:
+            held = True
+        elif event.kind in _GOES_ON:
+            held = False
+    return held
+
+
 async def view_of_execution(execution: WorkflowExecution) -> RunView:
     """What Temporal's lists and descriptions tell; why a run ended badly is in its history only."""
     kind, project, machine = parse_id(execution.id) or (RunKind.RECLAIM, "", "")
     outcome = Outcome.OPEN
     if execution.status is WorkflowExecutionStatus.COMPLETED:
-        outcome = Outcome.READY if kind is RunKind.PROVISION else Outcome.RELEASED
+        outcome = _DONE.get(kind, Outcome.RELEASED)
     elif execution.status is not None:
         outcome = _ENDED.get(execution.status, Outcome.OPEN)
     return RunView(
@@ -78,19 +89,24 @@ async def view_of_execution(execution: WorkflowExecution) -> RunView:
         outcome=outcome,
         started_at=execution.start_time,
         ended_at=execution.close_time,
+        provider=provider_of(execution.id),
     )
 
 
 def visibility_query(project: str, machine: str, outcome: Outcome | None) -> str:
-    """Temporal's list filter for these runs, and more: reclaims do not name their machine. The names were validated."""
-    query = f"WorkflowType IN ('{PROVISION}', '{RELEASE}', '{RECLAIM}')"
+    """Temporal's list filter for these runs, and more: reclaims do not name their machine. The names were validated.
+
+    An enrolment belongs to no project, and so is in the list of all runs only.
+    """
+    kinds = (PROVISION, RELEASE, RECLAIM) if project or machine else (PROVISION, RELEASE, RECLAIM, ENROL)
+    query = f"WorkflowType IN ({', '.join(repr(kind) for kind in kinds)})"
     if outcome is not None:
         query += f" AND ExecutionStatus {'=' if outcome is Outcome.OPEN else '!='} 'Running'"
     if project and machine:
         ids = f"WorkflowId IN ('{provision_id(project, machine)}', '{release_id(project, machine)}')"
     elif project:
-        kinds = (RunKind.PROVISION, RunKind.RELEASE)
-        ids = " OR ".join(f"WorkflowId STARTS_WITH '{kind}:{project}:'" for kind in kinds)
+        named = (RunKind.PROVISION, RunKind.RELEASE)
+        ids = " OR ".join(f"WorkflowId STARTS_WITH '{kind}:{project}:'" for kind in named)
     else:
         return query
     return f"{query} AND ({ids} OR WorkflowType = '{RECLAIM}')"

@@ -30,6 +30,7 @@ class ExitCode(IntEnum):
     TIMED_OUT = 12
     TERMINATED = 13
     HELD = 14
+    DISAGREES = 15
     DETACHED = 130
 
 
@@ -49,6 +50,7 @@ MEANINGS = {
     ExitCode.TIMED_OUT: "no answer within the time allowed",
     ExitCode.TERMINATED: "the run was terminated from outside, without undo",
     ExitCode.HELD: "the run failed and is held for inspection",
+    ExitCode.DISAGREES: "today's workflow code would not do what the capsule's history says",
     ExitCode.DETACHED: "stopped watching; what was started goes on",
 }
 
@@ -91,6 +93,7 @@ _BY_STATUS = {
 _BY_OUTCOME = {
     "READY": ExitCode.OK,
     "RELEASED": ExitCode.OK,
+    "ENROLLED": ExitCode.OK,
     "FAILED": ExitCode.RUN_FAILED,
     "CANCELLED": ExitCode.CANCELLED,
     "QUARANTINED": ExitCode.QUARANTINED,

@@ -43,7 +43,7 @@ class ScriptedApi:
 
     def start(self) -> None:
         """Listen, on the same port as before."""
-        server = grpc.server(futures.ThreadPoolExecutor(8), options=[("grpc.so_reuseport", 0)])
+        server = grpc.server(futures.ThreadPoolExecutor(64), options=[("grpc.so_reuseport", 0)])
         for service in (
             provisioning_pb2_grpc.ProvisioningService,
             inventory_pb2_grpc.InventoryService,
@@ -84,7 +84,7 @@ class ScriptedApi:
 
 
 def _streams(method: str) -> bool:
-    return method.startswith("List") or method in ("ProvisionMachine", "WatchRun", "ReleaseMachine")
+    return method.startswith("List") or method in ("ProvisionMachine", "WatchRun", "ReleaseMachine", "ExportRun")
 
 
 def refuse(context: grpc.ServicerContext, code: int, message: str, *details: Message) -> None:

@@ -3,103 +3,24 @@
 from __future__ import annotations
 
 import shlex
-import shutil
-import tempfile
 import uuid
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
-import libvirt
 import pytest
 
-from mulligan.activities.drivers.libvirt.daemons import ensure_daemons
-from tests.e2e.deployment import Deployment, command, documents
+from tests.e2e.deployment import documents
+from tests.e2e.lab import Lab, running_lab
 from tests.services.stack import until
-from tests.services.temporal import free_port
-
-RUN = uuid.uuid4().hex[:8]
-NAME = f"mulligan-e2e-{RUN}"
-SUBNET = f"10.{241 + int(RUN[:2], 16) % 10}.{int(RUN[2:4], 16)}"
 
 pytestmark = pytest.mark.timeout(900)
 
 
-@dataclass
-class Lab:
-    """A deployment with this host as its hypervisor, and a key to log in with."""
-
-    deployment: Deployment
-    connection: libvirt.virConnect
-    key: Path
-
-    def left(self) -> list[str]:
-        """Every domain and volume in libvirt that belongs to a machine of this run."""
-        pool = self.connection.storagePoolLookupByName(NAME)
-        pool.refresh()
-        domains = [d.name() for d in self.connection.listAllDomains() if self.is_ours(d)]
-        return domains + [v.name() for v in pool.listAllVolumes() if "base" not in v.name()]
-
-    def is_ours(self, domain: libvirt.virDomain) -> bool:
-        """Whether a domain uses this run's pool."""
-        return NAME in domain.XMLDesc()
-
-    def ssh(self, login: str, address: str, *words: str) -> str:
-        """Log in with the key and run a command."""
-        options = ("-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null", "-o", "BatchMode=yes")
-        return command("ssh", "-i", self.key, *options, "-q", f"{login}@{address}", *words)
-
-    def provision(self, name: str, image: str, *words: str) -> list[str]:
-        """The command line that asks for a machine with a service, and tells it as JSON."""
-        return ["machine", "provision", name, "--image", image, "--verify", "service", "--ssh-key",
-                f"{self.key}.pub", *words, "--output", "json"]  # fmt: skip
-
-
 @pytest.fixture(scope="module")
-def connection() -> Iterator[libvirt.virConnect]:
-    """To look behind the driver's back."""
-    ensure_daemons()
-    found = libvirt.open("qemu:///system")
-    yield found
-    found.close()
-
-
-@pytest.fixture(scope="module")
-def surroundings(connection: libvirt.virConnect) -> Iterator[None]:
-    """A pool and a network of this run's own."""
-    folder = Path(tempfile.mkdtemp(prefix=f"{NAME}-"))
-    folder.chmod(0o711)
-    pool = connection.storagePoolCreateXML(
-        f"<pool type='dir'><name>{NAME}</name><target><path>{folder}</path></target></pool>"
-    )
-    network = connection.networkCreateXML(
-        f"<network><name>{NAME}</name><bridge name='me{RUN}'/><ip address='{SUBNET}.1' netmask='255.255.255.0'>"
-        f"<dhcp><range start='{SUBNET}.2' end='{SUBNET}.99'/></dhcp></ip></network>"
-    )
-    yield
-    network.destroy()
-    pool.destroy()
-    shutil.rmtree(folder)
-
-
-@pytest.fixture(scope="module")
-def lab(connection: libvirt.virConnect, surroundings: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
-    """The embedded stack, with this host registered as a hypervisor and the demo image built."""
-    directory = tmp_path_factory.mktemp("lab")
-    key = directory / "id_ed25519"
-    command("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", key)
-    with Deployment(directory) as deployment:
-        deployment.boot = f"127.0.0.1:{(port := free_port())},{SUBNET}.1:{port}"
-        deployment.up()
-        settings = ["--set", f"pool={NAME}", "--set", f"network={NAME}"]
-        deployment.mulligan("provider", "add", "this-host", "qemu:///system", *settings, seconds=180)
-        deployment.mulligan("image", "build", "demo", seconds=300)
-        lab = Lab(deployment, connection, key)
-        yield lab
-    for domain in connection.listAllDomains():
-        if lab.is_ours(domain):
-            domain.destroy()
-            domain.undefine()
+def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
+    """One for all of these tests."""
+    with running_lab(tmp_path_factory.mktemp("lab")) as running:
+        yield running
 
 
 def test_registering_a_hypervisor_reads_what_it_has_and_proves_its_accelerator(lab: Lab) -> None:
@@ -123,6 +44,17 @@ def test_a_demo_machine_can_be_logged_in_to_and_leaves_nothing(lab: Lab, firmwar
     assert lab.ssh(machine["login"], machine["addresses"][0], "hostname").strip() == name
     assert lab.left()
     lab.deployment.mulligan("machine", "release", name)
+    assert lab.left() == []
+
+
+def test_a_plan_knows_what_is_on_the_hypervisor_already(lab: Lab) -> None:
+    """After a machine was made of the image, no byte is to be moved for the next one, and planning makes nothing."""
+    flags = ("--image", "demo", "--verify", "guest", "--ssh-key", "none", "--disk", "2")
+    (plan,) = lab.deployment.documents("machine", "plan", "planned", *flags)
+    assert (plan["provider"], plan["lacks"], plan["destroys"]) == ("this-host", [], [])
+    assert (int(plan["download_bytes"]), int(plan["place_bytes"])) == (0, 0)
+    assert int(plan["cached_bytes"]) > 0
+    assert plan["hash"]
     assert lab.left() == []
 
 
