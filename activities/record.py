@@ -14,15 +14,9 @@ from temporalio.client import Client
 from mulligan.activities import calls
 from mulligan.activities.durations import step_seconds
 from mulligan.activities.errors import NotFound
+from mulligan.activities.history import blamed_by, describe_failure, said_by_heartbeat
 from mulligan.activities.inventory import Inventory, Lesson, RunRecord
-from mulligan.activities.story import (
-    RunEvent,
-    StoryFold,
-    blamed_by,
-    describe_failure,
-    last_event,
-    said_by_heartbeat,
-)
+from mulligan.activities.story import RunEvent, StoryFold, last_event
 from mulligan.activities.threads import run_blocking
 from mulligan.activities.values import MachineState, Outcome
 

@@ -7,19 +7,17 @@ so that the fold needs nothing but the history.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
-from google.protobuf.timestamp_pb2 import Timestamp
-from temporalio.api.common.v1 import Payload, Payloads
 from temporalio.api.enums.v1 import EventType
 from temporalio.api.failure.v1 import Failure
 from temporalio.api.history.v1 import HistoryEvent
 
+from mulligan.activities.history import describe_failure, evidence_of, explanation_of, result_of, text_of, when
 from mulligan.activities.levers import UNKNOWN, Lever, LeverKind
 from mulligan.activities.values import CallHome, Evidence, Outcome, VerifyLevel
 
@@ -131,7 +129,7 @@ class StoryFold:
         parsed = parse_action_id(attributes.activity_id)
         if parsed is None or parsed[2] in HIDDEN_ACTIONS:
             return None
-        action = _Action(*parsed, message=_text(event.user_metadata.summary))
+        action = _Action(*parsed, message=text_of(event.user_metadata.summary))
         self.actions[event.event_id] = action
         if action.step == "claim":
             self.held_tries.add(action.try_number)
@@ -152,7 +150,7 @@ class StoryFold:
         action = self.actions.pop(attributes.scheduled_event_id, None)
         if action is None:
             return None
-        result = _result(attributes.result)
+        result = result_of(attributes.result)
         if action.step == "undo":
             self.undone.append(action.action)
         if action.action == "release-claim":
@@ -160,7 +158,7 @@ class StoryFold:
         if provider := result.get("provider"):
             self.provider = provider if isinstance(provider, str) else self.provider
         kind = _RECORDED.get(action.action, EventKind.ACTION_FINISHED)
-        return self._about(event, kind, action, message=str(result.get("said", "")), evidence=_evidence(result))
+        return self._about(event, kind, action, message=str(result.get("said", "")), evidence=evidence_of(result))
 
     def failed(self, event: HistoryEvent) -> RunEvent | None:
         """An action ended badly."""
@@ -180,7 +178,7 @@ class StoryFold:
     def timer_started(self, event: HistoryEvent) -> RunEvent | None:
         """Remember what the timer means. One without a meaning of its own stands for what a step awaits."""
         timer_id = event.timer_started_event_attributes.timer_id
-        summary = self.timers[timer_id] = _text(event.user_metadata.summary)
+        summary = self.timers[timer_id] = text_of(event.user_metadata.summary)
         if not summary.startswith(TIMER_AWAITING):
             return None
         step, _, message = summary.removeprefix(TIMER_AWAITING).partition(": ")
@@ -200,10 +198,10 @@ class StoryFold:
         attributes = event.workflow_execution_update_accepted_event_attributes
         request = attributes.accepted_request
         if request.input.name == "call-home":
-            return self._called_home(event, _result(request.input.args))
+            return self._called_home(event, result_of(request.input.args))
         if request.input.name not in set(LeverKind):
             return None
-        asked = _result(request.input.args)
+        asked = result_of(request.input.args)
         lever = Lever(LeverKind(request.input.name), str(asked.get("actor") or UNKNOWN), str(asked.get("reason") or ""))
         self.levers[attributes.protocol_instance_id] = lever
         message = f"{_lever_words(lever.kind, asked)}, by {lever.actor}{f': {lever.reason}' if lever.reason else ''}"
@@ -222,7 +220,7 @@ class StoryFold:
         said = told.get("call", told)
         evidence = call_home_evidence(
             CallHome(
-                at=_when(event.event_time),
+                at=when(event.event_time),
                 hostname=str(said.get("hostname", "")),
                 status=str(said.get("status", "")),
                 errors=tuple(said.get("errors", ())),
@@ -240,13 +238,13 @@ class StoryFold:
     def run_started(self, event: HistoryEvent) -> RunEvent:
         """The run began; afresh, if someone asked again for a machine whose run had ended badly."""
         memo = event.workflow_execution_started_event_attributes.memo.fields
-        retried = _text(memo[MEMO_RETRIED]) if MEMO_RETRIED in memo else ""
+        retried = text_of(memo[MEMO_RETRIED]) if MEMO_RETRIED in memo else ""
         return self._event(event, EventKind.RUN_STARTED, message=f"run started{f', {retried}' if retried else ''}")
 
     def run_completed(self, event: HistoryEvent) -> RunEvent:
         """The run reached its aim."""
         attributes = event.workflow_execution_completed_event_attributes
-        result = _result(attributes.result)
+        result = result_of(attributes.result)
         outcome = Outcome.READY if "addresses" in result else Outcome.RELEASED
         if "provider" in result and "addresses" not in result:
             outcome = Outcome.ENROLLED
@@ -279,7 +277,7 @@ class StoryFold:
         if action is None:
             return None
         message, reason = describe_failure(failure) if failure is not None else ("stopped", "CANCELLED")
-        explanation = _explanation(failure) if failure is not None and action.step == "claim" else None
+        explanation = explanation_of(failure) if failure is not None and action.step == "claim" else None
         failed = EventKind.ACTION_FAILED
         return self._about(event, failed, action, message=message, reason=reason, explanation=explanation)
 
@@ -288,11 +286,11 @@ class StoryFold:
         return self._event(event, kind, try_number=action.try_number, step=action.step, action=action.action, **values)
 
     def _last(self, event: HistoryEvent, outcome: Outcome, message: str, reason: str = "") -> RunEvent:
-        return last_event(_when(event.event_time), outcome, message, reason, self.provider)
+        return last_event(when(event.event_time), outcome, message, reason, self.provider)
 
     def _event(self, event: HistoryEvent, kind: EventKind, **values: Any) -> RunEvent:
         values.setdefault("try_number", self.try_number)
-        return RunEvent(id=event.event_id, at=_when(event.event_time), kind=kind, provider=self.provider, **values)
+        return RunEvent(id=event.event_id, at=when(event.event_time), kind=kind, provider=self.provider, **values)
 
 
 def last_event(at: datetime, outcome: Outcome, message: str, reason: str, provider: str) -> RunEvent:
@@ -309,70 +307,10 @@ def call_home_evidence(call: CallHome) -> Evidence:
     return Evidence(VerifyLevel.GUEST, "call-home", observed, call.at)
 
 
-def innermost(failure: Failure) -> Failure:
-    """The failure that caused this one: the first that is one of ours, else the last."""
-    while failure.HasField("cause") and not failure.HasField("application_failure_info"):
-        failure = failure.cause
-    return failure
-
-
-def describe_failure(failure: Failure) -> tuple[str, str]:
-    """(message, reason) of the failure that caused this one."""
-    failure = innermost(failure)
-    reason = failure.application_failure_info.type if failure.HasField("application_failure_info") else ""
-    if failure.HasField("timeout_failure_info"):
-        reason = "NO_ANSWER"
-    return failure.message, reason
-
-
-def blamed_by(failure: Failure) -> str:
-    """Whom a failure's metadata blames, if anyone."""
-    return str(_result(innermost(failure).application_failure_info.details).get("blame", ""))
-
-
-def said_by_heartbeat(details: Payloads) -> str:
-    """What an action under way last said of itself (see `beat`)."""
-    return str(_result(details).get("message", ""))
-
-
 def fold(events: Iterator[HistoryEvent]) -> list[RunEvent]:
     """The whole story of a history."""
     story = StoryFold()
     return [run_event for event in events if (run_event := story.feed(event)) is not None]
-
-
-def _when(timestamp: Timestamp) -> datetime:
-    return timestamp.ToDatetime(tzinfo=UTC)
-
-
-def _text(payload: Payload) -> str:
-    try:
-        value = json.loads(payload.data) if payload.data else ""
-    except ValueError:
-        return ""
-    return value if isinstance(value, str) else ""
-
-
-def _result(payloads: Payloads) -> Mapping[str, Any]:
-    try:
-        value = json.loads(payloads.payloads[0].data) if payloads.payloads else {}
-    except ValueError:
-        return {}
-    return value if isinstance(value, dict) else {}
-
-
-def _explanation(failure: Failure) -> Mapping[str, Any] | None:
-    """The second detail of a claim's failure, as `translate.to_failure` writes it."""
-    details = innermost(failure).application_failure_info.details.payloads
-    found = _result(Payloads(payloads=details[1:2]))
-    return found or None
-
-
-def _evidence(result: Mapping[str, Any]) -> tuple[Evidence, ...]:
-    return tuple(
-        Evidence(VerifyLevel(e["level"]), e["source"], e["observed"], datetime.fromisoformat(e["at"]))
-        for e in result.get("evidence", ())
-    )
 
 
 _RECORDED = {"held": EventKind.HELD, "resumed": EventKind.RESUMED}

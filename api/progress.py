@@ -12,13 +12,16 @@ from temporalio.api.enums.v1 import PendingActivityState
 from temporalio.api.workflow.v1 import PendingActivityInfo
 from temporalio.client import WorkflowExecutionDescription
 
-from mulligan.activities.story import HIDDEN_ACTIONS, describe_failure, parse_action_id
+from mulligan.activities.history import describe_failure
+from mulligan.activities.story import HIDDEN_ACTIONS, parse_action_id
+from mulligan.api import suggestions
 from mulligan.api.convert import moment
 from mulligan.api.convert_runs import Progress
 
 _WAITING = PendingActivityState.PENDING_ACTIVITY_STATE_SCHEDULED
 _MOST = 2000
 _PATIENCE = timedelta(seconds=2)
+_SAID_AGAIN = timedelta(seconds=10)
 
 
 def progress_of(description: WorkflowExecutionDescription) -> Iterable[Progress]:
@@ -26,25 +29,38 @@ def progress_of(description: WorkflowExecutionDescription) -> Iterable[Progress]
     for pending in description.raw_description.pending_activities:
         parsed = parse_action_id(pending.activity_id)
         if parsed is not None and parsed[2] not in HIDDEN_ACTIONS:
-            yield _progress(pending, *parsed)
+            yield _progress(description.id, pending, *parsed)
 
 
-def _progress(pending: PendingActivityInfo, try_number: int, step: str, action: str) -> Progress:
+def is_news(before: Progress | None, now: Progress) -> bool:
+    """Whether a watcher is told: something changed, or what was said is said again after a while."""
+    if before is None or before != now:
+        return True
+    if before.observed_at is None or now.observed_at is None:
+        return before.observed_at is not now.observed_at
+    return now.observed_at - before.observed_at >= _SAID_AGAIN
+
+
+def _progress(workflow_id: str, pending: PendingActivityInfo, try_number: int, step: str, action: str) -> Progress:
     beat = _heartbeat(pending)
     next_at: Timestamp | None = None
     if pending.state == _WAITING and pending.HasField("next_attempt_schedule_time"):
         next_at = pending.next_attempt_schedule_time
     failure = describe_failure(pending.last_failure)[0] if pending.HasField("last_failure") else ""
+    message = str(beat.get("message", "") or _waiting(pending, next_at))[:_MOST]
+    helps = suggestions.for_progress(workflow_id, step, message=message, last_failure=failure)
     return Progress(
         try_number=try_number,
         step=step,
         action=action,
         attempt=max(1, pending.attempt),
-        message=str(beat.get("message", "") or _waiting(pending, next_at))[:_MOST],
+        message=message,
         done=_count(beat.get("done")),
         total=_count(beat.get("total")),
         last_failure=failure[:_MOST],
         next_attempt_at=moment(next_at) if next_at is not None else None,
+        suggestions=tuple(helps),
+        observed_at=moment(pending.last_heartbeat_time) if beat.get("message") else None,
     )
 
 

@@ -71,6 +71,11 @@ class ProvisionMachine(Steering):
         if not self.making.may_call_home(told):
             raise ApplicationError("this token was used before, or belongs to another boot", type="CONFLICT")
 
+    @workflow.query(name="phase", description="What it is at: working, held, resuming, undoing or ending")
+    def what_phase(self) -> str:
+        """What it is at."""
+        return "resuming" if self.phase is Phase.HELD and self.decision is not None else self.phase
+
     @workflow.query(name="undo", description="What would be undone now, in that order")
     def undo_list(self) -> list[str]:
         """What would be undone now, in that order."""

@@ -35,6 +35,7 @@ PASSED_THROUGH = (
     "mulligan.activities.values",
     "mulligan.activities.calls",
     "mulligan.activities.errors",
+    "mulligan.activities.history",
     "mulligan.activities.levers",
     "mulligan.activities.planning",
     "mulligan.activities.story",
@@ -123,9 +124,7 @@ async def work(settings: Settings, ending: asyncio.Event, control: bool, partiti
             stack.callback(inventory.close)
             workers.append(control_worker(client, inventory))
             await _audit(inventory)
-            reaper = Reaper(
-                inventory, client, lease_seconds=settings.lease_seconds, keep_days=settings.keep_days
-            )
+            reaper = Reaper(inventory, client, lease_seconds=settings.lease_seconds, keep_days=settings.keep_days)
             aside.append(asyncio.create_task(reaper.run()))
         if partitions:
             keyring = await run_blocking(Keyring.load, settings.key_file)

@@ -14,9 +14,10 @@ from temporalio.client import WorkflowFailureError, WorkflowHandle, WorkflowUpda
 from temporalio.service import RPCError
 
 from mulligan.activities.drivers.simulated import snapshot
+from mulligan.activities.errors import NotFound
 from mulligan.activities.levers import HOLDABLE, LeverKind
-from mulligan.activities.story import EventKind
 from mulligan.activities.values import Deadlines, MachineState, OnFailure, Outcome
+from mulligan.workflows.steering import Phase
 from tests.workflows.stack import Stack, is_clean, until
 from tests.workflows.steer import pull
 from tests.workflows.test_faults import CHANGING, LOOKING, MAKING, UNDOING
@@ -53,13 +54,11 @@ async def steer(handle: WorkflowHandle[Any, Any], chance: random.Random) -> None
                 await pull(handle, LeverKind(kind), step=step, seconds=2)
 
 
-async def is_held(stack: Stack, handle: WorkflowHandle[Any, Any]) -> bool:
-    """Whether the run is held, and nothing was asked of it since that it has not answered."""
-    telling = (EventKind.HELD, EventKind.RESUMED, EventKind.LEVER_PULLED, EventKind.CANCEL_REQUESTED)
-    kinds = [e.kind for e in await stack.story_so_far(handle) if e.kind in telling or e.kind is EventKind.LEVER_REFUSED]
-    while kinds and kinds[-1] is EventKind.LEVER_REFUSED:
-        kinds = kinds[:-2]
-    return kinds[-1:] == [EventKind.HELD]
+async def is_held(stack: Stack, project: str, handle: WorkflowHandle[Any, Any]) -> bool:
+    """Whether the run is held and recorded as such, and nothing was asked of it that it has not done."""
+    cancelled = (await handle.describe()).raw_description.workflow_extended_info.cancel_requested
+    held = not cancelled and await handle.query("phase", result_type=str) == Phase.HELD
+    return held and await stack.machine_is(project, "m", MachineState.HELD)
 
 
 async def settle(stack: Stack, project: str, handle: WorkflowHandle[Any, Any]) -> Outcome | None:
@@ -67,7 +66,7 @@ async def settle(stack: Stack, project: str, handle: WorkflowHandle[Any, Any]) -
 
     async def over_or_held() -> bool:
         ended = (await handle.describe()).close_time is not None
-        return ended or await is_held(stack, handle)
+        return ended or await is_held(stack, project, handle)
 
     await until(over_or_held, within=90)
     if (await handle.describe()).close_time is None:
@@ -81,7 +80,10 @@ def agreement(stack: Stack, project: str, outcome: Outcome | None) -> str:
     """What claims, database and hosts say that the outcome does not; empty when they agree."""
     claims = sorted(c.state for c in stack.inventory.claims(project=project) if c.state != "released")
     seen, drift = snapshot(stack.site.drivers_dir, project), [d for d in stack.inventory.audit() if project in str(d)]
-    state = stack.inventory.machine(project, "m").state
+    try:
+        state = stack.inventory.machine(project, "m").state
+    except NotFound:  # it was stopped before it asked for anything: nothing was begun
+        state = MachineState.FAILED
     wrong = [f"drift: {drift}"] if drift else []
     if outcome is None:
         expected: tuple[Any, ...] = (MachineState.HELD, ["permanent"])

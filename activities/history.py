@@ -1,0 +1,78 @@
+"""Reading Temporal's history: what its payloads, times and failures say, in the domain's words."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from google.protobuf.timestamp_pb2 import Timestamp
+from temporalio.api.common.v1 import Payload, Payloads
+from temporalio.api.failure.v1 import Failure
+
+from mulligan.activities.values import Evidence, VerifyLevel
+
+
+def innermost(failure: Failure) -> Failure:
+    """The failure that caused this one: the first that is one of ours, else the last."""
+    while failure.HasField("cause") and not failure.HasField("application_failure_info"):
+        failure = failure.cause
+    return failure
+
+
+def describe_failure(failure: Failure) -> tuple[str, str]:
+    """(message, reason) of the failure that caused this one."""
+    failure = innermost(failure)
+    reason = failure.application_failure_info.type if failure.HasField("application_failure_info") else ""
+    if failure.HasField("timeout_failure_info"):
+        reason = "NO_ANSWER"
+    return failure.message, reason
+
+
+def blamed_by(failure: Failure) -> str:
+    """Whom a failure's metadata blames, if anyone."""
+    return str(result_of(innermost(failure).application_failure_info.details).get("blame", ""))
+
+
+def said_by_heartbeat(details: Payloads) -> str:
+    """What an action under way last said of itself (see `beat`)."""
+    return str(result_of(details).get("message", ""))
+
+
+def when(timestamp: Timestamp) -> datetime:
+    """An aware UTC time."""
+    return timestamp.ToDatetime(tzinfo=UTC)
+
+
+def text_of(payload: Payload) -> str:
+    """The text of a payload; empty when it holds none."""
+    try:
+        value = json.loads(payload.data) if payload.data else ""
+    except ValueError:
+        return ""
+    return value if isinstance(value, str) else ""
+
+
+def result_of(payloads: Payloads) -> Mapping[str, Any]:
+    """The object that the first payload holds; empty when it holds none."""
+    try:
+        value = json.loads(payloads.payloads[0].data) if payloads.payloads else {}
+    except ValueError:
+        return {}
+    return value if isinstance(value, dict) else {}
+
+
+def explanation_of(failure: Failure) -> Mapping[str, Any] | None:
+    """The second detail of a claim's failure, as `translate.to_failure` writes it."""
+    details = innermost(failure).application_failure_info.details.payloads
+    found = result_of(Payloads(payloads=details[1:2]))
+    return found or None
+
+
+def evidence_of(result: Mapping[str, Any]) -> tuple[Evidence, ...]:
+    """The evidence in an action's result."""
+    return tuple(
+        Evidence(VerifyLevel(e["level"]), e["source"], e["observed"], datetime.fromisoformat(e["at"]))
+        for e in result.get("evidence", ())
+    )
