@@ -46,6 +46,16 @@ class ImageActivities:
                 raise
         return BaseImage(image.digest, Path("/nonexistent"), image.format, image.virtual_size_bytes)
 
+    @activity.defn(name=calls.REMOVE_BASES.name)
+    async def remove_bases(self, asked: calls.BasesIn) -> calls.BasesGone:
+        """Remove what is kept there for the next machine, but what a machine's disk is built on."""
+        target, only = asked.target, [asked.digest] if asked.digest else None
+        async with beating(f"removing images from {target.name}"), self._site.driver(target) as driver:
+            removed: tuple[str, ...] = ()
+            if isinstance(driver, Disks):
+                removed = await driver.remove_bases(only, attempt_deadline())
+        return calls.BasesGone(f"{len(removed)} image base(s) were removed from {target.name}", removed)
+
     @activity.defn(name=calls.PLACE_DISKS.name)
     async def place_disks(self, asked: calls.DisksIn) -> calls.Done:
         """Make the machine's disk on the image, and the seed that tells the guest who it is."""

@@ -43,6 +43,9 @@ class Settings(BaseSettings):
     lease_seconds: int = Field(
         default=900, ge=30, description="How long a claim outlives a run that does not extend it."
     )
+    keep_days: int = Field(
+        default=90, ge=1, description="How long stories, released claims and failures are kept, in days."
+    )
     log_level: str = Field(default="info", description="debug, info, warning or error.")
 
     @field_validator("api", "temporal", "temporal_ui")

@@ -6,6 +6,7 @@ from mulligan.activities import values
 from mulligan.activities.drivers.registry import normalise_url
 from mulligan.activities.inventory.claims import ClaimRow, Drift
 from mulligan.activities.inventory.explanation import Explanation
+from mulligan.activities.inventory.suspects import Suspect
 from mulligan.api import enums
 from mulligan.api.convert import DEFAULT, resources_message, timestamp
 from mulligan.v1 import images_pb2
@@ -49,6 +50,29 @@ def provider_message(value: values.Provider) -> pb.Provider:
         suspect_count=value.suspect_count,
         quarantined=value.quarantined,
         facts=value.facts,
+    )
+
+
+def suspect_message(value: Suspect) -> pb.Suspect:
+    """What runs failed on, with the evidence."""
+    return pb.Suspect(
+        kind=enums.SUSPECT_KIND.number(value.kind),
+        name=value.name,
+        failures=value.failures,
+        quarantined=value.quarantined,
+        evidence=[
+            pb.Blame(
+                workflow_id=one.workflow_id,
+                run_id=one.run_id,
+                step=one.step,
+                reason=one.reason,
+                provider=one.provider,
+                image=one.image,
+                at=timestamp(one.at),
+            )
+            for one in value.evidence
+        ],
+        verdict=value.verdict,
     )
 
 

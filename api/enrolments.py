@@ -2,27 +2,21 @@
 
 from __future__ import annotations
 
-import asyncio
-
-from temporalio.api.enums.v1 import TaskQueueType
-from temporalio.api.taskqueue.v1 import TaskQueue
-from temporalio.api.workflowservice.v1 import DescribeTaskQueueRequest
 from temporalio.client import Client, WorkflowHandle
 from temporalio.common import WorkflowIDConflictPolicy
 from temporalio.exceptions import WorkflowAlreadyStartedError
 
-from mulligan.activities.calls import CONTROL_QUEUE, partition_queue
-from mulligan.activities.errors import Conflict, Unreachable
+from mulligan.activities.calls import CONTROL_QUEUE
+from mulligan.activities.errors import Conflict
 from mulligan.activities.inventory import Inventory
 from mulligan.activities.threads import run_blocking
 from mulligan.activities.values import Provider, Target
 from mulligan.api.names import require
+from mulligan.api.queues import require_workers
+from mulligan.workflows import search
 from mulligan.workflows.runs import ENROL, EnrolOut, enrol_id
 
 MEMO_TARGET = "target"
-
-
-LOOKS, LOOK_SECONDS = 10, 0.3
 
 
 class Enrolments:
@@ -38,7 +32,7 @@ class Enrolments:
         being registered otherwise, and whatever the driver raised.
         """
         require("partition", target.partition, await run_blocking(self._inventory.partitions))
-        await self._require_workers(target.partition)
+        await require_workers(self._client, target.partition)
         result: EnrolOut = await (await self._start(target)).result()
         return result.provider
 
@@ -53,6 +47,7 @@ class Enrolments:
                 id_conflict_policy=WorkflowIDConflictPolicy.FAIL,
                 memo={MEMO_TARGET: target},
                 static_summary=f"Register provider {target.name} of partition {target.partition}",
+                search_attributes=search.started(partition=target.partition, provider=target.name, step="enrol"),
             )
         except WorkflowAlreadyStartedError as error:
             handle: WorkflowHandle[object, EnrolOut] = self._client.get_workflow_handle(
@@ -66,29 +61,3 @@ class Enrolments:
                 workflow_id=handle.id,
             )
         return handle
-
-    async def _require_workers(self, partition: str) -> None:
-        for queue, command in (
-            (CONTROL_QUEUE, "mulligan worker --control"),
-            (partition_queue(partition), f"mulligan worker --partition {partition}"),
-        ):
-            if not await self._is_served(queue):
-                raise Unreachable(
-                    f"no worker listens on the task queue {queue}, so nobody could look at the provider; start one "
-                    f"with `{command}`, and try again",
-                    task_queue=queue,
-                    remedy=command,
-                )
-
-    async def _is_served(self, queue: str) -> bool:
-        """Whether a worker listens; one that was just started may take a moment to be seen."""
-        request = DescribeTaskQueueRequest(
-            namespace=self._client.namespace,
-            task_queue=TaskQueue(name=queue),
-            task_queue_type=TaskQueueType.TASK_QUEUE_TYPE_ACTIVITY,
-        )
-        for _ in range(LOOKS):
-            if (await self._client.workflow_service.describe_task_queue(request, retry=True)).pollers:
-                return True
-            await asyncio.sleep(LOOK_SECONDS)
-        return False

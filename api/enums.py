@@ -9,6 +9,7 @@ from typing import Any, Generic, Protocol, TypeVar
 from mulligan.activities import values
 from mulligan.activities.inventory.claims import ClaimState, DriftKind
 from mulligan.activities.inventory.explanation import Verdict
+from mulligan.activities.inventory.suspects import SuspectKind
 from mulligan.activities.levers import LeverKind
 from mulligan.activities.story import EventKind
 from mulligan.v1 import images_pb2, inventory_pb2, machine_pb2, run_pb2
@@ -58,6 +59,7 @@ LEVER = EnumTable(run_pb2.LeverKind, "LEVER_KIND", LeverKind)
 EVENT = EnumTable(run_pb2.RunEventKind, "RUN_EVENT_KIND", EventKind)
 CLAIM_STATE = EnumTable(inventory_pb2.ClaimState, "CLAIM_STATE", ClaimState)
 DRIFT = EnumTable(inventory_pb2.AuditClaimsResponse.Kind, "KIND", DriftKind)
+SUSPECT_KIND = EnumTable(inventory_pb2.SuspectKind, "SUSPECT_KIND", SuspectKind)
 VERDICT = EnumTable(inventory_pb2.Explanation.Verdict, "VERDICT", Verdict)
 
 

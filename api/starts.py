@@ -64,7 +64,7 @@ class Provisions:
                 if await self._is_still(machine):
                     raise _abandoned(machine)
                 continue
-            await self._refuse_quarantined(request, image)
+            await self.refuse_quarantined(request, image)
             try:
                 return await self._begin(request, image, wanted, reuse, retried, first_provider=first_provider)
             except WorkflowAlreadyStartedError as error:
@@ -86,7 +86,7 @@ class Provisions:
             return await _join(found, request, wanted)
         return None
 
-    async def _refuse_quarantined(self, request: MachineRequest, image: Image) -> None:
+    async def refuse_quarantined(self, request: MachineRequest, image: Image) -> None:
         """Raise `Conflict` for an image that is to blame for too much, unless there is an open run to join."""
         reason = await run_blocking(self._inventory.image_quarantine, image.digest)
         if not reason:
@@ -158,10 +158,11 @@ class Provisions:
 
 
 def _backstop(request: MachineRequest) -> timedelta | None:
-    """Far beyond every deadline inside the run, for it ends a run without undo; none for one that may be held."""
+    """Far beyond every deadline inside the run, for it ends a run without undo, and an operator may hold any run for
+    days; none for one that is to be held when it fails."""
     if request.on_failure is OnFailure.HOLD:
         return None
-    return timedelta(seconds=3 * request.deadlines.run_seconds, days=1)
+    return timedelta(seconds=3 * request.deadlines.run_seconds, days=30)
 
 
 def _existing(machine: Machine, request: MachineRequest, wanted: str) -> Started | None:

@@ -14,7 +14,7 @@ Rules for every method of every driver, checked by the contract suite in `tests/
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -146,6 +146,9 @@ class Disks(Protocol):
 
     async def place_base(self, image: BaseImage, progress: Progress, deadline: Deadline) -> None:
         """Put the base into the pool, whole or not at all."""
+
+    async def remove_bases(self, only: Collection[str] | None, deadline: Deadline) -> tuple[str, ...]:
+        """Remove the bases of these digests, or of all, but those that a disk is built on; gives the removed names."""
 
     async def create_disks(self, mark: Mark, digest: str, disk_gib: int, seed: bytes, deadline: Deadline) -> None:
         """Make the machine's disk of `disk_gib` on the base, and its NoCloud seed (an ISO 9660 image)."""

@@ -11,10 +11,14 @@ from mulligan.activities.inventory.claims import (
     DriftKind,
     RunRecord,
 )
-from mulligan.activities.inventory.explanation import Explanation, NearMiss, Predicate, Verdict
+from mulligan.activities.inventory.explanation import Choice, Explanation, NearMiss, Predicate, Verdict
 from mulligan.activities.inventory.inventory import Inventory
+from mulligan.activities.inventory.suspects import Blame, Suspect, SuspectKind
+from mulligan.activities.inventory.timings import Lesson, driver_of, model_of
 
 __all__ = [
+    "Blame",
+    "Choice",
     "ClaimRequest",
     "ClaimRow",
     "ClaimState",
@@ -22,8 +26,13 @@ __all__ = [
     "DriftKind",
     "Explanation",
     "Inventory",
+    "Lesson",
     "NearMiss",
     "Predicate",
     "RunRecord",
+    "Suspect",
+    "SuspectKind",
     "Verdict",
+    "driver_of",
+    "model_of",
 ]

@@ -5,13 +5,21 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, and_, func, select, update
+from sqlalchemy import ColumnElement, Connection, and_, case, func, or_, select, update
 
-from mulligan.activities.inventory import claiming
+from mulligan.activities.inventory import claiming, room
 from mulligan.activities.inventory import providers as store
 from mulligan.activities.inventory.claims import ClaimState, Drift, DriftKind
 from mulligan.activities.inventory.database import Database
-from mulligan.activities.inventory.tables import FINAL, LIVE_CLAIM, claim_items, claims, inventories, machines
+from mulligan.activities.inventory.tables import (
+    FINAL,
+    LIVE_CLAIM,
+    claim_items,
+    claims,
+    inventories,
+    machines,
+    providers,
+)
 
 
 def audit(connection: Connection) -> list[Drift]:
@@ -41,6 +49,7 @@ def _mend(connection: Connection, drift: Drift) -> list[Drift]:
     found = _counters(connection, mine)
     for each in found:
         connection.execute(update(inventories).where(mine).values(used=each.claimed))
+        room.note(connection, each.provider)
     return found
 
 
@@ -54,21 +63,27 @@ def _counters(connection: Connection, *where: ColumnElement[bool]) -> list[Drift
     )
     same = and_(live.c.provider == inventories.c.provider, live.c.resource == inventories.c.resource)
     claimed = func.coalesce(live.c.amount, 0)
+    free = case(room.FREE, value=inventories.c.resource)
+    miscopied = free != room.capacity() - inventories.c.used
     rows = connection.execute(
         select(inventories.c.provider, inventories.c.resource, inventories.c.used, claimed.label("claimed"))
+        .add_columns(free.label("free"), room.capacity().label("capacity"))
+        .join(providers, providers.c.name == inventories.c.provider)
         .join(live, same, isouter=True)
-        .where(inventories.c.used != claimed, *where)
+        .where(or_(inventories.c.used != claimed, miscopied), *where)
         .order_by(inventories.c.provider, inventories.c.resource)
     )
     return [_counter(row) for row in rows]
 
 
 def _counter(row: Any) -> Drift:
+    used = row.used if row.used != row.claimed else row.capacity - row.free
+    what = "counted as used" if row.used != row.claimed else "taken to be used by the search"
     detail = (
-        f"provider {row.provider!r}: {row.used} {row.resource} are counted as used, live claims hold "
-        f"{row.claimed}; repairing sets the counter to {row.claimed}"
+        f"provider {row.provider!r}: {used} {row.resource} are {what}, live claims hold "
+        f"{row.claimed}; repairing sets it to {row.claimed}"
     )
-    return Drift(DriftKind.COUNTER, row.provider, row.resource, int(row.used), int(row.claimed), detail=detail)
+    return Drift(DriftKind.COUNTER, row.provider, row.resource, int(used), int(row.claimed), detail=detail)
 
 
 def _orphans(connection: Connection, *where: ColumnElement[bool]) -> list[Drift]:

@@ -1,62 +1,53 @@
 """Claiming and giving back: guarded counters, fences, leases and tombstones.
 
-A claim is one short transaction per candidate, the same on both databases: insert the claim, lock the provider's row
-(which draws the fence), look again at the same conditions that found it, move the counters by guarded updates in a
-fixed order, write the items, tell the machine where it is. Whatever fails undoes it all. Giving back takes the same
-locks in the same order.
+A claim is a search on one snapshot and then, for each candidate until one succeeds, the short transaction of `taking`.
+Giving back takes the same locks in the same order: provider, claim, inventory rows.
 """
 
 from __future__ import annotations
 
 from typing import Any, NoReturn
 
-from sqlalchemy import Connection, case, insert, select, update
+from sqlalchemy import Connection, bindparam, case, func, select, update
 
 from mulligan.activities.errors import Busy, Conflict, InvalidRequest, NeverFits, NotNow, StaleFence
 from mulligan.activities.inventory import providers as store
+from mulligan.activities.inventory import room
 from mulligan.activities.inventory.claims import ClaimRequest, ClaimRow, ClaimState
 from mulligan.activities.inventory.database import Database, insert_if_new, now
 from mulligan.activities.inventory.explain import explain
 from mulligan.activities.inventory.explanation import Explanation, Verdict
 from mulligan.activities.inventory.names import no_provider, not_found, require_partition
-from mulligan.activities.inventory.search import SEARCHED, Candidate, candidates, capacity, conditions, in_trying_order
-from mulligan.activities.inventory.tables import (
-    FINAL,
-    LIVE_CLAIM,
-    claim_items,
-    claims,
-    inventories,
-    machines,
-    providers,
-)
+from mulligan.activities.inventory.search import candidates, in_trying_order
+from mulligan.activities.inventory.tables import LIVE_CLAIM, claim_items, claims, inventories, providers
+from mulligan.activities.inventory.taking import LostRaceError, TakenBeforeError, take
 from mulligan.activities.values import RESOURCES, Claim, Resources
 
 _CANDIDATES = 32
 _ROUNDS = 50
-
-
-class _LostRaceError(Exception):
-    """Another claim took the candidate between the search and the lock: undo, and try the next."""
+_MADE = select(claims).where(claims.c.id == bindparam("claim_id"))
 
 
 def claim(database: Database, request: ClaimRequest) -> Claim:
     """Find a provider and claim it; see `Inventory.claim`."""
+    _check_amounts(request)
     for _ in range(_ROUNDS):
         with database.read() as connection:
-            check(connection, request)
             made = _made(connection, request)
             if made is not None:
                 return made
             found = candidates(connection, request, _CANDIDATES)
-            explanation = None if found else explain(connection, request)
+            explanation = None if found else _explained(connection, request)
         if explanation is not None:
             _refuse(explanation)
         for candidate in in_trying_order(found):
             try:
                 with database.write() as connection:
-                    return _attempt(connection, request, candidate)
-            except _LostRaceError:
+                    return take(connection, request, candidate)
+            except LostRaceError:
                 continue
+            except TakenBeforeError:
+                break
     raise Busy(
         f"claim {request.claim_id!r}: lost {_ROUNDS} rounds of races for providers to other claims; "
         "it will be tried again",
@@ -67,17 +58,27 @@ def claim(database: Database, request: ClaimRequest) -> Claim:
 
 def check(connection: Connection, request: ClaimRequest) -> None:
     """Raise `InvalidRequest` or `NotFound` for a request that names or asks for what cannot be."""
+    _check_amounts(request)
+    require_partition(connection, request.partition)
+    if request.provider:
+        named = select(providers.c.name).where(providers.c.name == request.provider)
+        if connection.execute(named).first() is None:
+            raise no_provider(connection, request.provider)
+
+
+def _check_amounts(request: ClaimRequest) -> None:
     if not request.resources.rows():
         wrong = ("resources", "at least one must be above 0")
         raise InvalidRequest("claim: asks for no resource; give at least one", violations=[wrong])
     if request.lease_seconds < 1:
         wrong = ("lease_seconds", "must be at least 1")
         raise InvalidRequest("claim: needs a lease of at least 1 second", violations=[wrong])
-    require_partition(connection, request.partition)
-    if request.provider:
-        named = select(providers.c.name).where(providers.c.name == request.provider)
-        if connection.execute(named).first() is None:
-            raise no_provider(connection, request.provider)
+
+
+def _explained(connection: Connection, request: ClaimRequest) -> Explanation:
+    """Why nothing was found; a name that does not exist is told first."""
+    check(connection, request)
+    return explain(connection, request)
 
 
 def _refuse(explanation: Explanation) -> NoReturn:
@@ -88,7 +89,7 @@ def _refuse(explanation: Explanation) -> NoReturn:
 
 def _made(connection: Connection, request: ClaimRequest) -> Claim | None:
     """The claim of this id when it was made before, by another attempt of the same request."""
-    row = connection.execute(select(claims).where(claims.c.id == request.claim_id)).first()
+    row = connection.execute(_MADE, {"claim_id": request.claim_id}).first()
     if row is None:
         return None
     what = f"claim {request.claim_id!r}"
@@ -124,107 +125,28 @@ def _claim(connection: Connection, row: Any) -> Claim:
     )
 
 
-def _attempt(connection: Connection, request: ClaimRequest, candidate: Candidate) -> Claim:
-    """Claim the candidate in the given transaction, or raise `_LostRaceError` to undo it."""
-    if not insert_if_new(connection, claims, _row(request, candidate)):
-        made = _made(connection, request)
-        if made is None:
-            raise _LostRaceError
-        return made
-    fence = _lock(connection, request, candidate)
-    taken = _take_whole(connection, candidate) if candidate.whole else _take_slice(connection, request, candidate)
-    mine = claims.c.id == request.claim_id
-    connection.execute(update(claims).where(mine).values(fence=fence))
-    items = [{"claim_id": request.claim_id, "resource": name, "amount": amount} for name, amount in taken]
-    connection.execute(insert(claim_items), items)
-    _tell_machine(connection, request, candidate)
-    return _claim(connection, connection.execute(select(claims).where(mine)).one())
-
-
-def _tell_machine(connection: Connection, request: ClaimRequest, candidate: Candidate) -> None:
-    """Say where the machine is. One that is no more, because its run was given up meanwhile, gets no claim."""
-    mine = update(machines).where(machines.c.id == request.machine_id)
-    told = mine.values(provider=candidate.name, claim_id=request.claim_id).returning(machines.c.state)
-    state = connection.execute(told).scalar()
-    if state in FINAL:
-        message = f"claim {request.claim_id!r}: its machine is {state}; whoever asks for it came late and must stop"
-        raise StaleFence(message, claim_id=request.claim_id, machine_id=request.machine_id, state=state)
-
-
-def _row(request: ClaimRequest, candidate: Candidate) -> dict[str, Any]:
-    return {
-        "id": request.claim_id,
-        "machine_id": request.machine_id,
-        "project": request.project,
-        "machine": request.machine,
-        "run_id": request.run_id,
-        "partition": request.partition,
-        "provider": candidate.name,
-        "whole": candidate.whole,
-        "fence": 0,
-        "state": ClaimState.HELD,
-        "lease_expires_at": now(request.lease_seconds),
-        "fingerprint": request.fingerprint,
-        "reason": "",
-        "mend": "",
-        "created_at": now(),
-    }
-
-
-def _lock(connection: Connection, request: ClaimRequest, candidate: Candidate) -> int:
-    """Lock the provider and draw the fence, then decide anew: others may have changed it since the search."""
-    mine = providers.c.name == candidate.name
-    draw = update(providers).where(mine).values(claim_seq=providers.c.claim_seq + 1)
-    fence: int = connection.execute(draw.returning(providers.c.claim_seq)).scalar_one()
-    holds = [condition.holds for condition in conditions(request)]
-    if connection.execute(select(providers.c.name).select_from(SEARCHED).where(mine, *holds)).first() is None:
-        raise _LostRaceError
-    return fence
-
-
-def _take_slice(connection: Connection, request: ClaimRequest, candidate: Candidate) -> list[tuple[str, int]]:
-    for resource, amount in request.resources.rows():
-        row = (inventories.c.provider == candidate.name) & (inventories.c.resource == resource)
-        guarded = update(inventories).where(row, inventories.c.used + amount <= capacity())
-        if connection.execute(guarded.values(used=inventories.c.used + amount)).rowcount != 1:
-            raise _LostRaceError
-    return list(request.resources.rows())
-
-
-def _take_whole(connection: Connection, candidate: Candidate) -> list[tuple[str, int]]:
-    rows = connection.execute(
-        select(inventories.c.resource, capacity().label("capacity")).where(inventories.c.provider == candidate.name)
-    )
-    amounts = {row.resource: row.capacity for row in rows if row.capacity > 0}
-    taken = [(name, amounts[name]) for name in RESOURCES if name in amounts]
-    for resource, amount in taken:
-        row = (inventories.c.provider == candidate.name) & (inventories.c.resource == resource)
-        guarded = update(inventories).where(row, inventories.c.used == 0)
-        if connection.execute(guarded.values(used=amount)).rowcount != 1:
-            raise _LostRaceError
-    return taken
-
-
 def release(connection: Connection, claim_id: str, dirty: bool) -> None:
     """Give back what the claim holds, exactly once, and leave a tombstone; see `Inventory.release_claim`."""
     if insert_if_new(connection, claims, _tombstone(claim_id)):
         return
-    done = update(claims).where(claims.c.id == claim_id, LIVE_CLAIM)
-    done = done.values(state=ClaimState.RELEASED, released_at=now(), lease_expires_at=None)
-    row = connection.execute(done.returning(claims.c.provider)).first()
-    if row is None:
+    live = (claims.c.id == claim_id) & LIVE_CLAIM
+    on = select(providers.c.name).join(claims, claims.c.provider == providers.c.name).where(live)
+    provider = connection.execute(on.with_for_update(of=providers)).scalar()
+    if provider is None:
         return
-    store.lock(connection, row.provider)
+    done = update(claims).where(live).values(state=ClaimState.RELEASED, released_at=now(), lease_expires_at=None)
+    if connection.execute(done).rowcount == 0:
+        return
     if dirty:
-        store.change(connection, row.provider, {"dirty": True})
-    items = select(claim_items.c.resource, claim_items.c.amount).where(claim_items.c.claim_id == claim_id)
-    amounts: dict[str, int] = {item.resource: item.amount for item in connection.execute(items)}
-    for resource in (name for name in RESOURCES if name in amounts):
-        used, amount = inventories.c.used, amounts[resource]
-        mine = (inventories.c.provider == row.provider) & (inventories.c.resource == resource)
-        # Only a counter that drifted is below the amount; the audit shows it, and the machine must go all the same.
-        given = update(inventories).where(mine).values(used=case((used >= amount, used - amount), else_=0))
-        connection.execute(given)
+        store.change(connection, provider, {"dirty": True})
+    given = select(claim_items.c.amount).where(
+        claim_items.c.claim_id == claim_id, claim_items.c.resource == inventories.c.resource
+    )
+    amount = func.coalesce(given.scalar_subquery(), 0)
+    # Only a counter that drifted is below the amount; the audit shows it, and the machine must go all the same.
+    rest = case((inventories.c.used >= amount, inventories.c.used - amount), else_=0)
+    connection.execute(update(inventories).where(inventories.c.provider == provider).values(used=rest))
+    room.note(connection, provider)
 
 
 def _tombstone(claim_id: str) -> dict[str, Any]:
@@ -250,6 +172,15 @@ def make_permanent(connection: Connection, claim_id: str) -> ClaimRow:
     if row.state is not ClaimState.PERMANENT:
         raise Conflict(f"claim {claim_id!r} is quarantined: {row.reason}; mend it first: {row.mend}")
     return row
+
+
+def lease_again(connection: Connection, claim_id: str, seconds: int) -> Claim:
+    """Give a claim that needed none a lease; see `Inventory.lease_again`."""
+    mine = (claims.c.id == claim_id) & (claims.c.state == ClaimState.PERMANENT)
+    values = {"state": ClaimState.HELD, "lease_expires_at": now(seconds)}
+    connection.execute(update(claims).where(mine).values(values))
+    _live(connection, claim_id)
+    return _claim(connection, connection.execute(select(claims).where(claims.c.id == claim_id)).one())
 
 
 def quarantine(connection: Connection, claim_id: str, reason: str, mend: str) -> ClaimRow:

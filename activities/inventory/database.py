@@ -11,6 +11,7 @@ import tempfile
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -64,16 +65,22 @@ def _sqlite_clock(element: _Clock, compiler: Any, **options: Any) -> str:
     return "(CAST(round((julianday('now') - 2440587.5) * 86400000.0) AS INTEGER) * 1000)"
 
 
-def now(plus_seconds: int = 0) -> ColumnElement[Any]:
+def now(plus_seconds: int | ColumnElement[int] = 0) -> ColumnElement[Any]:
     """The database's clock, or so many seconds later."""
     return type_coerce(_Clock() + plus_seconds * 1_000_000, Moment())
 
 
 def insert_if_new(connection: Connection, table: Table, values: dict[str, Any]) -> bool:
     """Insert a row unless one with a key of it exists (also one that another transaction is just committing)."""
-    dialect = postgresql if connection.dialect.name == "postgresql" else sqlite
-    statement = dialect.insert(table).values(values).on_conflict_do_nothing()
-    return connection.execute(statement.returning(*table.primary_key)).first() is not None
+    return connection.execute(inserting(connection.dialect.name, table).values(values)).first() is not None
+
+
+@cache
+def inserting(dialect: str, table: Table) -> postgresql.Insert:
+    """The statement of `insert_if_new`, which gives the key of the row that it inserted; without values."""
+    words = postgresql if dialect == "postgresql" else sqlite
+    statement: postgresql.Insert = words.insert(table).on_conflict_do_nothing().returning(*table.primary_key)
+    return statement
 
 
 class Database:
@@ -192,6 +199,8 @@ def _translation(error: exc.DBAPIError) -> MulliganError:
     code = getattr(error.orig, "sqlite_errorname", "")
     if state in _BUSY_STATES or code.startswith(("SQLITE_BUSY", "SQLITE_LOCKED")):
         return Busy(f"database: others hold it ({said}); it will be tried again", after_seconds=1)
+    if state == "23503" or code == "SQLITE_CONSTRAINT_FOREIGNKEY":
+        return Busy("database: what the change refers to was removed just now; it will be tried again", after_seconds=1)
     if isinstance(error, exc.IntegrityError):
         return Conflict(f"database: the change contradicts what is stored ({said}); read it again and decide anew")
     if state is not None and state.startswith("28"):

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from sqlalchemy import Connection, case, func, not_, select
 
 from mulligan.activities.inventory import providers as store
 from mulligan.activities.inventory.claims import ClaimRequest
 from mulligan.activities.inventory.explanation import Explanation, NearMiss, Predicate, Verdict
-from mulligan.activities.inventory.search import SEARCHED, Condition, conditions
+from mulligan.activities.inventory.search import Condition, conditions, parameters
 from mulligan.activities.inventory.tables import providers
 
 NEAREST = 5
@@ -16,7 +19,8 @@ NEAREST = 5
 def explain(connection: Connection, request: ClaimRequest) -> Explanation:
     """Why the claim fits, does not fit now, or never will; on one snapshot."""
     asked = conditions(request)
-    passed = _passed(connection, asked)
+    values = parameters(request)
+    passed = _passed(connection, asked, values)
     total = sum(passed.values())
     funnel, remaining = [], total
     for position, condition in enumerate(asked):
@@ -26,29 +30,31 @@ def explain(connection: Connection, request: ClaimRequest) -> Explanation:
     never = sum(passed.get(position, 0) for position, condition in enumerate(asked) if condition.lasting)
     later = total - never - remaining
     verdict = Verdict.FITS if remaining else Verdict.NOT_NOW if later else Verdict.NEVER
-    misses = _near_misses(connection, asked)
+    misses = _near_misses(connection, asked, values)
     summary = _summary(request, funnel, later, misses)
     return Explanation(verdict, summary, tuple(funnel), remaining, later, never, misses)
 
 
-def _passed(connection: Connection, asked: tuple[Condition, ...]) -> dict[int, int]:
+def _passed(connection: Connection, asked: tuple[Condition, ...], values: Mapping[str, Any]) -> dict[int, int]:
     """How many providers pass exactly the first N conditions, by N."""
     stage = case(*((not_(condition.holds), n) for n, condition in enumerate(asked)), else_=len(asked))
-    stages = select(stage.label("stage")).select_from(SEARCHED).subquery()
-    rows = connection.execute(select(stages.c.stage, func.count()).group_by(stages.c.stage))
+    stages = select(stage.label("stage")).select_from(providers).subquery()
+    rows = connection.execute(select(stages.c.stage, func.count()).group_by(stages.c.stage), values)
     return {row[0]: row[1] for row in rows}
 
 
-def _near_misses(connection: Connection, asked: tuple[Condition, ...]) -> tuple[NearMiss, ...]:
+def _near_misses(
+    connection: Connection, asked: tuple[Condition, ...], values: Mapping[str, Any]
+) -> tuple[NearMiss, ...]:
     """Of the providers that fail, those that fail the fewest; among equals those that got furthest."""
     fails = [case((condition.holds, 0), else_=1) for condition in asked]
     columns = [fail.label(f"fails_{n}") for n, fail in enumerate(fails)]
-    flags = select(providers.c.name, *columns).select_from(SEARCHED).subquery()
+    flags = select(providers.c.name, *columns).subquery()
     each = [flags.c[f"fails_{n}"] for n in range(len(asked))]
     count = sum(each[1:], start=each[0])
     furthest = case(*((fail == 1, n) for n, fail in enumerate(each)), else_=len(each))
     nearest = select(flags).where(count > 0).order_by(count, furthest.desc(), flags.c.name).limit(NEAREST)
-    rows = connection.execute(nearest).all()
+    rows = connection.execute(nearest, values).all()
     known = {provider.name: provider for provider in store.load(connection, [row.name for row in rows])}
     misses = []
     for row in rows:

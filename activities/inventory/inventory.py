@@ -9,19 +9,39 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 
-from mulligan.activities.inventory import audit, claiming, images, machines, migrate, providers, stories
+from mulligan.activities.inventory import (
+    audit,
+    claiming,
+    failures,
+    images,
+    machines,
+    migrate,
+    plans,
+    providers,
+    stories,
+    timings,
+)
 from mulligan.activities.inventory.claims import ClaimRequest, ClaimRow, Drift, RunRecord
 from mulligan.activities.inventory.database import Database
 from mulligan.activities.inventory.explain import explain
-from mulligan.activities.inventory.explanation import Explanation
-from mulligan.activities.inventory.tables import providers as provider_table
-from mulligan.activities.values import Claim, Evidence, Image, Inspection, Machine, MachineState, Provider
+from mulligan.activities.inventory.explanation import Choice, Explanation
+from mulligan.activities.inventory.suspects import SuspectKind
+from mulligan.activities.inventory.timings import Lesson
+from mulligan.activities.inventory.upkeep import PAGE, Upkeep
+from mulligan.activities.planning import Plan
+from mulligan.activities.values import (
+    Claim,
+    Evidence,
+    Image,
+    Inspection,
+    Machine,
+    MachineState,
+    Provider,
+    StepEstimate,
+)
 
-PAGE = 500
-"""How many a list gives when the caller does not say."""
 
-
-class Inventory:
+class Inventory(Upkeep):
     """Providers, claims, images, machines and kept runs of one deployment."""
 
     def __init__(self, database: Database) -> None:
@@ -113,12 +133,13 @@ class Inventory:
             columns["settings"] = dict(settings)
         if clear_quarantine:
             columns["quarantined"] = ""
-        if clear_suspect:
-            columns |= {"suspect_count": 0, "suspect_reason": ""}
         if clear_dirty:
             columns["dirty"] = False
+        forgives = clear_suspect or clear_quarantine  # or the failures would quarantine it again
         with self._database.write() as connection:
-            return providers.edit(
+            if forgives:
+                failures.take_turn(connection)
+            edited = providers.edit(
                 connection,
                 name,
                 generation,
@@ -126,22 +147,10 @@ class Inventory:
                 overcommit_percent=overcommit_percent or {},
                 columns=columns,
             )
-
-    def mark_suspect(self, name: str, reason: str) -> Provider:
-        """Count one more failure; suspects are claimed last. The reason is shown among the facts."""
-        counted = provider_table.c.suspect_count + 1
-        with self._database.write() as connection:
-            return providers.change(connection, name, {"suspect_count": counted, "suspect_reason": reason})
-
-    def clear_suspect(self, name: str) -> Provider:
-        """Forget the failures: a machine came up there."""
-        with self._database.write() as connection:
-            return providers.change(connection, name, {"suspect_count": 0, "suspect_reason": ""})
-
-    def quarantine_provider(self, name: str, reason: str) -> Provider:
-        """Take it out of service until an operator clears the quarantine; what it holds it keeps."""
-        with self._database.write() as connection:
-            return providers.change(connection, name, {"quarantined": reason or "no reason given"})
+            if not forgives:
+                return edited
+            failures.clear(connection, SuspectKind.PROVIDER, name)
+            return providers.get(connection, name)
 
     def known_capabilities(self) -> list[str]:
         """Every capability that some provider has, sorted: to tell a misspelt one from one that is not there now."""
@@ -189,6 +198,15 @@ class Inventory:
             claiming.check(connection, request)
             return explain(connection, request)
 
+    def choose(self, request: ClaimRequest) -> Choice:
+        """The provider that `claim` would try first now, and the explanation; claims nothing. Raises as `explain` does.
+
+        Where several are equal by policy, one is drawn at random.
+        """
+        with self._database.read() as connection:
+            claiming.check(connection, request)
+            return plans.choose(connection, request)
+
     def release_claim(self, claim_id: str, *, dirty: bool = False) -> None:
         """Give back what the claim holds, exactly once however often it is asked, and leave a tombstone.
 
@@ -211,6 +229,15 @@ class Inventory:
         """End the lease for good. Raises `StaleFence` when it was released, `Conflict` if quarantined, `NotFound`."""
         with self._database.write() as connection:
             return claiming.make_permanent(connection, claim_id)
+
+    def lease_again(self, claim_id: str, seconds: int) -> Claim:
+        """Let a permanent claim end so many seconds from now, unless it is extended: a run works on it again.
+
+        One that has a lease stays as it is. The claim is given with its provider as it is registered now. Raises
+        `StaleFence` when it was released, `NotFound`.
+        """
+        with self._database.write() as connection:
+            return claiming.lease_again(connection, claim_id, seconds)
 
     def quarantine_claim(self, claim_id: str, reason: str, mend: str) -> ClaimRow:
         """Keep what it holds out of service, with the reason and the command that mends it, until it is released.
@@ -274,22 +301,6 @@ class Inventory:
         with self._database.write() as connection:
             return machines.change(connection, machine_id, values)
 
-    def abandon_machine(self, machine_id: str) -> Machine:
-        """Record as failed a machine whose run is gone, if it is still being made or held and no claim holds anything.
-
-        Otherwise it is given as it is. A claim that arrives for it later is refused. Raises `NotFound`.
-        """
-        with self._database.write() as connection:
-            return machines.abandon(connection, machine_id)
-
-    def being_made(self, seconds: int, after: str = "", limit: int = PAGE) -> list[Machine]:
-        """Machines provisioning or held that were begun at least so many seconds ago, by the database's clock.
-
-        Up to `limit` by id, from the first after `after`.
-        """
-        with self._database.read() as connection:
-            return machines.being_made(connection, seconds, after, limit)
-
     def machine(self, project: str, name: str) -> Machine:
         """The live machine of this name, else the newest that had it. Raises `NotFound`."""
         with self._database.read() as connection:
@@ -314,10 +325,38 @@ class Inventory:
 
     # Kept runs
 
-    def keep_run(self, run: RunRecord) -> None:
-        """Keep a run's story; once kept as ended it never changes."""
+    def keep_run(self, run: RunRecord, lesson: Lesson | None = None) -> None:
+        """Keep a run's story, and what it teaches; once kept as ended neither changes.
+
+        A lesson about a machine or provider that is no more is forgotten. At most 500 are kept for each step, image,
+        driver and model.
+        """
         with self._database.write() as connection:
             stories.keep(connection, run)
+            if lesson is not None:
+                timings.learn(connection, lesson)
+
+    def estimates(self, image: str, driver: str = "", model: str = "") -> tuple[StepEstimate, ...]:
+        """How long each step usually takes, from the newest 200 of the runs that are most like the one at hand.
+
+        Those of the same image, driver and model; else of the same image and driver; else of the same driver; in each
+        case three at least. Without a driver (no provider is claimed yet): of the same image, else all. A step that
+        too few runs have taught is left out. See `driver_of` and `model_of`.
+        """
+        with self._database.read() as connection:
+            return timings.estimates(connection, image, driver, model)
+
+    # Plans
+
+    def keep_plan(self, plan: Plan) -> None:
+        """Keep a plan that can be applied under its hash, for a day from now."""
+        with self._database.write() as connection:
+            plans.keep(connection, plan)
+
+    def plan(self, plan_hash: str) -> Plan:
+        """The plan of this hash. Raises `NotFound`, also when it was made more than a day ago."""
+        with self._database.read() as connection:
+            return plans.get(connection, plan_hash)
 
     def run(self, workflow_id: str, run_id: str = "") -> RunRecord:
         """The kept run, without a run id the newest of the workflow id. Raises `NotFound`."""

@@ -10,7 +10,7 @@ from sqlalchemy import Connection, Select, func, select, tuple_, update
 from mulligan.activities.errors import AlreadyExists, Busy, Conflict, NotFound
 from mulligan.activities.inventory.database import insert_if_new, now
 from mulligan.activities.inventory.names import differing_fields, not_found
-from mulligan.activities.inventory.tables import BEING_MADE, FINAL, LIVE_CLAIM, NOT_FINAL, claims, machines
+from mulligan.activities.inventory.tables import FINAL, LIVE_CLAIM, NOT_FINAL, UNSETTLED, claims, machines
 from mulligan.activities.values import Machine, MachineState
 
 ABANDONED = "its run ended without recording how, while nothing was claimed for it: nothing of it is left"
@@ -59,18 +59,22 @@ def change(connection: Connection, machine_id: str, values: Mapping[str, Any]) -
 
 
 def abandon(connection: Connection, machine_id: str) -> Machine:
-    """Record as failed what a run left behind; see `Inventory.abandon_machine`."""
-    unfinished = _locked_state(connection, machine_id) in BEING_MADE
+    """Record as gone what a run left behind; see `Inventory.abandon_machine`."""
+    state = _locked_state(connection, machine_id)
     holding = select(claims.c.id).where(claims.c.machine_id == machine_id, LIVE_CLAIM).limit(1)
-    if unfinished and connection.execute(holding).first() is None:
-        failed = {"state": MachineState.FAILED, "reason": ABANDONED}
-        connection.execute(update(machines).where(machines.c.id == machine_id).values(failed))
+    machine = by_id(connection, machine_id)
+    if state not in UNSETTLED or connection.execute(holding).first() is not None:
+        return machine
+    given_back = state is MachineState.RELEASING and machine.ready_at is not None
+    values = {"state": MachineState.RELEASED if given_back else MachineState.FAILED}
+    reason = {} if given_back else {"reason": ABANDONED}
+    connection.execute(update(machines).where(machines.c.id == machine_id).values({**values, **reason}))
     return by_id(connection, machine_id)
 
 
-def being_made(connection: Connection, seconds: int, after: str, limit: int) -> list[Machine]:
-    """Machines that were begun at least so many seconds ago and are not handed over, by id."""
-    old = (machines.c.created_at <= now(-seconds)) & machines.c.state.in_(BEING_MADE)
+def unsettled(connection: Connection, seconds: int, after: str, limit: int) -> list[Machine]:
+    """Machines that were begun at least so many seconds ago and are on their way to or from their users, by id."""
+    old = (machines.c.created_at <= now(-seconds)) & machines.c.state.in_(UNSETTLED)
     chosen = select(*_FIELDS).where(old, NOT_FINAL, machines.c.id > after).order_by(machines.c.id).limit(limit)
     return [Machine(**row._mapping) for row in connection.execute(chosen)]
 

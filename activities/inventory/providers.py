@@ -5,6 +5,7 @@ Registering and editing take the provider's row lock before they touch its inven
 
 from __future__ import annotations
 
+import random
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -12,6 +13,7 @@ from typing import Any
 from sqlalchemy import Connection, delete, insert, select, update
 
 from mulligan.activities.errors import AlreadyExists, Conflict, InvalidRequest
+from mulligan.activities.inventory import room
 from mulligan.activities.inventory.database import insert_if_new, now
 from mulligan.activities.inventory.names import no_provider, require_partition
 from mulligan.activities.inventory.tables import inventories, partitions, provider_capabilities, providers
@@ -119,13 +121,22 @@ def put(
     created = insert_if_new(
         connection,
         providers,
-        {"name": name, "partition": partition, "kind": inspection.kind, "url": url, **told, **_UNTOUCHED},
+        {
+            "name": name,
+            "partition": partition,
+            "kind": inspection.kind,
+            "url": url,
+            **told,
+            **_UNTOUCHED,
+            "lot": _lot(),
+        },
     )
     lock(connection, name)
     before = get(connection, name)
     if not created:
         _check_same(before, partition, url, inspection)
     _put_inventory(connection, before, inspection)
+    room.note(connection, name)
     _put_capabilities(connection, before, inspection)
     connection.execute(update(providers).where(providers.c.name == name).values(told))
     after = get(connection, name)
@@ -145,6 +156,10 @@ _UNTOUCHED = {
     "quarantined": "",
     "claim_seq": 0,
 }
+
+
+def _lot() -> int:
+    return random.getrandbits(31)
 
 
 def _check_inspection(name: str, inspection: Inspection) -> None:
@@ -258,6 +273,7 @@ def edit(
         changed = replace(row, reserved=reserved.get(row.resource, row.reserved), overcommit_percent=percent)
         if changed != row:
             _set_row(connection, name, changed)
+    room.note(connection, name)
     values = {**columns, "generation": generation + 1}
     connection.execute(update(providers).where(providers.c.name == name).values(values))
     return get(connection, name)

@@ -10,46 +10,40 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, FromClause, and_, case, exists, func, literal, not_, or_, select
+from sqlalchemy import (
+    BigInteger,
+    BindParameter,
+    ColumnElement,
+    Connection,
+    Select,
+    and_,
+    bindparam,
+    case,
+    exists,
+    not_,
+    or_,
+    select,
+)
 
 from mulligan.activities.inventory.claims import ClaimRequest
-from mulligan.activities.inventory.tables import inventories, provider_capabilities, providers
-from mulligan.activities.values import RESOURCES, InventoryRow, Kind, Placement, Provider
+from mulligan.activities.inventory.room import CAPACITY, FREE, IS_WHOLE
+from mulligan.activities.inventory.tables import provider_capabilities, providers
+from mulligan.activities.values import RESOURCES, InventoryRow, Kind, Placement, Provider, Resources
 
-_ROWS = {resource: inventories.alias(resource) for resource in RESOURCES}
-
-
-def _joined() -> FromClause:
-    joined: FromClause = providers
-    for resource, row in _ROWS.items():
-        joined = joined.outerjoin(row, (row.c.provider == providers.c.name) & (row.c.resource == resource))
-    return joined
-
-
-SEARCHED = _joined()
-"""What the conditions are about: each provider once, beside its inventory rows."""
-_IS_WHOLE: ColumnElement[bool] = providers.c.kind == Kind.BARE_METAL
 _NOTHING = InventoryRow("", 0)
-
-
-def capacity(row: FromClause = inventories) -> ColumnElement[int]:
-    """What may be claimed of an inventory row in all, rounded down; 0 where there is no row."""
-    return func.coalesce((row.c.total - row.c.reserved) * row.c.overcommit_percent // 100, 0)
-
-
-def _used(resource: str) -> ColumnElement[int]:
-    return func.coalesce(_ROWS[resource].c.used, 0)
-
-
-def _free(resource: str) -> ColumnElement[int]:
-    return capacity(_ROWS[resource]) - _used(resource)
+SHAPES = 256
+"""How many kinds of statements are kept ready; those asked for longest ago go first."""
 
 
 @dataclass(frozen=True, slots=True)
 class Condition:
-    """A named condition on a provider. `tell` says, of a provider that fails it, what it has instead."""
+    """A named condition on a provider. `tell` says, of a provider that fails it, what it has instead.
+
+    What `holds` compares with is left open: a statement made of it is executed with the request's `parameters`.
+    """
 
     name: str
     description: str
@@ -64,33 +58,61 @@ def conditions(request: ClaimRequest) -> tuple[Condition, ...]:
     return (*_place(request), *_abilities(request), *_sizes(request), *_service(), *_room(request))
 
 
+def parameters(request: ClaimRequest) -> dict[str, Any]:
+    """What the conditions compare with."""
+    values: dict[str, Any] = {"asked_partition": request.partition}
+    values |= {"asked_provider": request.provider, "asked_avoid": request.avoid, "asked_kind": request.kind}
+    values |= {f"asked_requires_{n}": name for n, name in enumerate(request.requires)}
+    values |= {f"asked_forbids_{n}": name for n, name in enumerate(request.forbids)}
+    return values | {asked(resource).key: amount for resource, amount in request.resources.rows()}
+
+
+def shape(request: ClaimRequest) -> ClaimRequest:
+    """A request that has the same conditions but for what they compare with: what is made for one serves all."""
+    return ClaimRequest(
+        *("",) * 6,
+        resources=Resources(**{resource: min(1, getattr(request.resources, resource)) for resource in RESOURCES}),
+        kind=request.kind,
+        requires=("",) * len(request.requires),
+        forbids=("",) * len(request.forbids),
+        provider="any" if request.provider else "",
+        avoid=("any",) if request.avoid else (),
+        placement=request.placement,
+    )
+
+
+def asked(resource: str) -> BindParameter[int]:
+    """The amount that is asked for of it."""
+    return bindparam(f"asked_{resource}", type_=BigInteger())
+
+
 def _place(request: ClaimRequest) -> Iterator[Condition]:
     where = f"is in partition {request.partition}"
-    holds = providers.c.partition == request.partition
+    holds = providers.c.partition == bindparam("asked_partition")
     yield Condition("partition", where, True, holds, lambda p: f"is in partition {p.partition}")
     if request.provider:
-        named = providers.c.name == request.provider
+        named = providers.c.name == bindparam("asked_provider")
         yield Condition("provider", f"is {request.provider}", True, named, lambda p: "is not the one asked for")
     if request.avoid:
-        other = providers.c.name.not_in(request.avoid)
+        other = providers.c.name.not_in(bindparam("asked_avoid", expanding=True))
         yield Condition("not-tried", "was not tried in this run", True, other, lambda p: "was tried in this run")
     if request.kind is not Kind.ANY:
-        kind = providers.c.kind == request.kind
+        kind = providers.c.kind == bindparam("asked_kind")
         yield Condition("kind", f"is {request.kind}", True, kind, lambda p: f"is {p.kind}")
 
 
 def _abilities(request: ClaimRequest) -> Iterator[Condition]:
-    for name in request.requires:
-        lacks = f"lacks {name}"
-        yield Condition(f"requires.{name}", f"has {name}", True, _has(name), lambda p, t=lacks: t)  # type: ignore[misc]
-    for name in request.forbids:
-        has = f"has {name}"
-        yield Condition(f"forbids.{name}", f"lacks {name}", True, not_(_has(name)), lambda p, t=has: t)  # type: ignore[misc]
+    for n, name in enumerate(request.requires):
+        has, lacks = _has(f"asked_requires_{n}"), f"lacks {name}"
+        yield Condition(f"requires.{name}", f"has {name}", True, has, lambda p, t=lacks: t)  # type: ignore[misc]
+    for n, name in enumerate(request.forbids):
+        not_had, has_it = not_(_has(f"asked_forbids_{n}")), f"has {name}"
+        yield Condition(f"forbids.{name}", f"lacks {name}", True, not_had, lambda p, t=has_it: t)  # type: ignore[misc]
 
 
-def _has(capability: str) -> ColumnElement[bool]:
+def _has(parameter: str) -> ColumnElement[bool]:
     table = provider_capabilities
-    return exists().where(table.c.provider == providers.c.name, table.c.capability == capability)
+    return exists().where(table.c.provider == providers.c.name, table.c.capability == bindparam(parameter))
 
 
 def _sizes(request: ClaimRequest) -> Iterator[Condition]:
@@ -99,7 +121,7 @@ def _sizes(request: ClaimRequest) -> Iterator[Condition]:
         def tell(p: Provider, resource: str = resource, amount: int = amount) -> str:
             return f"holds {_amounts(p, resource).capacity} {resource} at most of {amount} asked"
 
-        holds = capacity(_ROWS[resource]) >= amount
+        holds = CAPACITY[resource] >= asked(resource)
         yield Condition(f"size.{resource}", f"holds {amount} {resource} when empty", True, holds, tell)
 
 
@@ -113,8 +135,8 @@ def _service() -> Iterator[Condition]:
 
 
 def _room(request: ClaimRequest) -> Iterator[Condition]:
-    held = or_(*(_used(resource) > 0 for resource in RESOURCES))
-    unheld = not_(and_(_IS_WHOLE, held))
+    held = or_(*(FREE[resource] < CAPACITY[resource] for resource in RESOURCES))
+    unheld = not_(and_(IS_WHOLE, held))
     yield Condition("unheld", "if given whole, is held by nobody", False, unheld, lambda p: "is held already")
     for resource, amount in request.resources.rows():
 
@@ -122,7 +144,7 @@ def _room(request: ClaimRequest) -> Iterator[Condition]:
             row = _amounts(p, resource)
             return f"has {max(0, row.capacity - row.used)} of {amount} {resource} free"
 
-        holds = _free(resource) >= amount
+        holds = FREE[resource] >= asked(resource)
         yield Condition(f"free.{resource}", f"has {amount} {resource} free", False, holds, tell)
 
 
@@ -137,26 +159,56 @@ class Candidate:
     name: str
     whole: bool
     suspect_count: int
+    rank: int
+    """By policy; what ranks alike is as good."""
 
 
 def candidates(connection: Connection, request: ClaimRequest, limit: int) -> list[Candidate]:
-    """Up to `limit` candidates, best first: unsuspected, virtual, by policy, then at random."""
-    best = select(providers.c.name, _IS_WHOLE.label("whole"), providers.c.suspect_count)
-    best = best.select_from(SEARCHED).where(*(condition.holds for condition in conditions(request)))
-    order = (providers.c.suspect_count, _IS_WHOLE, _rank(request), func.random())
-    rows = connection.execute(best.order_by(*order).limit(limit))
-    return [Candidate(row.name, bool(row.whole), row.suspect_count) for row in rows]
+    """Up to `limit` candidates, best first: unsuspected slices by policy; else servers, tightest first; else suspects.
+
+    Each group is looked for only when the one before has no room; within the first, the walk along the index ends with
+    the last that is wanted.
+    """
+    alike, values = shape(request), parameters(request)
+    for group in _groups(request.kind):
+        rows = connection.execute(_search(alike, group), {**values, "limit": limit}).all()
+        if rows:
+            return [Candidate(row.name, row.kind is Kind.BARE_METAL, row.suspect_count, row.fill_rank) for row in rows]
+    return []
 
 
 def in_trying_order(found: list[Candidate]) -> list[Candidate]:
-    """The best first; the others shuffled among their equals, for they are tried only when others race for the best."""
-    rest = sorted(found[1:], key=lambda candidate: (candidate.suspect_count, candidate.whole, random.random()))
-    return found[:1] + rest
+    """One of the best first; the others shuffled among their equals: they are tried only when others race for it."""
+    if not found:
+        return []
+    first = random.choice([each for each in found if _standing(each) == _standing(found[0])])
+    rest = [each for each in found if each is not first]
+    return [first, *sorted(rest, key=lambda each: (each.suspect_count, each.whole, random.random()))]
 
 
-def _rank(request: ClaimRequest) -> ColumnElement[Any]:
-    """Lowest first. Whole: how much more it has than asked; slices: how much is free; per mille, over what is asked."""
-    asked = request.resources.rows()
-    excess = sum((capacity(_ROWS[name]) * 1000 // amount for name, amount in asked), start=literal(0))
-    free = sum((_free(name) * 1000 // func.nullif(capacity(_ROWS[name]), 0) for name, _ in asked), start=literal(0))
-    return case((_IS_WHOLE, excess), else_=-free if request.placement is Placement.SPREAD else free)
+def _standing(candidate: Candidate) -> tuple[int, bool, int]:
+    return candidate.suspect_count, candidate.whole, candidate.rank
+
+
+def _groups(kind: Kind) -> Iterator[Kind | None]:
+    """The unsuspected of each kind, then (None) the suspects of either."""
+    yield from (Kind.VIRTUAL, Kind.BARE_METAL) if kind is Kind.ANY else (kind,)
+    yield None
+
+
+@lru_cache(maxsize=SHAPES)
+def _search(request: ClaimRequest, group: Kind | None) -> Select[Any]:
+    """The search within a group, for every request of this shape."""
+    holds = [condition.holds for condition in conditions(request)]
+    best = select(providers.c.name, providers.c.kind, providers.c.suspect_count, providers.c.fill_rank).where(*holds)
+    best = best.limit(bindparam("limit", type_=BigInteger()))
+    slices = -providers.c.fill_rank if request.placement is Placement.SPREAD else providers.c.fill_rank
+    if group is None:
+        order = case((IS_WHOLE, providers.c.fill_rank), else_=slices)
+        return best.where(providers.c.suspect_count > 0).order_by(
+            providers.c.suspect_count, IS_WHOLE, order, providers.c.lot
+        )
+    best = best.where(providers.c.kind == group, providers.c.suspect_count == 0)
+    if group is Kind.VIRTUAL and request.placement is Placement.SPREAD:
+        return best.order_by(providers.c.fill_rank.desc(), providers.c.lot.desc())
+    return best.order_by(providers.c.fill_rank, providers.c.lot)

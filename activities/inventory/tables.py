@@ -11,6 +11,7 @@ from sqlalchemy import (
     CheckConstraint,
     Column,
     ColumnElement,
+    Double,
     ForeignKey,
     Index,
     Integer,
@@ -22,7 +23,9 @@ from sqlalchemy import (
 
 from mulligan.activities.inventory.claims import ClaimState
 from mulligan.activities.inventory.codec import Moment, Stored, Word
+from mulligan.activities.planning import Plan
 from mulligan.activities.values import (
+    RESOURCES,
     Evidence,
     Image,
     Kind,
@@ -46,12 +49,19 @@ FINAL = (MachineState.RELEASED, MachineState.FAILED)
 BEING_MADE = (MachineState.PROVISIONING, MachineState.HELD)
 """States of machines that a provision run is, or was, about to hand over."""
 
+UNSETTLED = (*BEING_MADE, MachineState.RELEASING)
+"""States of machines that need a run to go on: one that is left so without a run is swept."""
+
 LIVE = tuple(state for state in ClaimState if state is not ClaimState.RELEASED)
 """States of claims that hold resources."""
 
 
 def _text(name: str, **options: Any) -> Column[str]:
     return Column(name, Text, nullable=False, **options)
+
+
+def _amount(name: str) -> Column[int]:
+    return Column(name, BigInteger, nullable=False, server_default=text("0"))
 
 
 partitions = Table(
@@ -78,9 +88,23 @@ providers = Table(
     _text("suspect_reason"),
     _text("quarantined"),
     Column("claim_seq", BigInteger, nullable=False),
+    *(_amount(f"{what}_{resource}") for what in ("capacity", "free") for resource in RESOURCES),
+    _amount("fill_rank"),
+    _amount("lot"),
     CheckConstraint("kind IN ('virtual', 'bare-metal')", name="kind_is_known"),
     Index(None, "partition", "name"),
+    Index(
+        "providers_search",
+        "partition",
+        "kind",
+        "suspect_count",
+        "fill_rank",
+        "lot",
+        *(f"free_{resource}" for resource in RESOURCES),
+    ),
 )
+"""Amounts and rank are a copy of `inventories`, kept so that a search can walk the index in their order; see `room`.
+The lot, drawn at registration, mixes those of equal rank: else those that lack something may all come first."""
 
 inventories = Table(
     "inventories",
@@ -202,4 +226,57 @@ runs = Table(
     Index(None, "workflow_id", "started_at"),
     Index(None, "project", "machine", "started_at"),
     Index(None, "started_at"),
+)
+
+failures = Table(
+    "failures",
+    metadata,
+    Column("id", Text, primary_key=True),
+    _text("workflow_id"),
+    _text("run_id"),
+    _text("provider"),
+    _text("image"),
+    _text("digest"),
+    _text("step"),
+    _text("reason"),
+    Column("at", Moment, nullable=False),
+    Column("provider_cleared", Boolean, nullable=False),
+    Column("image_cleared", Boolean, nullable=False),
+    Index(None, "provider"),
+    Index(None, "digest"),
+    Index(None, "at"),
+)
+"""The provider's name refers to nothing: what failed is told also when it is gone."""
+
+image_standings = Table(
+    "image_standings",
+    metadata,
+    Column("digest", Text, primary_key=True),
+    _text("name"),
+    Column("came_up_at", Moment, nullable=True),
+    _text("quarantined"),
+)
+
+timings = Table(
+    "timings",
+    metadata,
+    Column("run_id", Text, primary_key=True),
+    Column("step", Text, primary_key=True),
+    _text("image"),
+    _text("driver"),
+    _text("model"),
+    Column("seconds", Double, nullable=False),
+    Column("at", Moment, nullable=False),
+    Index(None, "step", "driver", "image", "model", "at"),
+)
+
+plans = Table(
+    "plans",
+    metadata,
+    Column("hash", Text, primary_key=True),
+    _text("project"),
+    _text("machine"),
+    Column("plan", Stored(Plan), nullable=False),
+    Column("made_at", Moment, nullable=False),
+    Index(None, "made_at"),
 )

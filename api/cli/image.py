@@ -12,8 +12,9 @@ import grpc
 from mulligan.api.cli.client import Session, api_command
 from mulligan.api.cli.errors import of_rpc, status_of, tell_next, usage
 from mulligan.api.cli.exit_codes import ExitCode
-from mulligan.api.cli.output import details, listing, print_json, value_of, word, words
+from mulligan.api.cli.output import as_dict, details, listing, print_json, value_of, word, words
 from mulligan.api.cli.settings import load_settings
+from mulligan.api.cli.suspect import suspicion
 from mulligan.api.cli.text import size
 from mulligan.v1 import images_pb2, machine_pb2
 
@@ -89,21 +90,24 @@ def list_images(session: Session) -> None:
 @click.argument("name")
 @api_command
 def show(session: Session, name: str) -> None:
-    """Show one image."""
-    response = session.images.GetImage(images_pb2.GetImageRequest(name=name), timeout=session.deadline())
-    details(session, response.image, _facts)
+    """Show one image, and what failed with it."""
+    found = session.images.GetImage(images_pb2.GetImageRequest(name=name), timeout=session.deadline())
+    if session.as_json:
+        print_json(found.image, suspect=as_dict(found.suspect) if found.HasField("suspect") else None)
+        return
+    details(session, found.image, lambda image: (*_facts(image), *suspicion(found.suspect)))
 
 
 @image.command()
 @click.argument("name")
 @api_command
 def remove(session: Session, name: str) -> None:
-    """Forget an image. Its bytes stay where they are; refused while a live machine runs it."""
+    """Forget an image. Its bytes stay at their source; refused while a live machine runs it."""
     response = session.images.RemoveImage(images_pb2.RemoveImageRequest(name=name), timeout=session.deadline())
     if session.as_json:
         print_json(response)
     else:
-        click.echo(f"image {name} is forgotten; its bytes stay at their source")
+        click.echo(f"image {name} is forgotten; its bytes stay at their source, and leave the providers")
 
 
 @image.command()

@@ -31,9 +31,13 @@ class Lazy(NamedTuple):
 
 COMMANDS: Mapping[str, Lazy] = {
     "machine": Lazy("mulligan.api.cli.machine:machine", "Ask for machines, look at them, give them back."),
-    "run": Lazy("mulligan.api.cli.run:run", "Watch, look into and cancel what makes and takes down machines."),
+    "run": Lazy("mulligan.api.cli.run:run", "Watch, look into and steer what makes and takes down machines."),
+    "top": Lazy("mulligan.api.cli.top.command:top", "Watch and steer runs in flight on a full screen."),
     "provider": Lazy("mulligan.api.cli.provider:provider", "Register hypervisors and servers, and look after them."),
     "image": Lazy("mulligan.api.cli.image:image", "Register and build what machines run."),
+    "suspect": Lazy(
+        "mulligan.api.cli.suspect:suspect", "See what runs failed on, the provider or the image, and put it back."
+    ),
     "claim": Lazy("mulligan.api.cli.claim:claim", "Ask why a machine would fit, or not, and list what is claimed."),
     "partition": Lazy("mulligan.api.cli.partition:partition", "Add and list the sites that providers belong to."),
     "up": Lazy("mulligan.api.cli.up:up", "Start everything on this host, with embedded defaults."),

@@ -10,7 +10,8 @@ import click
 
 from mulligan.api.cli.client import Session, api_command
 from mulligan.api.cli.errors import usage
-from mulligan.api.cli.output import details, listing, pairs, word
+from mulligan.api.cli.output import as_dict, details, listing, pairs, print_json, word
+from mulligan.api.cli.suspect import suspicion
 from mulligan.v1 import inventory_pb2
 
 LOOK_SECONDS = 600
@@ -70,8 +71,29 @@ def list_providers(session: Session, partition: str | None) -> None:
 @click.argument("name")
 @api_command
 def show(session: Session, name: str) -> None:
-    """Show one provider: what it has, what it can, and what was measured."""
-    details(session, _read(session, name), _facts)
+    """Show one provider: what it has, what it can, what was measured, and what failed on it."""
+    request = inventory_pb2.GetProviderRequest(name=name)
+    found = session.inventory.GetProvider(request, timeout=session.deadline())
+    if session.as_json:
+        print_json(found.provider, suspect=as_dict(found.suspect) if found.HasField("suspect") else None)
+        return
+    details(session, found.provider, lambda provider: (*_facts(provider), *suspicion(found.suspect)))
+
+
+@provider.command()
+@click.argument("name")
+@click.option("--forget", is_flag=True, help="Ask nothing of it: it is gone for good.")
+@api_command
+def remove(session: Session, name: str, forget: bool) -> None:
+    """Forget a provider, and remove the images that are kept there. Refused while a machine holds something of it."""
+    request = inventory_pb2.RemoveProviderRequest(name=name, forget=forget)
+    with _busy(f"removing what is kept on {name}", quiet=session.as_json or forget):
+        response = session.inventory.RemoveProvider(request, timeout=session.deadline(LOOK_SECONDS))
+    if session.as_json:
+        print_json(response)
+        return
+    kept = "what is kept there for images stays there" if forget else f"{len(response.removed)} image base(s) removed"
+    click.echo(f"provider {name} is forgotten; {kept}")
 
 
 @provider.command("set")

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
-from mulligan.activities.inventory import Inventory
+from mulligan.activities.inventory import Inventory, SuspectKind
 from mulligan.activities.threads import run_blocking
-from mulligan.api.convert_inventory import image_message, image_value
+from mulligan.api.convert_inventory import image_message, image_value, suspect_message
 from mulligan.api.interceptor import Context
+from mulligan.api.removals import Removals
 from mulligan.api.validate import Faults
 from mulligan.api.validate_spec import check_image
 from mulligan.v1 import images_pb2 as pb
@@ -18,8 +19,8 @@ from mulligan.v1 import images_pb2_grpc
 class Images(images_pb2_grpc.ImagesServiceServicer):
     """What machines run."""
 
-    def __init__(self, inventory: Inventory, roots: Sequence[Path]) -> None:
-        self._inventory, self._roots = inventory, tuple(roots)
+    def __init__(self, inventory: Inventory, roots: Sequence[Path], removals: Removals) -> None:
+        self._inventory, self._roots, self._removals = inventory, tuple(roots), removals
 
     async def AddImage(self, request: pb.AddImageRequest, context: Context) -> pb.AddImageResponse:  # noqa: N802
         """Register an image."""
@@ -32,7 +33,11 @@ class Images(images_pb2_grpc.ImagesServiceServicer):
     async def GetImage(self, request: pb.GetImageRequest, context: Context) -> pb.GetImageResponse:  # noqa: N802
         """An image."""
         _check_name(request)
-        return pb.GetImageResponse(image=image_message(await run_blocking(self._inventory.image, request.name)))
+        image = await run_blocking(self._inventory.image, request.name)
+        suspect = await run_blocking(self._inventory.suspect, SuspectKind.IMAGE, image.digest)
+        return pb.GetImageResponse(
+            image=image_message(image), suspect=suspect_message(suspect) if suspect is not None else None
+        )
 
     async def ListImages(  # noqa: N802 - the protocol's name
         self, request: pb.ListImagesRequest, context: Context
@@ -44,9 +49,11 @@ class Images(images_pb2_grpc.ImagesServiceServicer):
     async def RemoveImage(  # noqa: N802 - the protocol's name
         self, request: pb.RemoveImageRequest, context: Context
     ) -> pb.RemoveImageResponse:
-        """Forget an image."""
+        """Forget an image, and begin to remove it from the providers."""
         _check_name(request)
+        image = await run_blocking(self._inventory.image, request.name)
         await run_blocking(self._inventory.remove_image, request.name)
+        await self._removals.spare(image)
         return pb.RemoveImageResponse()
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 
-from mulligan.activities.inventory import Inventory
+from mulligan.activities.inventory import Inventory, SuspectKind
 from mulligan.activities.threads import run_blocking
 from mulligan.api import enums, validate
 from mulligan.api.convert_inventory import (
@@ -12,12 +12,14 @@ from mulligan.api.convert_inventory import (
     drift_message,
     explanation_message,
     provider_message,
+    suspect_message,
     target_value,
 )
 from mulligan.api.enrolments import Enrolments
 from mulligan.api.interceptor import Context
 from mulligan.api.names import require
 from mulligan.api.pages import provider_pages
+from mulligan.api.removals import Removals
 from mulligan.api.requests import Requests
 from mulligan.api.validate import Faults, names_only
 from mulligan.v1 import inventory_pb2 as pb
@@ -27,8 +29,9 @@ from mulligan.v1 import inventory_pb2_grpc
 class InventoryEdge(inventory_pb2_grpc.InventoryServiceServicer):
     """The inventory of a deployment, at the edge of the house."""
 
-    def __init__(self, inventory: Inventory, requests: Requests, enrolments: Enrolments) -> None:
-        self._inventory, self._requests, self._enrolments = inventory, requests, enrolments
+    def __init__(self, inventory: Inventory, requests: Requests, enrolments: Enrolments, removals: Removals) -> None:
+        self._inventory, self._requests = inventory, requests
+        self._enrolments, self._removals = enrolments, removals
 
     async def AddPartition(  # noqa: N802 - the protocol's name
         self, request: pb.AddPartitionRequest, context: Context
@@ -64,7 +67,10 @@ class InventoryEdge(inventory_pb2_grpc.InventoryServiceServicer):
         """A provider."""
         names_only(request, "name")
         provider = await run_blocking(self._inventory.provider, request.name)
-        return pb.GetProviderResponse(provider=provider_message(provider))
+        suspect = await run_blocking(self._inventory.suspect, SuspectKind.PROVIDER, request.name)
+        return pb.GetProviderResponse(
+            provider=provider_message(provider), suspect=suspect_message(suspect) if suspect is not None else None
+        )
 
     async def ListProviders(  # noqa: N802 - the protocol's name
         self, request: pb.ListProvidersRequest, context: Context
@@ -98,6 +104,39 @@ class InventoryEdge(inventory_pb2_grpc.InventoryServiceServicer):
             clear_dirty=request.clear_dirty,
         )
         return pb.UpdateProviderResponse(provider=provider_message(provider))
+
+    async def RemoveProvider(  # noqa: N802 - the protocol's name
+        self, request: pb.RemoveProviderRequest, context: Context
+    ) -> pb.RemoveProviderResponse:
+        """Forget a provider that holds nothing, with what is kept there."""
+        names_only(request, "name")
+        removed = await self._removals.remove(request.name, forget=request.forget)
+        return pb.RemoveProviderResponse(removed=removed)
+
+    async def ListSuspects(  # noqa: N802 - the protocol's name
+        self, request: pb.ListSuspectsRequest, context: Context
+    ) -> AsyncIterator[pb.ListSuspectsResponse]:
+        """What runs failed on since one succeeded, the worst first."""
+        Faults(request).refuse()
+        kind = enums.SUSPECT_KIND.word(request.kind) if request.kind else None
+        for suspect in await run_blocking(self._inventory.suspects, kind):
+            yield pb.ListSuspectsResponse(suspect=suspect_message(suspect))
+
+    async def ClearSuspect(  # noqa: N802 - the protocol's name
+        self, request: pb.ClearSuspectRequest, context: Context
+    ) -> pb.ClearSuspectResponse:
+        """Forget the failures of a provider or an image."""
+        faults = Faults(request)
+        if not request.kind:
+            faults.add("kind", "must be a provider or an image")
+        elif request.kind == pb.SUSPECT_KIND_PROVIDER:
+            faults.name("name", request.name)
+        else:
+            faults.image_name("name", request.name)
+        faults.refuse()
+        kind = enums.SUSPECT_KIND.word(request.kind)
+        await run_blocking(self._inventory.clear_failures, kind, request.name)
+        return pb.ClearSuspectResponse(suspect=pb.Suspect(kind=request.kind, name=request.name))
 
     async def ListClaims(  # noqa: N802 - the protocol's name
         self, request: pb.ListClaimsRequest, context: Context

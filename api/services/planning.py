@@ -22,6 +22,7 @@ class Planning:
     async def PlanMachine(self, request: pb.PlanMachineRequest, context: Context) -> pb.PlanMachineResponse:  # noqa: N802
         """What ProvisionMachine would do with this request; claims nothing."""
         wanted, image = await self._requests.machine(request)
+        await self._provisions.refuse_quarantined(wanted, image)
         return pb.PlanMachineResponse(plan=plan_message(await self._plans.make(wanted, image)))
 
     async def _start(self, wanted: MachineRequest, image: Image, plan_hash: str) -> Started:

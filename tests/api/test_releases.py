@@ -93,7 +93,7 @@ async def test_a_machine_whose_run_is_open_is_left_alone(api: Api, stack: Stack)
     run = (await first(api.provision(spec(project, **hold), detach=True))).update.run
     await until(lambda: stack.machine_is(project, "m", MachineState.HELD))
     reaper = Reaper(stack.inventory, stack.client, lease_seconds=1)
-    assert run.machine_id in [each.id for each in stack.inventory.being_made(1)]
+    assert run.machine_id in [each.id for each in stack.inventory.unsettled(1)]
     assert run.machine_id not in str(await reaper.look())
     assert await stack.machine_is(project, "m", MachineState.HELD)
     await everything(api.release(project))

@@ -94,6 +94,26 @@ class DriverContract:
         await driver.place_base(image, silent, soon())
         assert await driver.has_base(image.digest, soon())
 
+    async def test_a_base_that_nothing_is_built_on_is_removed(
+        self, driver: Any, image: BaseImage, mark: MarkFactory, tmp_path: Path
+    ) -> None:
+        """Only those that are asked for; one under a disk stays until the disk is gone, and can then be placed anew."""
+        other = boot_sector_image(tmp_path, "mulligan: another")
+        both = (image.digest, other.digest)
+        for each in (image, other):
+            await driver.place_base(each, silent, soon())
+        await driver.create_disks(mark(), image.digest, 1, b"seed" * 512, soon())
+        assert len(await driver.remove_bases(both, soon())) == 1
+        assert [await driver.has_base(digest, soon()) for digest in both] == [True, False]
+        await driver.remove_disks(mark(), soon())
+        await driver.place_base(other, silent, soon())
+        assert len(await driver.remove_bases([image.digest], soon())) == 1
+        assert [await driver.has_base(digest, soon()) for digest in both] == [False, True]
+        assert await driver.remove_bases([image.digest], soon()) == ()
+        await driver.place_base(image, silent, soon())
+        assert await driver.has_base(image.digest, soon())
+        assert len(await driver.remove_bases(both, soon())) == 2
+
     async def test_a_machine_lives_and_leaves_nothing(self, driver: Any, image: BaseImage, mark: MarkFactory) -> None:
         """From nothing to a console line and back to nothing, with the power read at each turn."""
         me, begun = mark(), await self.power(driver, mark())

@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import pycdlib
 from aiohttp import web
@@ -42,15 +43,16 @@ def new_mark(fence: int = 1, machine_id: str | None = None) -> Mark:
 
 
 def seed(url: str = "", token: str = "", hostname: str = "demo-1", instance: str = "i-1") -> bytes:
-    """A NoCloud seed as Mulligan makes them."""
+    """A NoCloud seed as Mulligan makes them; the same bytes whenever, and in whichever process, it is made."""
     lines = [f"instance-id: {instance}", f"local-hostname: {hostname}"]
     if url:
         lines += [f"mulligan_call_home_url: {url}", f"mulligan_call_home_token: {token}"]
     content = "\n".join([*lines, ""]).encode()
     disc, image = pycdlib.PyCdlib(), io.BytesIO()
-    disc.new(interchange_level=3, joliet=3, rock_ridge="1.09", vol_ident="cidata")
-    disc.add_fp(io.BytesIO(content), len(content), "/METADATA.;1", rr_name="meta-data", joliet_path="/meta-data")
-    disc.write_fp(image)
+    with patch("time.time", return_value=1e9):
+        disc.new(interchange_level=3, joliet=3, rock_ridge="1.09", vol_ident="cidata")
+        disc.add_fp(io.BytesIO(content), len(content), "/METADATA.;1", rr_name="meta-data", joliet_path="/meta-data")
+        disc.write_fp(image)
     return image.getvalue()
 
 

@@ -213,6 +213,7 @@ async def call(driver: SimulatedDriver, verb: str, mark: Mark) -> object:
     arguments: dict[str, tuple[object, ...]] = {
         "remains": (mark.machine_id,),
         "has_base": (BASE.digest,),
+        "remove_bases": (None,),
         "place_base": (BASE, lambda *_: None),
         "create_disks": (mark, BASE.digest, 20, seed()),
         "define": (mark, SHAPE),

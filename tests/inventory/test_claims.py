@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 
 from mulligan.activities.errors import Conflict, InvalidRequest, NeverFits, NotFound, NotNow, StaleFence
-from mulligan.activities.inventory import ClaimState, Explanation, Inventory
+from mulligan.activities.inventory import ClaimState, Explanation, Inventory, SuspectKind
 from mulligan.activities.values import Kind, MachineState, Placement, Resources
 from tests.inventory.parts import SMALL, add, add_server, asking, machine, used
 
@@ -180,7 +180,8 @@ def test_suspects_are_claimed_last(inventory: Inventory) -> None:
     assert inventory.mark_suspect("hv-1", "no console").facts["suspect"] == "no console"
     got = [inventory.claim(asking(f"c{n}")).target.name for n in range(3)]
     assert got == ["hv-2", "hv-2", "hv-1"]
-    assert inventory.clear_suspect("hv-1").suspect_count == 0
+    inventory.clear_failures(SuspectKind.PROVIDER, "hv-1")
+    assert inventory.provider("hv-1").suspect_count == 0
 
 
 def test_only_the_named_and_never_an_avoided_provider_is_claimed(inventory: Inventory) -> None:

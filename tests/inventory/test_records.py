@@ -110,13 +110,13 @@ def test_machines_that_are_made_for_long_are_paged(inventory: Inventory) -> None
     for number, state in enumerate((*MachineState, *MachineState)):
         inventory.begin_machine(machine(f"m{number:02}", f"web-{number}", state=state, created_at=NOON))
     inventory.begin_machine(machine("new", "new"))
-    unfinished = [each for each in inventory.machines(limit=100) if each.state in ("provisioning", "held")]
+    unfinished = [each for each in inventory.machines(limit=100) if each.state in ("provisioning", "held", "releasing")]
     seen, after = [], ""
-    while page := inventory.being_made(3600, after=after, limit=3):
+    while page := inventory.unsettled(3600, after=after, limit=3):
         seen += [each.id for each in page]
         after = page[-1].id
     assert seen == sorted(each.id for each in unfinished if each.id != "new")
-    assert "new" in [each.id for each in inventory.being_made(0)]
+    assert "new" in [each.id for each in inventory.unsettled(0)]
 
 
 def test_the_newest_machine_of_a_name_is_shown_when_none_lives(inventory: Inventory) -> None:

@@ -8,15 +8,18 @@ by a later upload.
 
 from __future__ import annotations
 
+import os
 import secrets
 import threading
 import time
 import xml.etree.ElementTree as ET
+from collections.abc import Collection
 from dataclasses import dataclass
 
 import libvirt
 
 from mulligan.activities.drivers.base import BaseImage, Deadline, Progress
+from mulligan.activities.drivers.libvirt.local import copy_into, open_volume
 from mulligan.activities.drivers.libvirt.marks import PREFIX
 from mulligan.activities.drivers.libvirt.pools import Pool
 from mulligan.activities.drivers.libvirt.transfer import create_volume, upload_file
@@ -85,15 +88,17 @@ def place_base(
     size = image.path.stat().st_size
     name = f"{base_prefix(image.digest)}{secrets.token_hex(4)}.{image.format.value}"
     volume = create_volume(pool, name, size)
+
+    def report(done: int, total: int) -> None:
+        progress("placing image", done, total)
+
     try:
-        upload_file(
-            connection,
-            volume,
-            image.path,
-            lambda done, total: progress("placing image", done, total),
-            deadline=deadline,
-            stop=stop,
-        )
+        target = open_volume(volume, size)
+        if target is None:
+            upload_file(connection, volume, image.path, report, deadline=deadline, stop=stop)
+        else:
+            with os.fdopen(target, "wb", buffering=0):
+                copy_into(target, image.path, report, deadline=deadline, stop=stop)
         _check(volume, name, size)
         pool.refresh()  # so that the size of the disk in a qcow2 is known
         if find_base(pool, image.digest) is None:
@@ -122,6 +127,36 @@ def sweep(pool: Pool) -> None:
                 pool.delete(name)
         elif name + WHOLE not in names and _idle_seconds(pool, name) > ABANDONED_SECONDS:
             pool.delete(name)
+
+
+def remove_bases(pool: Pool, only: Collection[str] | None) -> tuple[str, ...]:
+    """Remove the bases of these digests, or of all, also unfinished ones; those that a volume is built on stay.
+
+    What says that a base is whole goes first: one that is half removed is never built on.
+    """
+    pool.refresh()
+    prefixes = tuple(base_prefix(digest) for digest in only) if only is not None else (f"{PREFIX}-base-",)
+    names = [name for name in pool.names(f"{PREFIX}-base-") if name.startswith(prefixes) and not name.endswith(WHOLE)]
+    used = _built_on(pool) if names else set()
+    removed = []
+    for name in names:
+        volume = pool.volume(name)
+        if volume is not None and volume.path() not in used:
+            pool.delete(name + WHOLE)
+            pool.delete(name)
+            removed.append(name)
+    return tuple(removed)
+
+
+def _built_on(pool: Pool) -> set[str]:
+    """The paths on which volumes of the pool are built."""
+    paths = set()
+    for name in pool.names(""):
+        volume = None if name.startswith(f"{PREFIX}-base-") else pool.volume(name)
+        if volume is not None:
+            below = ET.fromstring(volume.XMLDesc(0)).findtext("backingStore/path")  # noqa: S314 - libvirt wrote it
+            paths.add(below or "")
+    return paths
 
 
 def _idle_seconds(pool: Pool, name: str) -> float:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from types import MappingProxyType
 from typing import TypeVar
 
@@ -144,6 +144,10 @@ class LibvirtDriver:
             ):
                 raise asyncio.CancelledError(str(error)) from error
             raise
+
+    async def remove_bases(self, only: Collection[str] | None, deadline: Deadline) -> tuple[str, ...]:
+        """Delete the bases' volumes that no disk is built on."""
+        return await self._in_pool("removing bases", deadline, lambda _conn, pool: bases.remove_bases(pool, only))
 
     async def create_disks(self, mark: Mark, digest: str, disk_gib: int, seed: bytes, deadline: Deadline) -> None:
         """Make the copy-on-write disk and the seed."""

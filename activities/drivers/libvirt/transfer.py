@@ -63,7 +63,7 @@ def _section(file: BinaryIO, position: int, end: int) -> tuple[bool, int]:
         data = os.lseek(file.fileno(), position, os.SEEK_DATA)
     except OSError:  # ENXIO: only a hole from here to the end, or the end came nearer
         if os.fstat(file.fileno()).st_size < end:
-            raise _shrunk(position) from None
+            raise shrunk(position) from None
         return False, end - position
     if data > position:
         return False, data - position
@@ -99,14 +99,15 @@ def upload_file(
     stream.finish()
 
 
-def _shrunk(position: int) -> Transient:
+def shrunk(position: int) -> Transient:
+    """The error for a file of which less was there than when the transfer began."""
     return Transient(f"the image file became shorter while it was sent: nothing at byte {position}; fetch it again")
 
 
 def _send_some(stream: libvirt.virStream, file: BinaryIO, position: int, length: int) -> int:
     block = os.pread(file.fileno(), min(length, CHUNK), position)
     if not block:
-        raise _shrunk(position)
+        raise shrunk(position)
     sent = 0
     while sent < len(block):
         sent += stream.send(block[sent:])

@@ -62,7 +62,7 @@ def boot_of(settings: HostSettings, row: sqlite3.Row) -> Boot:
     start = row["powered_at"] + post * settings.speed
     up = start + system * settings.speed
     address_at = up + lease * settings.speed
-    silent = settings.has(Personality.NEVER_BOOTS)
+    silent = settings.has(Personality.NEVER_BOOTS) or guest.get("base") in settings.broken
     lost = silent or settings.has(Personality.BOOTS_THEN_SILENT)
     mute = lost or settings.has(Personality.NO_CALL_HOME)
     firmware = (row["powered_at"], f"Simulated firmware {settings.fleet}/{settings.host}: power-on self test")

@@ -8,6 +8,7 @@ import random
 import sqlite3
 import time
 import uuid
+from collections.abc import Collection
 from dataclasses import asdict
 from datetime import UTC, datetime
 from functools import partial
@@ -89,6 +90,20 @@ class SimulatedDriver:
             db.execute("INSERT OR IGNORE INTO bases VALUES (?, ?, ?)", (self._host, image.digest, total))
 
         await self._frame.run(verb, keep, None if there else copy)
+
+    async def remove_bases(self, only: Collection[str] | None, deadline: Deadline) -> tuple[str, ...]:
+        """Forget the bases that no disk is built on."""
+
+        def unmake(db: sqlite3.Connection) -> tuple[str, ...]:
+            disks = db.execute("SELECT data FROM objects WHERE host=? AND kind='disk'", (self._host,))
+            used = {json.loads(row["data"])["base"] for row in disks}
+            rows = db.execute("SELECT digest FROM bases WHERE host=? ORDER BY digest", (self._host,))
+            there = [row["digest"] for row in rows]
+            gone = [digest for digest in there if digest not in used and (only is None or digest in only)]
+            db.executemany("DELETE FROM bases WHERE host=? AND digest=?", [(self._host, digest) for digest in gone])
+            return tuple(gone)
+
+        return await self._frame.run(Verb("remove_bases", None, deadline), unmake)
 
     async def create_disks(self, mark: Mark, digest: str, disk_gib: int, seed: bytes, deadline: Deadline) -> None:
         """Make, or take over, the machine's disk and seed."""
@@ -272,7 +287,7 @@ class SimulatedDriver:
         db.execute(
             "UPDATE machines SET boots=boots+1, boot_id=?, guest=?, notes='[]', home='', caller_until=0"
             " WHERE host=? AND machine_id=?",
-            (str(uuid.uuid4()), guest, self._host, mark.machine_id),
+            (str(uuid.uuid4()), json.dumps({**json.loads(guest), "base": disk["base"]}), self._host, mark.machine_id),
         )
         self._switch(db, mark, "on")
 

@@ -5,11 +5,12 @@
         &fail=power_on:1:Busy                  the first call of `power_on` raises Busy before it acts
         &fail_after=define:2:Unreachable       the second call of `define` acts, then raises Unreachable
         &hold=place_base:1:30                  the first call of `place_base` takes 30 s before it acts
+        &broken=sha256:0123...                 machines from this image never boot: on all hosts, it is a bad image
         &service=on&service_port=22            the guest listens on its loopback address with an SSH banner
 
 `speed` is the factor on every delay of the simulation: 0 is no delay at all, 1 is lifelike. `fail`, `fail_after` and
-`hold` take several rules, separated by commas; `*` in place of a number means every call. Calls are counted per host
-and verb, durably. The provider's own settings of the same names win over the address.
+`hold` take several rules, `broken` several digests, separated by commas; `*` in place of a number means every call.
+Calls are counted per host and verb, durably. The provider's own settings of the same names win over the address.
 """
 
 from __future__ import annotations
@@ -24,8 +25,8 @@ from mulligan.activities.drivers.simulated.personalities import Personality
 from mulligan.activities.values import Kind, Resources, Target
 
 VERBS = (
-    "inspect", "remains", "has_base", "place_base", "create_disks", "remove_disks", "define", "undefine",
-    "power", "power_on", "power_off", "console", "addresses", "gateway",
+    "inspect", "remains", "has_base", "place_base", "remove_bases", "create_disks", "remove_disks", "define",
+    "undefine", "power", "power_on", "power_off", "console", "addresses", "gateway",
 )  # fmt: skip
 """Every verb of the driver that a rule can name."""
 
@@ -37,7 +38,7 @@ ERRORS = (
 
 _NAMES = (
     "kind", "vcpu", "memory_mib", "disk_gib", "seed", "speed", "personality", "fail", "fail_after", "hold",
-    "service", "service_port",
+    "service", "service_port", "broken",
 )  # fmt: skip
 
 
@@ -69,6 +70,8 @@ class HostSettings:
     fail: tuple[Rule, ...] = ()
     fail_after: tuple[Rule, ...] = ()
     hold: tuple[Rule, ...] = ()
+    broken: frozenset[str] = frozenset()
+    """Digests of images that never boot."""
     service: bool = False
     service_port: int = 22
 
@@ -88,6 +91,8 @@ class HostSettings:
         }
         if self.personalities:
             query["personality"] = ",".join(sorted(self.personalities))
+        if self.broken:
+            query["broken"] = ",".join(sorted(self.broken))
         if self.service:
             query |= {"service": "on", "service_port": str(self.service_port)}
         return f"simulated://{quote(self.fleet)}/{quote(self.host)}?{urlencode(query, safe=',')}"
@@ -185,6 +190,7 @@ def read_settings(target: Target) -> HostSettings:
         fail=reader.rules("fail"),
         fail_after=reader.rules("fail_after"),
         hold=reader.rules("hold"),
+        broken=frozenset(digest for digest in reader.values.get("broken", "").split(",") if digest),
         service=reader.one_of("service", "off", ("on", "off")) == "on",
         service_port=reader.number("service_port", 22, 1, 65535),
     )

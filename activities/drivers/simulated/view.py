@@ -106,4 +106,6 @@ def _rows(state_dir: Path, fleet: str, *queries: str) -> list[list[Any]]:
         return [[] for _ in queries]
     with closing(sqlite3.connect(path, timeout=10, isolation_level=None)) as db:
         db.execute("BEGIN")
+        if db.execute("SELECT 1 FROM sqlite_master WHERE name='journal'").fetchone() is None:
+            return [[] for _ in queries]  # another process is just making it: that is the last of its tables
         return [db.execute(query).fetchall() for query in queries]

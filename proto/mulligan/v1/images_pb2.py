@@ -22,38 +22,39 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from mulligan.v1 import inventory_pb2 as mulligan_dot_v1_dot_inventory__pb2
 from mulligan.v1 import machine_pb2 as mulligan_dot_v1_dot_machine__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18mulligan/v1/images.proto\x12\x0bmulligan.v1\x1a\x19mulligan/v1/machine.proto\"\x8c\x02\n\x05Image\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06source\x18\x02 \x01(\t\x12\x0e\n\x06\x64igest\x18\x03 \x01(\t\x12(\n\x06\x66ormat\x18\x04 \x01(\x0e\x32\x18.mulligan.v1.ImageFormat\x12-\n\x0b\x63ompression\x18\x05 \x01(\x0e\x32\x18.mulligan.v1.Compression\x12\x14\n\x0c\x61rchitecture\x18\x06 \x01(\t\x12\'\n\x08\x66irmware\x18\x07 \x03(\x0e\x32\x15.mulligan.v1.Firmware\x12\x12\n\nsize_bytes\x18\x08 \x01(\x03\x12\x1a\n\x12virtual_size_bytes\x18\t \x01(\x03\x12\r\n\x05login\x18\n \x01(\t\"4\n\x0f\x41\x64\x64ImageRequest\x12!\n\x05image\x18\x01 \x01(\x0b\x32\x12.mulligan.v1.Image\"5\n\x10\x41\x64\x64ImageResponse\x12!\n\x05image\x18\x01 \x01(\x0b\x32\x12.mulligan.v1.Image\"\x1f\n\x0fGetImageRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"5\n\x10GetImageResponse\x12!\n\x05image\x18\x01 \x01(\x0b\x32\x12.mulligan.v1.Image\"\x13\n\x11ListImagesRequest\"7\n\x12ListImagesResponse\x12!\n\x05image\x18\x01 \x01(\x0b\x32\x12.mulligan.v1.Image\"\"\n\x12RemoveImageRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"\x15\n\x13RemoveImageResponse*Y\n\x0bImageFormat\x12\x1c\n\x18IMAGE_FORMAT_UNSPECIFIED\x10\x00\x12\x14\n\x10IMAGE_FORMAT_RAW\x10\x01\x12\x16\n\x12IMAGE_FORMAT_QCOW2\x10\x02*\x80\x01\n\x0b\x43ompression\x12\x1b\n\x17\x43OMPRESSION_UNSPECIFIED\x10\x00\x12\x14\n\x10\x43OMPRESSION_NONE\x10\x01\x12\x14\n\x10\x43OMPRESSION_GZIP\x10\x02\x12\x12\n\x0e\x43OMPRESSION_XZ\x10\x03\x12\x14\n\x10\x43OMPRESSION_ZSTD\x10\x04\x32\xc4\x02\n\rImagesService\x12G\n\x08\x41\x64\x64Image\x12\x1c.mulligan.v1.AddImageRequest\x1a\x1d.mulligan.v1.AddImageResponse\x12G\n\x08GetImage\x12\x1c.mulligan.v1.GetImageRequest\x1a\x1d.mulligan.v1.GetImageResponse\x12O\n\nListImages\x12\x1e.mulligan.v1.ListImagesRequest\x1a\x1f.mulligan.v1.ListImagesResponse0\x01\x12P\n\x0bRemoveImage\x12\x1f.mulligan.v1.RemoveImageRequest\x1a .mulligan.v1.RemoveImageResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18mulligan/v1/images.proto\x12\x0bmulligan.v1\x1a\x1bmulligan/v1/inventory.proto\x1a\x19mulligan/v1/machine.proto\"\x8c\x02\n\x05Image\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06source\x18\x02 \x01(\t\x12\x0e\n\x06\x64igest\x18\x03 \x01(\t\x12(\n\x06\x66ormat\x18\x04 \x01(\x0e\x32\x18.mulligan.v1.ImageFormat\x12-\n\x0b\x63ompression\x18\x05 \x01(\x0e\x32\x18.mulligan.v1.Compression\x12\x14\n\x0c\x61rchitecture\x18\x06 \x01(\t\x12\'\n\x08\x66irmware\x18\x07 \x03(\x0e\x32\x15.mulligan.v1.Firmware\x12\x12\n\nsize_bytes\x18\x08 \x01(\x03\x12\x1a\n\x12virtual_size_bytes\x18\t \x01(\x03\x12\r\n\x05login\x18\n \x01(\t\"4\n\x0f\x41\x64\x64ImageRequest\x12!\n\x05image\x18\x01 \x01(\x0b\x32\x12.mulligan.v1.Image\"5\n\x10\x41\x64\x64ImageResponse\x12!\n\x05image\x18\x01 \x01(\x0b\x32\x12.mulligan.v1.Image\"\x1f\n\x0fGetImageRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"\\\n\x10GetImageResponse\x12!\n\x05image\x18\x01 \x01(\x0b\x32\x12.mulligan.v1.Image\x12%\n\x07suspect\x18\x02 \x01(\x0b\x32\x14.mulligan.v1.Suspect\"\x13\n\x11ListImagesRequest\"7\n\x12ListImagesResponse\x12!\n\x05image\x18\x01 \x01(\x0b\x32\x12.mulligan.v1.Image\"\"\n\x12RemoveImageRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"\x15\n\x13RemoveImageResponse*Y\n\x0bImageFormat\x12\x1c\n\x18IMAGE_FORMAT_UNSPECIFIED\x10\x00\x12\x14\n\x10IMAGE_FORMAT_RAW\x10\x01\x12\x16\n\x12IMAGE_FORMAT_QCOW2\x10\x02*\x80\x01\n\x0b\x43ompression\x12\x1b\n\x17\x43OMPRESSION_UNSPECIFIED\x10\x00\x12\x14\n\x10\x43OMPRESSION_NONE\x10\x01\x12\x14\n\x10\x43OMPRESSION_GZIP\x10\x02\x12\x12\n\x0e\x43OMPRESSION_XZ\x10\x03\x12\x14\n\x10\x43OMPRESSION_ZSTD\x10\x04\x32\xc4\x02\n\rImagesService\x12G\n\x08\x41\x64\x64Image\x12\x1c.mulligan.v1.AddImageRequest\x1a\x1d.mulligan.v1.AddImageResponse\x12G\n\x08GetImage\x12\x1c.mulligan.v1.GetImageRequest\x1a\x1d.mulligan.v1.GetImageResponse\x12O\n\nListImages\x12\x1e.mulligan.v1.ListImagesRequest\x1a\x1f.mulligan.v1.ListImagesResponse0\x01\x12P\n\x0bRemoveImage\x12\x1f.mulligan.v1.RemoveImageRequest\x1a .mulligan.v1.RemoveImageResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'mulligan.v1.images_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_IMAGEFORMAT']._serialized_start=673
-  _globals['_IMAGEFORMAT']._serialized_end=762
-  _globals['_COMPRESSION']._serialized_start=765
-  _globals['_COMPRESSION']._serialized_end=893
-  _globals['_IMAGE']._serialized_start=69
-  _globals['_IMAGE']._serialized_end=337
-  _globals['_ADDIMAGEREQUEST']._serialized_start=339
-  _globals['_ADDIMAGEREQUEST']._serialized_end=391
-  _globals['_ADDIMAGERESPONSE']._serialized_start=393
-  _globals['_ADDIMAGERESPONSE']._serialized_end=446
-  _globals['_GETIMAGEREQUEST']._serialized_start=448
-  _globals['_GETIMAGEREQUEST']._serialized_end=479
-  _globals['_GETIMAGERESPONSE']._serialized_start=481
-  _globals['_GETIMAGERESPONSE']._serialized_end=534
-  _globals['_LISTIMAGESREQUEST']._serialized_start=536
-  _globals['_LISTIMAGESREQUEST']._serialized_end=555
-  _globals['_LISTIMAGESRESPONSE']._serialized_start=557
-  _globals['_LISTIMAGESRESPONSE']._serialized_end=612
-  _globals['_REMOVEIMAGEREQUEST']._serialized_start=614
-  _globals['_REMOVEIMAGEREQUEST']._serialized_end=648
-  _globals['_REMOVEIMAGERESPONSE']._serialized_start=650
-  _globals['_REMOVEIMAGERESPONSE']._serialized_end=671
-  _globals['_IMAGESSERVICE']._serialized_start=896
-  _globals['_IMAGESSERVICE']._serialized_end=1220
+  _globals['_IMAGEFORMAT']._serialized_start=741
+  _globals['_IMAGEFORMAT']._serialized_end=830
+  _globals['_COMPRESSION']._serialized_start=833
+  _globals['_COMPRESSION']._serialized_end=961
+  _globals['_IMAGE']._serialized_start=98
+  _globals['_IMAGE']._serialized_end=366
+  _globals['_ADDIMAGEREQUEST']._serialized_start=368
+  _globals['_ADDIMAGEREQUEST']._serialized_end=420
+  _globals['_ADDIMAGERESPONSE']._serialized_start=422
+  _globals['_ADDIMAGERESPONSE']._serialized_end=475
+  _globals['_GETIMAGEREQUEST']._serialized_start=477
+  _globals['_GETIMAGEREQUEST']._serialized_end=508
+  _globals['_GETIMAGERESPONSE']._serialized_start=510
+  _globals['_GETIMAGERESPONSE']._serialized_end=602
+  _globals['_LISTIMAGESREQUEST']._serialized_start=604
+  _globals['_LISTIMAGESREQUEST']._serialized_end=623
+  _globals['_LISTIMAGESRESPONSE']._serialized_start=625
+  _globals['_LISTIMAGESRESPONSE']._serialized_end=680
+  _globals['_REMOVEIMAGEREQUEST']._serialized_start=682
+  _globals['_REMOVEIMAGEREQUEST']._serialized_end=716
+  _globals['_REMOVEIMAGERESPONSE']._serialized_start=718
+  _globals['_REMOVEIMAGERESPONSE']._serialized_end=739
+  _globals['_IMAGESSERVICE']._serialized_start=964
+  _globals['_IMAGESSERVICE']._serialized_end=1288
 # @@protoc_insertion_point(module_scope)

@@ -8,6 +8,7 @@ from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from mulligan.v1 import inventory_pb2 as _inventory_pb2
 from mulligan.v1 import machine_pb2 as _machine_pb2
 import builtins as _builtins
 import sys
@@ -213,18 +214,24 @@ class GetImageResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     IMAGE_FIELD_NUMBER: _builtins.int
+    SUSPECT_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def image(self) -> Global___Image:
         """The image."""
+
+    @_builtins.property
+    def suspect(self) -> _inventory_pb2.Suspect:
+        """The failures that are held against it; absent when there are none."""
 
     def __init__(
         self,
         *,
         image: Global___Image | None = ...,
+        suspect: _inventory_pb2.Suspect | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["image", b"image"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["image", b"image", "suspect", b"suspect"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["image", b"image"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["image", b"image", "suspect", b"suspect"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

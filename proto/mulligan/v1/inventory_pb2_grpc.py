@@ -144,7 +144,8 @@ class InventoryServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def RemoveProvider(self, request, context):
-        """Forgets a provider that holds nothing. FAILED_PRECONDITION while a live claim holds something of it.
+        """Forgets a provider that holds nothing, with what Mulligan keeps there for itself. FAILED_PRECONDITION while a live
+        claim holds something of it; UNAVAILABLE when it does not answer: it then stays, disabled.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -46,7 +46,9 @@ class InventoryServiceStub:
     UpdateProvider: _grpc.UnaryUnaryMultiCallable[_inventory_pb2.UpdateProviderRequest, _inventory_pb2.UpdateProviderResponse]
     """Edits a provider; ABORTED when someone else edited it since it was read."""
     RemoveProvider: _grpc.UnaryUnaryMultiCallable[_inventory_pb2.RemoveProviderRequest, _inventory_pb2.RemoveProviderResponse]
-    """Forgets a provider that holds nothing. FAILED_PRECONDITION while a live claim holds something of it."""
+    """Forgets a provider that holds nothing, with what Mulligan keeps there for itself. FAILED_PRECONDITION while a live
+    claim holds something of it; UNAVAILABLE when it does not answer: it then stays, disabled.
+    """
     ListSuspects: _grpc.UnaryStreamMultiCallable[_inventory_pb2.ListSuspectsRequest, _inventory_pb2.ListSuspectsResponse]
     """Streams the providers and images on which runs failed since one succeeded, with the evidence, the worst first."""
     ClearSuspect: _grpc.UnaryUnaryMultiCallable[_inventory_pb2.ClearSuspectRequest, _inventory_pb2.ClearSuspectResponse]
@@ -78,7 +80,9 @@ class InventoryServiceAsyncStub(InventoryServiceStub):
     UpdateProvider: _aio.UnaryUnaryMultiCallable[_inventory_pb2.UpdateProviderRequest, _inventory_pb2.UpdateProviderResponse]  # type: ignore[assignment]
     """Edits a provider; ABORTED when someone else edited it since it was read."""
     RemoveProvider: _aio.UnaryUnaryMultiCallable[_inventory_pb2.RemoveProviderRequest, _inventory_pb2.RemoveProviderResponse]  # type: ignore[assignment]
-    """Forgets a provider that holds nothing. FAILED_PRECONDITION while a live claim holds something of it."""
+    """Forgets a provider that holds nothing, with what Mulligan keeps there for itself. FAILED_PRECONDITION while a live
+    claim holds something of it; UNAVAILABLE when it does not answer: it then stays, disabled.
+    """
     ListSuspects: _aio.UnaryStreamMultiCallable[_inventory_pb2.ListSuspectsRequest, _inventory_pb2.ListSuspectsResponse]  # type: ignore[assignment]
     """Streams the providers and images on which runs failed since one succeeded, with the evidence, the worst first."""
     ClearSuspect: _aio.UnaryUnaryMultiCallable[_inventory_pb2.ClearSuspectRequest, _inventory_pb2.ClearSuspectResponse]  # type: ignore[assignment]
@@ -149,7 +153,9 @@ class InventoryServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _inventory_pb2.RemoveProviderRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_inventory_pb2.RemoveProviderResponse, _abc.Awaitable[_inventory_pb2.RemoveProviderResponse]]:
-        """Forgets a provider that holds nothing. FAILED_PRECONDITION while a live claim holds something of it."""
+        """Forgets a provider that holds nothing, with what Mulligan keeps there for itself. FAILED_PRECONDITION while a live
+        claim holds something of it; UNAVAILABLE when it does not answer: it then stays, disabled.
+        """
 
     @_abc_1.abstractmethod
     def ListSuspects(

@@ -410,7 +410,7 @@ class MachineSpec(_message.Message):
     """What to do when the last try failed."""
     priority: _builtins.int
     """Runs of a lower number go first where they wait for the same workers: 1 to 5; 0 means 3. Between projects of one
-    priority the workers' attention is shared evenly.
+    priority the workers' attention is shared evenly. A request that differs in nothing else asks for the same machine.
     """
     @_builtins.property
     def resources(self) -> Global___Resources:

@@ -173,6 +173,7 @@ class GetRunResponse(_message.Message):
     RUN_FIELD_NUMBER: _builtins.int
     EVENTS_FIELD_NUMBER: _builtins.int
     PROGRESS_FIELD_NUMBER: _builtins.int
+    UNDO_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def run(self) -> _run_pb2.Run:
         """The run."""
@@ -185,16 +186,21 @@ class GetRunResponse(_message.Message):
     def progress(self) -> _containers.RepeatedCompositeFieldContainer[_run_pb2.RunProgress]:
         """What is in progress."""
 
+    @_builtins.property
+    def undo(self) -> _containers.RepeatedCompositeFieldContainer[Global___UndoAction]:
+        """What would be undone if it were cancelled now, in that order. Empty when it has ended."""
+
     def __init__(
         self,
         *,
         run: _run_pb2.Run | None = ...,
         events: _abc.Iterable[_run_pb2.RunEvent] | None = ...,
         progress: _abc.Iterable[_run_pb2.RunProgress] | None = ...,
+        undo: _abc.Iterable[Global___UndoAction] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["run", b"run"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["events", b"events", "progress", b"progress", "run", b"run"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["events", b"events", "progress", b"progress", "run", b"run", "undo", b"undo"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

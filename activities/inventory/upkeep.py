@@ -1,0 +1,126 @@
+"""The part of the inventory's door that is about what failed, what is removed, and what is old."""
+
+from __future__ import annotations
+
+import uuid
+
+from mulligan.activities.inventory import failures, housekeeping, machines, providers
+from mulligan.activities.inventory.database import Database
+from mulligan.activities.inventory.suspects import Blame, Suspect, SuspectKind
+from mulligan.activities.values import Image, Machine, Provider
+
+PAGE = 500
+"""How many a list gives when the caller does not say."""
+
+
+class Upkeep:
+    """Suspects, removed providers, and pruning. `Inventory` inherits it."""
+
+    _database: Database
+
+    # Suspects
+
+    def record_failure(self, blame: Blame) -> Provider:
+        """Keep a failure, and judge anew who is to blame; told again, it changes nothing.
+
+        What is to blame for enough is quarantined, with the evidence and the command that puts it back. Raises
+        `NotFound` for the provider.
+        """
+        with self._database.write() as connection:
+            failures.record(connection, blame)
+            return providers.get(connection, blame.provider)
+
+    def mark_suspect(self, name: str, reason: str) -> Provider:
+        """Count one more failure of a provider in which no run and no image had part. Raises `NotFound`."""
+        return self.record_failure(Blame(str(uuid.uuid4()), "", "", name, "", "", "", reason))
+
+    def came_up(self, provider: str, image: Image) -> None:
+        """A machine came up: what failed on the provider and with the image before is not their fault."""
+        with self._database.read() as connection:
+            if not failures.is_news(connection, provider, image.digest):
+                return
+        with self._database.write() as connection:
+            failures.came_up(connection, provider, image)
+
+    def machine_came_up(self, machine_id: str, provider: str) -> None:
+        """As `came_up`, for the image of this machine. Raises `NotFound`."""
+        with self._database.read() as connection:
+            image = machines.by_id(connection, machine_id).image
+        self.came_up(provider, image)
+
+    def suspects(self, kind: SuspectKind | None = None) -> list[Suspect]:
+        """What runs failed on since one came up, and what is quarantined for it, with the evidence, the worst first."""
+        with self._database.read() as connection:
+            return [each for each in failures.suspects(connection) if kind in (None, each.kind)]
+
+    def suspect(self, kind: SuspectKind, name: str) -> Suspect | None:
+        """What is held against this provider (by name) or image (by name or digest); None when nothing is."""
+        mine = [each for each in self.suspects(kind) if name in (each.name, each.digest)]
+        return mine[0] if mine else None
+
+    def clear_failures(self, kind: SuspectKind, name: str) -> None:
+        """Forget the failures of a provider or an image, and end the quarantine that they caused.
+
+        They are forgotten for the other suspect of each too: whoever mended the one has found the cause. Raises
+        `NotFound`.
+        """
+        with self._database.write() as connection:
+            failures.clear(connection, kind, name)
+
+    def quarantine_provider(self, name: str, reason: str) -> Provider:
+        """Take it out of service until an operator clears the quarantine; what it holds it keeps."""
+        with self._database.write() as connection:
+            return providers.change(connection, name, {"quarantined": reason or "no reason given"})
+
+    def image_quarantine(self, digest: str) -> str:
+        """Why machines from these bytes are refused; empty when they are not."""
+        with self._database.read() as connection:
+            return failures.image_quarantine(connection, digest)
+
+    # Sweeping, removing and pruning
+
+    def abandon_machine(self, machine_id: str) -> Machine:
+        """Record as gone a machine whose run is gone, if it is unsettled and no claim holds anything.
+
+        One that its user had, and was giving back, is released; any other has failed. Otherwise it is given as it is.
+        A claim that arrives for it later is refused. Raises `NotFound`.
+        """
+        with self._database.write() as connection:
+            return machines.abandon(connection, machine_id)
+
+    def unsettled(self, seconds: int, after: str = "", limit: int = PAGE) -> list[Machine]:
+        """Machines provisioning, held or releasing that were begun at least so many seconds ago, by the database.
+
+        Up to `limit` by id, from the first after `after`.
+        """
+        with self._database.read() as connection:
+            return machines.unsettled(connection, seconds, after, limit)
+
+    def retire_provider(self, name: str) -> Provider:
+        """Make sure that nothing is claimed of a provider, now and until it is removed: it is disabled.
+
+        Raises `Conflict` naming the machines that hold something, `NotFound`.
+        """
+        with self._database.write() as connection:
+            return housekeeping.retire(connection, name)
+
+    def remove_provider(self, name: str) -> None:
+        """Forget a provider that nothing is claimed of; its claims' tombstones stay, without its name.
+
+        One that is not there is success. Raises `Conflict` naming the machines that hold something.
+        """
+        with self._database.write() as connection:
+            housekeeping.remove(connection, name)
+
+    def wanted_digests(self) -> set[str]:
+        """The digests of all images that are registered, or that a live machine runs."""
+        with self._database.read() as connection:
+            return housekeeping.wanted_digests(connection)
+
+    def prune(self, days: int, limit: int = 500) -> int:
+        """Remove what ended more than so many days ago: failures, kept runs, tombstones, machines that are gone.
+
+        At most `limit` of each; returns how many in all. Never what is live, nor what tells how a live machine was
+        made.
+        """
+        return housekeeping.prune(self._database, days, limit)

@@ -1,0 +1,69 @@
+"""`mulligan suspect`: what runs failed on, and who is to blame: the provider or the image."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import click
+
+from mulligan.api.cli.client import Session, api_command
+from mulligan.api.cli.output import listing, print_json, value_of, word, words
+from mulligan.api.cli.text import ago
+from mulligan.v1 import inventory_pb2
+
+HEAD = ("kind", "name", "failures", "state", "last", "verdict")
+RUNS = 5
+"""How many of the failures are shown beside a provider or an image."""
+
+
+@click.group()
+def suspect() -> None:
+    """See what runs failed on, the provider or the image, and put it back."""
+
+
+@suspect.command("list")
+@click.option("--kind", type=click.Choice(words(inventory_pb2.SuspectKind)), help="Only these. Default: both.")
+@api_command
+def list_suspects(session: Session, kind: str | None) -> None:
+    """List what runs failed on since one succeeded, the worst first."""
+    request = inventory_pb2.ListSuspectsRequest(kind=value_of(inventory_pb2.SuspectKind, kind or "unspecified"))
+    stream = session.inventory.ListSuspects(request, timeout=session.deadline())
+    listing(session, (response.suspect for response in stream), HEAD, _row)
+
+
+@suspect.command()
+@click.argument("kind", type=click.Choice(words(inventory_pb2.SuspectKind)))
+@click.argument("name")
+@api_command
+def clear(session: Session, kind: str, name: str) -> None:
+    """Forget the failures of a provider or an image, and put it back into service if they had quarantined it."""
+    request = inventory_pb2.ClearSuspectRequest(kind=value_of(inventory_pb2.SuspectKind, kind), name=name)
+    response = session.inventory.ClearSuspect(request, timeout=session.deadline())
+    if session.as_json:
+        print_json(response.suspect)
+    else:
+        click.echo(f"nothing is held against {kind} {name} any more")
+
+
+def suspicion(found: inventory_pb2.Suspect) -> Iterator[tuple[str, str]]:
+    """What is held against one provider or image, as the rows of its details."""
+    if not found.failures and not found.quarantined:
+        return
+    if found.kind == inventory_pb2.SUSPECT_KIND_IMAGE:  # a provider says so by itself
+        yield "quarantined", found.quarantined
+    yield "suspect", f"{found.failures} failure(s): {found.verdict}"
+    told = [f"{ago(one.at)} ago, {one.workflow_id or 'no run'}: {_place(one)}{one.reason}" for one in found.evidence]
+    more = [f"and {found.failures - RUNS} more"] if found.failures > RUNS else []
+    yield "failed", "\n".join([*told[:RUNS], *more])
+
+
+def _place(one: inventory_pb2.Blame) -> str:
+    parts = [part for part in (one.step, f"on {one.provider}", f"with {one.image}" if one.image else "") if part]
+    return f"{' '.join(parts)}: "
+
+
+def _row(found: inventory_pb2.Suspect) -> tuple[str, ...]:
+    state = "quarantined" if found.quarantined else "suspect"
+    last = ago(found.evidence[0].at) if found.evidence else "-"
+    kind = word(inventory_pb2.SuspectKind, found.kind)
+    return kind, found.name, str(found.failures), state, last, found.verdict

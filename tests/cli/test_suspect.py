@@ -1,0 +1,100 @@
+"""Suspects on the command line: listed with their verdict, shown with their evidence, put back; providers removed."""
+
+from __future__ import annotations
+
+import json
+import time
+
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from mulligan.api.cli.exit_codes import ExitCode
+from mulligan.v1 import images_pb2, inventory_pb2
+from tests.cli.conftest import Mulligan
+from tests.cli.scripted import ScriptedApi, refusal
+from tests.cli.test_commands import provider
+
+CLEAR = "mulligan suspect clear image bad"
+
+
+def suspect(kind: str = "IMAGE", name: str = "bad", failures: int = 7) -> inventory_pb2.Suspect:
+    """Something that failed on several hosts."""
+    return inventory_pb2.Suspect(
+        kind=inventory_pb2.SuspectKind.Value(f"SUSPECT_KIND_{kind}"),
+        name=name,
+        failures=failures,
+        quarantined=f"3 runs failed with it. When the cause is mended: `{CLEAR}`",
+        verdict="it is to blame: it failed on h1, h2 and h3",
+        evidence=[
+            inventory_pb2.Blame(
+                workflow_id=f"provision:default:web-{number}",
+                step="verify",
+                reason="no console line",
+                provider=f"h{number}",
+                image="bad",
+                at=Timestamp(seconds=int(time.time()) - 120),
+            )
+            for number in range(1, failures + 1)
+        ],
+    )
+
+
+def test_suspects_are_listed(api: ScriptedApi, mulligan: Mulligan) -> None:
+    """With who is blamed, and why; the filter reaches the API."""
+    api.handlers["ListSuspects"] = lambda request, context: iter(
+        [inventory_pb2.ListSuspectsResponse(suspect=suspect())]
+    )
+    head, row = mulligan("suspect", "list").stdout.splitlines()
+    assert head.split() == ["KIND", "NAME", "FAILURES", "STATE", "LAST", "VERDICT"]
+    assert row.split()[:5] == ["image", "bad", "7", "quarantined", "2m"]
+    assert "it is to blame: it failed on h1, h2 and h3" in row
+    shown = mulligan("suspect", "list", "--kind", "image", "--output", "json")
+    assert json.loads(shown.stdout)["evidence"][0]["provider"] == "h1"
+    assert api.last("ListSuspects").kind == inventory_pb2.SUSPECT_KIND_IMAGE
+
+
+def test_a_suspect_is_cleared(api: ScriptedApi, mulligan: Mulligan) -> None:
+    """By its kind and name, as the reason of its quarantine says."""
+    api.handlers["ClearSuspect"] = lambda request, context: inventory_pb2.ClearSuspectResponse()
+    done = mulligan(*CLEAR.split()[1:])
+    assert (done.returncode, done.stdout) == (ExitCode.OK, "nothing is held against image bad any more\n")
+    assert api.last("ClearSuspect").name == "bad"
+    api.handlers["ClearSuspect"] = refusal("NOT_FOUND", "no image 'bd': did you mean bad?", "NOT_FOUND", nearest="bad")
+    done = mulligan("suspect", "clear", "image", "bd")
+    assert done.returncode == ExitCode.NOT_FOUND
+    assert "did you mean bad" in done.stderr
+    assert mulligan("suspect", "clear", "machine", "bad").returncode == ExitCode.USAGE
+
+
+def test_what_is_held_against_an_image_or_a_provider_is_shown_with_it(api: ScriptedApi, mulligan: Mulligan) -> None:
+    """The newest failures, with run, step and place; and nothing where there is nothing."""
+    image = images_pb2.Image(name="bad", digest="sha256:0")
+    api.handlers["GetImage"] = lambda request, context: images_pb2.GetImageResponse(image=image, suspect=suspect())
+    shown = mulligan("image", "show", "bad").stdout
+    assert f"`{CLEAR}`" in shown
+    assert "7 failure(s): it is to blame" in shown
+    assert "2m ago, provision:default:web-1: verify on h1 with bad: no console line" in shown
+    assert "and 2 more" in shown
+    api.handlers["GetProvider"] = lambda request, context: inventory_pb2.GetProviderResponse(
+        provider=provider(), suspect=suspect("PROVIDER", "hyp-1", 1)
+    )
+    assert "1 failure(s)" in mulligan("provider", "show", "hyp-1").stdout
+    told = json.loads(mulligan("provider", "show", "hyp-1", "--output", "json").stdout)
+    assert (told["name"], told["suspect"]["failures"]) == ("hyp-1", 1)
+    api.handlers["GetProvider"] = lambda request, context: inventory_pb2.GetProviderResponse(provider=provider())
+    assert "failure" not in mulligan("provider", "show", "hyp-1").stdout
+    assert json.loads(mulligan("provider", "show", "hyp-1", "--output", "json").stdout)["suspect"] is None
+
+
+def test_a_provider_is_removed(api: ScriptedApi, mulligan: Mulligan) -> None:
+    """What was kept there is told; --forget asks nothing of it; who holds it is in the refusal."""
+    removed = inventory_pb2.RemoveProviderResponse(removed=["base-1", "base-2"])
+    api.handlers["RemoveProvider"] = lambda request, context: removed
+    assert mulligan("provider", "remove", "hyp-1").stdout == "provider hyp-1 is forgotten; 2 image base(s) removed\n"
+    assert not api.last("RemoveProvider").forget
+    assert json.loads(mulligan("provider", "remove", "hyp-1", "--output", "json").stdout)["removed"][0] == "base-1"
+    assert "stays there" in mulligan("provider", "remove", "hyp-1", "--forget").stdout
+    assert api.last("RemoveProvider").forget
+    api.handlers["RemoveProvider"] = refusal("FAILED_PRECONDITION", "1 machine(s) hold something: web-1", "CONFLICT")
+    done = mulligan("provider", "remove", "hyp-1")
+    assert done.returncode == ExitCode.CONFLICT
+    assert "web-1" in done.stderr

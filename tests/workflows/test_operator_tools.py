@@ -1,0 +1,122 @@
+"""Temporal's own tools as operators use them: lists by search attributes, and actions paused, unpaused and reset."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from functools import partial
+from typing import Any
+
+import pytest
+from temporalio.api.enums.v1 import PendingActivityState
+from temporalio.client import WorkflowFailureError, WorkflowHandle
+
+from mulligan.activities.drivers.simulated import journal
+from mulligan.activities.values import Deadlines, MachineState, Outcome
+from mulligan.api.processes.temporal_dev import temporal_program
+from tests.workflows.stack import Stack, is_clean, until
+
+SLOW = "power_on:1:60"
+"""The first call takes longer than any test: whatever goes on does so because the action was begun anew."""
+
+
+async def temporal(stack: Stack, *words: str) -> str:
+    """Run the program `temporal`, which must succeed; its standard output."""
+    where = ("--address", stack.client.service_client.config.target_host)
+    pipe = asyncio.subprocess.PIPE
+    process = await asyncio.create_subprocess_exec(temporal_program(), *words, *where, stdout=pipe, stderr=pipe)
+    said, wrong = await asyncio.wait_for(process.communicate(), 60)
+    assert process.returncode == 0, wrong.decode()
+    return said.decode()
+
+
+async def on_boot(stack: Stack, verb: str, handle: WorkflowHandle[Any, Any]) -> None:
+    """Run `temporal activity VERB` on the action that switches the machine on."""
+    await temporal(stack, "activity", verb, "--workflow-id", handle.id, "--activity-id", "1/boot/boot")
+
+
+async def listed(stack: Stack, query: str) -> list[str]:
+    """The ids of the runs that `temporal workflow list --query` finds."""
+    found = json.loads(await temporal(stack, "workflow", "list", "--query", query, "--output", "json"))
+    return sorted(each["execution"]["workflowId"] for each in found)
+
+
+async def booting(stack: Stack, **values: Any) -> tuple[str, WorkflowHandle[Any, Any]]:
+    """A run whose machine is being switched on, by a call that would take a minute."""
+    project, _ = await stack.hosts(hold=SLOW)
+    handle = await stack.start(stack.request(project, **values))
+    await until(lambda: has_begun(stack, project, "power_on"))
+    return project, handle
+
+
+async def has_begun(stack: Stack, project: str, verb: str) -> bool:
+    """Whether a host of the project has been asked for it."""
+    return any(entry.verb == verb for entry in journal(stack.site.drivers_dir, project))
+
+
+async def is_paused(handle: WorkflowHandle[Any, Any]) -> bool:
+    """Whether its one action is paused, and no attempt of it is under way any longer."""
+    pending = (await handle.describe()).raw_description.pending_activities
+    return [each.state for each in pending] == [PendingActivityState.PENDING_ACTIVITY_STATE_PAUSED]
+
+
+async def test_runs_are_found_by_what_they_are_about(stack: Stack) -> None:
+    """By project, machine, partition, provider, step, outcome and image, from start to end."""
+    project, handle = await booting(stack)
+    mine = f"MulliganProject = '{project}'"
+    for query in (
+        "MulliganMachine = 'm' AND MulliganPartition = 'default'",
+        f"MulliganProvider = '{project}-h0' AND MulliganImage = 'demo'",
+        "MulliganStep = 'boot' AND MulliganOutcome = 'open'",
+    ):
+        await until(partial(finds, stack, f"{mine} AND {query}", handle.id))
+    await handle.cancel()
+    with pytest.raises(WorkflowFailureError):
+        await handle.result()
+    await until(lambda: finds(stack, f"{mine} AND MulliganOutcome = 'cancelled'", handle.id))
+    assert await listed(stack, f"{mine} AND MulliganOutcome = 'open'") == []
+
+
+async def finds(stack: Stack, query: str, workflow_id: str) -> bool:
+    """Whether the query finds just this run."""
+    return await listed(stack, query) == [workflow_id]
+
+
+async def test_an_action_that_is_paused_stops_and_goes_on_when_it_is_unpaused(stack: Stack) -> None:
+    """The attempt under way ends at its next heartbeat; unpausing begins another one at once."""
+    project, handle = await booting(stack)
+    await on_boot(stack, "pause", handle)
+    await until(lambda: is_paused(handle))
+    await on_boot(stack, "unpause", handle)
+    await handle.result()
+    assert stack.inventory.machine(project, "m").state is MachineState.READY
+
+
+async def test_an_action_that_is_reset_begins_anew(stack: Stack) -> None:
+    """Also one whose attempt hangs; nothing is made twice."""
+    project, handle = await booting(stack)
+    await on_boot(stack, "reset", handle)
+    await handle.result()
+    assert stack.inventory.machine(project, "m").state is MachineState.READY
+
+
+async def test_a_run_with_a_paused_action_can_be_cancelled(stack: Stack) -> None:
+    """Everything is undone all the same."""
+    project, handle = await booting(stack)
+    await on_boot(stack, "pause", handle)
+    await until(lambda: is_paused(handle))
+    await handle.cancel()
+    with pytest.raises(WorkflowFailureError):
+        await handle.result()
+    assert stack.inventory.run(handle.id).outcome is Outcome.CANCELLED
+    assert is_clean(stack, project)
+
+
+async def test_a_paused_action_does_not_outlive_its_deadline(stack: Stack) -> None:
+    """Somebody paused it and went home: the step's deadline ends it, and everything is undone."""
+    project, handle = await booting(stack, deadlines=Deadlines(boot_seconds=6, undo_seconds=8))
+    await on_boot(stack, "pause", handle)
+    with pytest.raises(WorkflowFailureError):
+        await handle.result()
+    assert "boot was not done within 6 s" in stack.inventory.run(handle.id).reason
+    assert is_clean(stack, project)
