@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import Any, Self
 
@@ -11,7 +11,8 @@ import click
 import grpc
 from pydantic import ValidationError
 
-from mulligan.api.cli.errors import of_rpc, usage
+from mulligan.api.cli.errors import CliError, of_rpc, usage
+from mulligan.api.cli.flags import flags_of
 from mulligan.api.cli.settings import load_settings
 from mulligan.api.cli.text import Duration
 from mulligan.api.config import Settings
@@ -30,7 +31,7 @@ class Session:
         self.api = api
         self.timeout = timeout
         self.as_json = as_json
-        self.channel = grpc.insecure_channel(api, options=_channel_options(api))
+        self.channel = grpc.insecure_channel(api, options=channel_options(api))
         self.provisioning = provisioning_pb2_grpc.ProvisioningServiceStub(self.channel)
         self.inventory = inventory_pb2_grpc.InventoryServiceStub(self.channel)
         self.images = images_pb2_grpc.ImagesServiceStub(self.channel)
@@ -48,7 +49,8 @@ class Session:
         self.channel.close()
 
 
-def _channel_options(api: str) -> list[tuple[str, int]]:
+def channel_options(api: str) -> list[tuple[str, int]]:
+    """How the channel to this address behaves: it comes back by itself, within seconds."""
     return [
         ("grpc.initial_reconnect_backoff_ms", 200),
         ("grpc.min_reconnect_backoff_ms", 1_000),
@@ -66,6 +68,13 @@ def address_of(api: str | None) -> str:
         return Settings(api=api).api
     except ValidationError as error:
         raise usage(f"--api: {error.errors()[0]['msg'].removeprefix('Value error, ')}") from None
+
+
+def _as_typed(error: CliError, given: Mapping[str, Any]) -> CliError:
+    """The same error, which tells of flags where the command was given flags, and of fields where it was a file."""
+    if not given.get("file"):
+        error.flags = flags_of((field for field, _ in error.violations), click.get_current_context().command)
+    return error
 
 
 def api_command(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -87,6 +96,9 @@ def api_command(function: Callable[..., Any]) -> Callable[..., Any]:
                 return function(session, *args, **kwargs)
             except grpc.RpcError as error:
                 noun = click.get_current_context().command_path.split()[1]
-                raise of_rpc(error, noun=noun, api=session.api) from error
+                raise _as_typed(of_rpc(error, noun=noun, api=session.api), kwargs) from error
+            except CliError as error:
+                _as_typed(error, kwargs)
+                raise
 
     return command

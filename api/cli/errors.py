@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import click
 import grpc
+import grpc.aio
 from google.protobuf import any_pb2, json_format
 from google.rpc import error_details_pb2  # type: ignore[import-untyped]
 from grpc_status import rpc_status
@@ -21,6 +22,9 @@ from mulligan.activities.errors import MulliganError
 from mulligan.api.cli.exit_codes import ExitCode, of_error
 from mulligan.api.cli.text import clean
 from mulligan.v1 import inventory_pb2
+
+_ANSWERED = (grpc.Call, grpc.aio.AioRpcError)
+"""What an error is that came with a status: of a call that waits, or of one that does not."""
 
 LISTABLE = frozenset({"machine", "run", "provider", "image", "partition"})
 
@@ -47,6 +51,8 @@ class CliError(Exception):
         self.metadata = dict(metadata or {})
         self.explanation = explanation
         self.next_commands = tuple(next_commands)
+        self.flags: Mapping[str, str] = {}
+        """How people are told of the fields of `violations` that they gave as flags; programs are told of fields."""
 
 
 def usage(message: str, *next_commands: str) -> CliError:
@@ -72,7 +78,7 @@ def explain(error: Exception, *, noun: str = "") -> CliError | None:
 
 def of_rpc(error: grpc.RpcError, *, noun: str = "", api: str = "") -> CliError:
     """What the API answered. `api` is the address that was called, where it is not in the error."""
-    status, message = status_of(error), str(error.details() or "") if isinstance(error, grpc.Call) else str(error)
+    status, message = status_of(error), str(error.details() or "") if isinstance(error, _ANSWERED) else str(error)
     info, violations, explanation = _details(error)
     if status is grpc.StatusCode.UNAVAILABLE and info is None:
         return _unanswered(api or "its address", message)
@@ -120,7 +126,7 @@ def _stack_behind(api: str) -> int | None:
 
 def status_of(error: grpc.RpcError) -> grpc.StatusCode:
     """The error's status code."""
-    code = error.code() if isinstance(error, grpc.Call) else None
+    code = error.code() if isinstance(error, _ANSWERED) else None
     return code if isinstance(code, grpc.StatusCode) else grpc.StatusCode.UNKNOWN
 
 
@@ -134,7 +140,7 @@ def render(error: CliError, *, as_json: bool) -> None:
         message = message.partition(f": {error.violations[0][0]}: ")[0]
     click.echo(f"{click.style('error:', fg='red', bold=True)} {clean(message, lines=True)}", err=True)
     for field, description in error.violations:
-        click.echo(f"  {clean(field)}: {clean(description)}", err=True)
+        click.echo(f"  {clean(error.flags.get(field, field))}: {clean(description)}", err=True)
     if error.explanation is not None:
         from mulligan.api.cli.explanation import show_explanation  # noqa: PLC0415 - only here, and it brings rich
 
@@ -199,7 +205,7 @@ def _details(
     explanation: inventory_pb2.Explanation | None = None
     violations: list[tuple[str, str]] = []
     try:
-        status = rpc_status.from_call(error) if isinstance(error, grpc.Call) else None
+        status = rpc_status.from_call(cast(grpc.Call, error)) if isinstance(error, _ANSWERED) else None
     except ValueError:  # the details belong to another status, e.g. one that a proxy made
         status = None
     details: Iterable[any_pb2.Any] = status.details if status else ()

@@ -6,10 +6,11 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 import click
+import grpc
 
 from mulligan.api.cli.client import Session, api_command
 from mulligan.api.cli.display import evidence_text
-from mulligan.api.cli.errors import tell_next
+from mulligan.api.cli.errors import CliError, of_rpc, render, tell_next
 from mulligan.api.cli.exit_codes import ExitCode
 from mulligan.api.cli.follow import Updates, follow
 from mulligan.api.cli.output import details, listing, print_json, value_of, word, words
@@ -89,14 +90,34 @@ def show(session: Session, name: str, project: str | None) -> None:
 
 
 @machine.command()
-@click.argument("name")
+@click.argument("names", metavar="NAME...", nargs=-1, required=True)
 @click.option("--project", help="Default: default.")
 @click.option("--detach", is_flag=True, help="Start the run, name it, and do not watch it.")
 @api_command
-def release(session: Session, name: str, project: str | None, detach: bool) -> ExitCode:
-    """Take a machine down, with its disks, and give its resources back."""
+def release(session: Session, names: tuple[str, ...], project: str | None, detach: bool) -> ExitCode:
+    """Take machines down, with their disks, and give their resources back.
+
+    Several are released one after the other; one that cannot be does not keep the others. The exit code is the worst.
+    """
+    worst = ExitCode.OK
+    for name in dict.fromkeys(names):
+        try:
+            code = _release(session, name, project or "", detach=detach)
+        except (grpc.RpcError, CliError) as error:
+            known = error if isinstance(error, CliError) else of_rpc(error, noun="machine", api=session.api)
+            if len(names) == 1 or known.code is ExitCode.UNAVAILABLE:
+                raise
+            render(known, as_json=session.as_json)
+            code = known.code
+        if code is ExitCode.DETACHED:
+            return code
+        worst = max(worst, code)
+    return worst
+
+
+def _release(session: Session, name: str, project: str, *, detach: bool) -> ExitCode:
     view = RunView()
-    request = provisioning_pb2.ReleaseMachineRequest(project=project or "", name=name, detach=detach)
+    request = provisioning_pb2.ReleaseMachineRequest(project=project, name=name, detach=detach)
 
     def opened(timeout: float | None) -> Updates:
         return _updates(session.provisioning.ReleaseMachine(request, timeout=timeout), view)

@@ -1,0 +1,44 @@
+"""Fields of the contract as the flags by which they were given, for whoever never saw a field."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+
+import click
+
+FLAGS: Mapping[str, str] = {
+    "resources.memory_mib": "--memory",
+    "resources.disk_gib": "--disk",
+    "requires": "--require",
+    "forbids": "--forbid",
+    "ssh_keys": "--ssh-key",
+    "when_none": "--wait-for-room",
+}
+"""Fields of a request whose flag is not their own name."""
+
+
+def flags_of(fields: Iterable[str], command: click.Command) -> dict[str, str]:
+    """The flag, or argument, of this command for each field that has one."""
+    known = {name for each in command.params for name in (*each.opts, *each.secondary_opts)}
+    found = {field: _flag(field) for field in fields}
+    return {field: _shown(flag, known) for field, flag in found.items() if _shown(flag, known)}
+
+
+def _flag(field: str) -> str:
+    """The flag that a field would have, e.g. `--vcpu` for `spec.resources.vcpu`, `--deadline boot` for its seconds."""
+    path = re.sub(r"\[\d+\]", "", field).removeprefix("spec.")
+    head, _, rest = path.partition(".")
+    if head == "deadlines" and rest:
+        return f"--deadline {rest.removesuffix('_seconds')}"
+    if head == "service":
+        return "--service"
+    return FLAGS.get(path) or f"--{path.removeprefix('resources.').replace('_', '-')}"
+
+
+def _shown(flag: str, known: set[str]) -> str:
+    """The flag as it is told; empty where the command has neither it nor an argument of that name."""
+    if flag.partition(" ")[0] in known:
+        return flag
+    argument = flag.removeprefix("--").replace("-", "_")
+    return argument.upper() if argument in known else ""
