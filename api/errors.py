@@ -18,7 +18,7 @@ from google.protobuf.message import Message
 from google.rpc.code_pb2 import Code  # type: ignore[import-untyped]
 from google.rpc.error_details_pb2 import BadRequest, ErrorInfo, RetryInfo  # type: ignore[import-untyped]
 from google.rpc.status_pb2 import Status  # type: ignore[import-untyped]
-from temporalio.client import WorkflowFailureError
+from temporalio.client import WorkflowFailureError, WorkflowUpdateFailedError
 from temporalio.exceptions import ApplicationError, FailureError
 from temporalio.service import RPCError, RPCStatusCode
 
@@ -85,7 +85,7 @@ def domain_error(error: Exception) -> MulliganError | None:
     """The domain's error that this one means, if any."""
     if isinstance(error, MulliganError):
         return error
-    if isinstance(error, WorkflowFailureError):
+    if isinstance(error, WorkflowFailureError | WorkflowUpdateFailedError):
         return from_failure(error)
     if isinstance(error, RPCError) and error.status in _TEMPORAL_AWAY:
         return errors.Unreachable(
@@ -95,8 +95,9 @@ def domain_error(error: Exception) -> MulliganError | None:
     return None
 
 
-def from_failure(error: WorkflowFailureError) -> MulliganError | None:
-    """The domain's error with which an activity of this run failed, built anew from its name and message."""
+def from_failure(error: WorkflowFailureError | WorkflowUpdateFailedError) -> MulliganError | None:
+    """The domain's error with which an activity of this run failed, or with which it refused
+    a lever, built anew from its name and message."""
     cause: BaseException | None = error.cause
     while isinstance(cause, FailureError) and cause.cause is not None:
         cause = cause.cause

@@ -12,9 +12,10 @@ from mulligan.activities.inventory import ClaimRow, Inventory
 from mulligan.activities.inventory.tables import BEING_MADE, FINAL
 from mulligan.activities.threads import run_blocking
 from mulligan.activities.values import Kind, Machine, MachineState
+from mulligan.api.fairness import turn_of
 from mulligan.api.runs import Runs
 from mulligan.api.starts import Started
-from mulligan.workflows import runs
+from mulligan.workflows import runs, search
 from mulligan.workflows.runs import ReleaseIn, provision_id, release_id
 
 
@@ -58,6 +59,15 @@ class Releases:
                 id_conflict_policy=WorkflowIDConflictPolicy.FAIL,
                 memo={runs.MEMO_MACHINE_ID: machine.id},
                 static_summary=f"Take {machine.name} of project {machine.project} down",
+                search_attributes=search.started(
+                    project=machine.project,
+                    machine=machine.name,
+                    partition=machine.partition,
+                    provider=asked.target.name,
+                    step="undo",
+                    image=machine.image.name,
+                ),
+                priority=turn_of(machine.project),
             )
         except WorkflowAlreadyStartedError as error:
             return Started(error.workflow_id, error.run_id or "", joined=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 
@@ -17,15 +17,17 @@ from temporalio.client import (
 from temporalio.service import RPCError, RPCStatusCode
 
 from mulligan.activities.errors import Conflict, NotFound
-from mulligan.activities.inventory import Inventory, RunRecord
+from mulligan.activities.inventory import Inventory, RunRecord, driver_of, model_of
+from mulligan.activities.levers import UNKNOWN
 from mulligan.activities.record import STORY
 from mulligan.activities.story import RunEvent, StoryFold
 from mulligan.activities.threads import run_blocking
-from mulligan.activities.values import Machine, Outcome
+from mulligan.activities.values import Machine, MachineState, Outcome, StepEstimate
 from mulligan.api.convert_runs import RunView
 from mulligan.api.enums import RunKind
 from mulligan.api.names import not_found
-from mulligan.api.run_views import parse_id, view_of_execution, view_of_machine, view_of_record, visibility_query
+from mulligan.api.run_ids import parse_id
+from mulligan.api.run_views import GOOD, view_of_execution, view_of_machine, view_of_record, visibility_query
 from mulligan.workflows.runs import MEMO_MACHINE_ID, provision_id, reclaim_id, release_id
 
 _UNKNOWN = frozenset({RPCStatusCode.NOT_FOUND, RPCStatusCode.INVALID_ARGUMENT})
@@ -67,6 +69,7 @@ class Runs:
             if (description := await self.describe(workflow_id, run_id)) is not None:
                 cancelled = description.raw_description.workflow_extended_info.cancel_requested
                 view = replace(await self._view(description), cancel_requested=cancelled)
+                view = replace(view, held=view.outcome is Outcome.OPEN and await self._is_held(view.machine_id))
                 return Found(view, description)
             if (record := await self._record(workflow_id, run_id)) is not None:
                 return Found(view_of_record(record), record=record)
@@ -119,6 +122,19 @@ class Runs:
         record = await run_blocking(self._inventory.run, workflow_id, run_id)
         return STORY.validate_json(record.story)
 
+    async def estimates(self, machine_id: str, provider: str) -> Mapping[str, StepEstimate]:
+        """How long each step usually takes for this machine's image on this provider (or, if empty, on any).
+
+        Raises `NotFound` for a machine or provider that is not there, or not yet.
+        """
+        return await run_blocking(self._estimates, machine_id, provider)
+
+    def _estimates(self, machine_id: str, provider: str) -> Mapping[str, StepEstimate]:
+        image = self._inventory.machine_by_id(machine_id).image.name
+        on = self._inventory.provider(provider) if provider else None
+        group = (driver_of(on), model_of(on)) if on is not None else ("", "")
+        return {each.step: each for each in self._inventory.estimates(image, *group)}
+
     async def machine(self, machine_id: str) -> Machine | None:
         """The machine of a run, if there is one."""
         try:
@@ -135,24 +151,19 @@ class Runs:
         except NotFound:
             return view_of_machine(workflow_id, run_id, machine)
 
-    async def cancel(self, workflow_id: str, run_id: str, reason: str) -> RunView:
+    async def cancel(self, workflow_id: str, run_id: str, reason: str, actor: str = "") -> RunView:
         """Ask it to stop and undo; harmless when it ended, or when asked before.
 
-        Raises `Conflict` for an open run that takes a machine down.
+        Raises `Conflict` for an open run that takes a machine down, or registers a provider.
         """
         found = await self.find(workflow_id, run_id)
         if not found.is_open:
             return found.view
         if found.view.kind is not RunKind.PROVISION:
-            watch = f"mulligan run watch {workflow_id}"
-            raise Conflict(
-                f"{workflow_id} takes a machine down and cannot be cancelled: once begun it goes on to its end; watch "
-                f"it with `{watch}`",
-                workflow_id=workflow_id,
-                remedy=watch,
-            )
+            raise _goes_on(found.view)
+        cause = ": ".join(part for part in (f"by {actor}" if actor else "", reason) if part) or f"by {UNKNOWN}"
         try:
-            await self.handle(workflow_id, found.view.run_id).cancel(reason=reason or "asked for by the API")
+            await self.handle(workflow_id, found.view.run_id).cancel(reason=cause)
         except RPCError as error:
             if error.status is not RPCStatusCode.NOT_FOUND:
                 raise
@@ -175,8 +186,19 @@ class Runs:
             if sum(outcome in (None, run.outcome) for run in seen.values()) >= limit + MARGIN:
                 break
         newest = sorted(seen.values(), key=lambda run: (run.started_at is not None, run.started_at), reverse=True)
-        for view in [run for run in newest if outcome in (None, run.outcome)][:limit]:
-            yield view
+        wanted = [run for run in newest if outcome in (None, run.outcome)][:limit]
+        held = await self._held(project) if any(run.outcome is Outcome.OPEN for run in wanted) else frozenset()
+        for view in wanted:
+            yield replace(view, held=view.outcome is Outcome.OPEN and view.machine_id in held)
+
+    async def _held(self, project: str) -> frozenset[str]:
+        """The ids of the machines that are held: their runs wait for an operator."""
+        machines = await run_blocking(self._inventory.machines, project, "", (MachineState.HELD,))
+        return frozenset(machine.id for machine in machines)
+
+    async def _is_held(self, machine_id: str) -> bool:
+        machine = await self.machine(machine_id) if machine_id else None
+        return machine is not None and machine.state is MachineState.HELD
 
     async def _kept(self, project: str, machine: str, outcome: Outcome | None, limit: int) -> list[RunView]:
         kept: list[RunView] = []
@@ -194,8 +216,7 @@ class Runs:
         view = await view_of_execution(execution)
         if view.kind is RunKind.RECLAIM and not view.machine:
             view = await self._named(view)
-        ended_well = view.outcome in (Outcome.OPEN, Outcome.READY, Outcome.RELEASED)
-        return view if ended_well else await self._ended(view)
+        return view if view.outcome in (Outcome.OPEN, *GOOD) else await self._ended(view)
 
     async def _named(self, view: RunView) -> RunView:
         """The view of a reclaim, with the machine of its claim."""
@@ -206,11 +227,16 @@ class Runs:
         return replace(view, project=claim.project, machine=claim.machine, machine_id=claim.machine_id)
 
     async def _ended(self, view: RunView) -> RunView:
-        """The view of a run that ended badly, with its outcome and reason."""
+        """The view of a run that ended badly, with its outcome and reason: as it was kept, else as its last event has
+        them, which does not know what was undone."""
+        record = await self._record(view.workflow_id, view.run_id)
+        if record is not None and view.outcome is not Outcome.TERMINATED and record.outcome not in GOOD:
+            return replace(view, outcome=record.outcome, reason=record.reason)
         handle = self.handle(view.workflow_id, view.run_id)
         async for event in handle.fetch_history_events(event_filter_type=WorkflowHistoryEventFilterType.CLOSE_EVENT):
             if (last := StoryFold().feed(event)) is not None:
-                return replace(view, outcome=last.outcome, reason=last.message)
+                cancelled = last.outcome is Outcome.CANCELLED
+                return replace(view, outcome=last.outcome, reason="cancelled" if cancelled else last.message)
         return view
 
     async def _record(self, workflow_id: str, run_id: str) -> RunRecord | None:
@@ -218,3 +244,14 @@ class Runs:
             return await run_blocking(self._inventory.run, workflow_id, run_id)
         except NotFound:
             return None
+
+
+def _goes_on(view: RunView) -> Conflict:
+    """The answer to whoever would cancel a run that makes no machine."""
+    watch = f"mulligan run watch {view.workflow_id}"
+    what = "registers a provider" if view.kind is RunKind.ENROL else "takes a machine down"
+    return Conflict(
+        f"{view.workflow_id} {what} and cannot be cancelled: once begun it goes on to its end; watch it with `{watch}`",
+        workflow_id=view.workflow_id,
+        remedy=watch,
+    )

@@ -18,11 +18,16 @@ from mulligan.activities.errors import HostNotReady, MulliganError
 from mulligan.activities.inventory import Inventory
 from mulligan.activities.seal import Keyring
 from mulligan.activities.threads import run_blocking
+from mulligan.api.capsules import Capsules
 from mulligan.api.config import Settings
 from mulligan.api.enrolments import Enrolments
 from mulligan.api.interceptor import ErrorInterceptor
+from mulligan.api.levers import Levers
+from mulligan.api.plans import Plans
 from mulligan.api.releases import Releases
+from mulligan.api.removals import Removals
 from mulligan.api.requests import Requests
+from mulligan.api.retries import Retries
 from mulligan.api.runs import Runs
 from mulligan.api.services.images import Images
 from mulligan.api.services.inventory import InventoryEdge
@@ -80,18 +85,23 @@ async def serve(
         Provisioning(
             inventory,
             requests,
-            provisions=Provisions(client, inventory, runs, settings.lease_seconds),
+            provisions=(provisions := Provisions(client, inventory, runs, settings.lease_seconds)),
             releases=Releases(client, inventory, runs),
             runs=runs,
             hub=hub,
+            levers=Levers(runs),
+            retries=Retries(client, inventory, runs, provisions),
+            capsules=Capsules(client, runs, settings.lease_seconds),
+            plans=Plans(client, inventory),
         ),
         server,
     )
+    removals = Removals(client, inventory)
     inventory_pb2_grpc.add_InventoryServiceServicer_to_server(
-        InventoryEdge(inventory, requests, Enrolments(client, inventory)), server
+        InventoryEdge(inventory, requests, Enrolments(client, inventory), removals), server
     )
     roots = (settings.image_dir, *settings.image_roots)
-    images_pb2_grpc.add_ImagesServiceServicer_to_server(Images(inventory, roots), server)
+    images_pb2_grpc.add_ImagesServiceServicer_to_server(Images(inventory, roots, removals), server)
     port = _listen(server, settings.api)
     await _run(server, hub, client, inventory, lambda: ready(f"{host}:{port}") if ready else None)
 

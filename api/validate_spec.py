@@ -10,6 +10,7 @@ from urllib.parse import unquote
 from mulligan.activities.errors import InvalidRequest
 from mulligan.activities.images.seed import check_network_config, check_user_data
 from mulligan.api import keys
+from mulligan.api.fairness import HIGHEST, LOWEST
 from mulligan.api.validate import Faults, split_url
 from mulligan.v1 import images_pb2, machine_pb2
 
@@ -43,6 +44,8 @@ def check_spec(faults: Faults, spec: machine_pb2.MachineSpec, *, named: bool = T
     _check_service(faults, spec.service)
     if spec.HasField("mulligans"):
         faults.between("spec.mulligans", spec.mulligans, 0, 10)
+    if spec.priority:
+        faults.between("spec.priority", spec.priority, HIGHEST, LOWEST)
     for field, value in spec.deadlines.ListFields():
         faults.between(f"spec.deadlines.{field.name}", value, 0, _WEEK)
 

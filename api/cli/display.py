@@ -10,6 +10,7 @@ from typing import Protocol, Self
 import click
 from rich.console import Console
 
+from mulligan.api.cli.estimates import pace_text
 from mulligan.api.cli.output import print_json, word
 from mulligan.api.cli.text import clean, clock, size
 from mulligan.api.cli.view import RunView
@@ -81,8 +82,8 @@ class PlainDisplay(_Unframed):
 
     def __init__(self, view: RunView) -> None:
         self._view = view
-        self._named = False
-        self._told: dict[tuple[str, str], tuple[float, tuple[int, str]]] = {}
+        self._named = view.run is not None
+        self._told: dict[tuple[str, str], tuple[float, tuple[int, str, bool]]] = {}
 
     def update(self, update: run_pb2.RunUpdate) -> None:
         """Write a line for what the update tells, if anything."""
@@ -102,8 +103,9 @@ class PlainDisplay(_Unframed):
         click.echo(f"{time.strftime('%Y-%m-%dT%H:%M:%SZ', time.gmtime())} {clean(message)}", err=True)
 
     def _progress(self, progress: run_pb2.RunProgress) -> None:
-        key, state = (progress.step, progress.action), (progress.attempt, progress.last_failure)
-        at, before = self._told.get(key, (0.0, (1, "")))
+        key = (progress.step, progress.action)
+        state = (progress.attempt, progress.last_failure, progress.slower_than_p95)
+        at, before = self._told.get(key, (0.0, (1, "", False)))
         if state != before or time.monotonic() - at > PROGRESS_SECONDS:
             self._told[key] = (time.monotonic(), state)
             self.say(f"  {progress.step}/{progress.action}: {progress_text(progress)}")
@@ -118,23 +120,34 @@ MARKS = {
     run_pb2.RUN_EVENT_KIND_CANCEL_REQUESTED: "cancel",
     run_pb2.RUN_EVENT_KIND_DEADLINE_PASSED: "deadline",
     run_pb2.RUN_EVENT_KIND_HELD: "HELD",
+    run_pb2.RUN_EVENT_KIND_LEVER_PULLED: "lever",
+    run_pb2.RUN_EVENT_KIND_LEVER_REFUSED: "lever REFUSED",
+    run_pb2.RUN_EVENT_KIND_RESUMED: "resumed",
+    run_pb2.RUN_EVENT_KIND_AWAITING: "awaits",
 }
 
+HELPED = frozenset({run_pb2.RUN_EVENT_KIND_HELD, run_pb2.RUN_EVENT_KIND_SLOW, run_pb2.RUN_EVENT_KIND_AWAITING})
+"""Events after which lines say what may help. After a failure the run itself says how it goes on."""
 
-def event_lines(event: run_pb2.RunEvent) -> list[str]:
-    """An event as plain lines: what happened, and a line for each piece of evidence."""
+
+def event_lines(event: run_pb2.RunEvent, *, detailed: bool = True) -> list[str]:
+    """An event as plain lines: what happened, a line for each piece of evidence, and a command that may help; without
+    detail the provider, the try and the command are left out."""
     at = clock(event.at)
     if event.kind == run_pb2.RUN_EVENT_KIND_RUN_FINISHED:
         outcome = word(run_pb2.RunOutcome, event.outcome)
         return [clean(f"{at} run ended: {outcome}: {event.message}")]
     where = event.step if event.action in ("", event.step) else f"{event.step}/{event.action}"
-    tries = f" [try {getattr(event, 'try')}]" if getattr(event, "try") > 1 else ""
-    provider = f" [{event.provider}]" if event.provider else ""
+    tries = f" [try {getattr(event, 'try')}]" if getattr(event, "try") > 1 and detailed else ""
+    provider = f" [{event.provider}]" if event.provider and detailed else ""
     attempts = f" [{event.attempts} attempts]" if event.attempts > 1 else ""
     mark = MARKS.get(event.kind)
     said = f"{mark}: {event.message}" if mark and event.message else mark or event.message
     lines = [clean(" ".join(part for part in (at, where, said) if part) + f"{attempts}{provider}{tries}")]
-    return lines + [f"{at}   {evidence_text(item)}" for item in event.evidence]
+    lines += [f"{at}   {evidence_text(item)}" for item in event.evidence]
+    if detailed and event.kind in HELPED and event.suggestions:
+        lines.append(clean(f"{at}   try: {event.suggestions[0]}"))
+    return lines
 
 
 def evidence_text(evidence: machine_pb2.Evidence) -> str:
@@ -154,4 +167,6 @@ def progress_text(progress: run_pb2.RunProgress) -> str:
         parts.append(f"attempt {progress.attempt}")
     if progress.last_failure:
         parts.append(f"last failure: {progress.last_failure}")
+    if pace := pace_text(progress):
+        parts.append(pace)
     return clean(", ".join(parts) or "in progress")

@@ -12,6 +12,7 @@ from mulligan.api.cli.client import Session
 from mulligan.api.cli.display import Display, display_for
 from mulligan.api.cli.errors import CliError, of_rpc, status_of, tell_next
 from mulligan.api.cli.exit_codes import ExitCode
+from mulligan.api.cli.interrupts import Interrupted, Interrupts
 from mulligan.api.cli.view import RunView
 from mulligan.v1 import provisioning_pb2, run_pb2
 
@@ -35,10 +36,19 @@ class Detached(Exception):
 class Follower:
     """One run's stream, which outlives the API server that it comes from."""
 
-    def __init__(self, session: Session, view: RunView, display: Display, *, patience: float = RECONNECT_SECONDS):
+    def __init__(
+        self,
+        session: Session,
+        view: RunView,
+        display: Display,
+        interrupts: Interrupts | None = None,
+        *,
+        patience: float = RECONNECT_SECONDS,
+    ) -> None:
         self._session = session
         self._view = view
         self._display = display
+        self._interrupts = interrupts or Interrupts()
         self._patience = patience
         self._ends = time.monotonic() + session.timeout if session.timeout is not None else None
         self._seen: set[str] = set()
@@ -46,11 +56,12 @@ class Follower:
         self._lost_at: float | None = None
 
     def updates(self, opened: Opener) -> Updates:
-        """Every update, each event once. Raises Detached when the time allowed for watching is over."""
+        """Every update, each event once. Raises Detached when the time allowed for watching is over, Interrupted on
+        Ctrl-C."""
         stream: Opener = opened
         while True:
             try:
-                for update in stream(self._left()):
+                for update in self._interrupts.read(stream(self._left())):
                     self._lost_at = None
                     if not self._is_known(update):
                         yield update
@@ -103,7 +114,7 @@ class Follower:
         left = self._left()
         if left is not None and left <= self._pause:
             raise Detached
-        time.sleep(self._pause)
+        self._interrupts.wait(self._pause)
         self._pause = min(LONGEST_WAIT, self._pause * 2)
 
     def _left(self) -> float | None:
@@ -112,15 +123,14 @@ class Follower:
 
 def follow(session: Session, view: RunView, opened: Opener, *, until_held: bool = False) -> ExitCode | None:
     """Show the run's updates until it ends (or is held, where asked for): None; DETACHED when watching stops before."""
-    display = display_for(view, as_json=session.as_json)
     try:
-        with display:
-            for update in Follower(session, view, display).updates(opened):
+        with Interrupts() as interrupts, display_for(view, as_json=session.as_json) as display:
+            for update in Follower(session, view, display, interrupts).updates(opened):
                 view.feed(update)
                 display.update(update)
                 if until_held and view.held is not None:
                     break
-    except (KeyboardInterrupt, Detached):
+    except (KeyboardInterrupt, Interrupted, Detached):
         return _detached(view)
     return None
 

@@ -7,6 +7,7 @@ from types import TracebackType
 from typing import Self
 
 from rich.console import Console, Group, RenderableType
+from rich.constrain import Constrain
 from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.spinner import Spinner
@@ -14,6 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from mulligan.api.cli.display import evidence_text, progress_text
+from mulligan.api.cli.estimates import pace_text
 from mulligan.api.cli.text import clean, elapsed, seconds, size
 from mulligan.api.cli.view import DONE, FAILED, RUNNING, SKIPPED, WAITING, RunView, StepView
 from mulligan.v1 import run_pb2
@@ -22,7 +24,10 @@ MARKS = {DONE: ("✔", "green"), FAILED: ("✘", "red"), WAITING: ("·", "dim"),
 ASCII_MARKS = {DONE: "+", FAILED: "x", WAITING: ".", SKIPPED: "-"}
 MOST_EVIDENCE = 8
 MOST_NOTES = 6
+MOST_HELPS = 3
 TIME_WIDTH = 8
+ECHO_WIDTH = 4
+"""Columns left free at the right: a terminal shows `^C` where the cursor is, and what it breaks is not redrawn."""
 
 
 class LiveDisplay:
@@ -57,12 +62,22 @@ class LiveDisplay:
         if not (view.ended and view.machine and all(line.state == WAITING for line in view.lines())):
             parts.append(self._steps(view.lines(), now))  # unless the machine was there already
         parts += [Text(f"! {clean(note)}", style="yellow") for note in view.notes[-MOST_NOTES:]]
+        parts += [Text(f"  try: {clean(command)}", style="cyan") for command in self._helps()]
         if view.evidence and view.outcome not in ("READY", "RELEASED"):  # the summary tells it, or it is past
             parts.append(Text("evidence", style="bold"))
             parts += [Text(f"  {evidence_text(item)}", style="green") for item in view.evidence[-MOST_EVIDENCE:]]
         if view.undo:
             parts += [Text("undo", style="bold"), self._steps(list(view.undo.values()), now)]
-        return Group(*parts)
+        return Constrain(Group(*parts), max(1, self._console.width - ECHO_WIDTH))
+
+    def _helps(self) -> list[str]:
+        """Commands that may help: those of a run that is held, else of what is slow, or was tried before."""
+        if self._view.ended:
+            return []
+        if self._view.held is not None:
+            return list(self._view.held.suggestions)[:MOST_HELPS]
+        under_way = [line.progress for line in (*self._view.lines(), *list(self._view.undo.values())) if line.progress]
+        return [command for progress in under_way for command in progress.suggestions][:MOST_HELPS]
 
     def _head(self, now: float) -> Text:
         view = self._view
@@ -108,9 +123,8 @@ class LiveDisplay:
             return Text(f"{progress_text(progress)}{_until(progress, now)}")
         bar = Table.grid(padding=(0, 1))
         amount = f"{100 * progress.done // progress.total:>3} %  {size(progress.done)} of {size(progress.total)}"
-        bar.add_row(
-            ProgressBar(total=progress.total, completed=progress.done, width=24), Text(amount), clean(progress.message)
-        )
+        said = clean(", ".join(part for part in (progress.message, pace_text(progress)) if part))
+        bar.add_row(ProgressBar(total=progress.total, completed=progress.done, width=24), Text(amount), said)
         return bar
 
 

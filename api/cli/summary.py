@@ -64,6 +64,8 @@ def next_after(view: RunView) -> Sequence[str]:
         return ("mulligan claim list", "the same command with --wait-for-room")
     if view.failure[0] == "NEVER_FITS":
         return ("mulligan provider list", "mulligan provider add NAME URL")
+    if view.finished is not None and view.finished.suggestions:
+        return tuple(view.finished.suggestions)
     if view.outcome in ("QUARANTINED", "TERMINATED"):
         return ("mulligan claim list", show)
     return (show,)
@@ -81,6 +83,9 @@ def _succeeded(view: RunView) -> None:
         _gone(view)
         return
     machine = view.machine
+    if view.outcome == "ENROLLED":
+        click.echo(clean(f"{view.workflow_id}: {view.finished.message if view.finished else ''}"))
+        return
     if machine is None:
         click.echo(f"{view.workflow_id}: ready")
         return
@@ -99,12 +104,13 @@ def _gone(view: RunView) -> None:
 
 def _held(session: Session, view: RunView) -> ExitCode:
     assert view.held is not None
-    commands = (f"mulligan run show {view.workflow_id}", f"mulligan run cancel {view.workflow_id}")
+    message = view.held.message or "held for inspection"
+    cancel = f"mulligan run cancel {view.workflow_id}"
+    commands = (*(view.held.suggestions or (f"mulligan run show {view.workflow_id}",)), cancel)
     if session.as_json:
-        message = view.held.message or "held for inspection"
         held = CliError(message, ExitCode.HELD, reason=view.held.reason or "HELD", next_commands=commands)
         render(held, as_json=True)
         return ExitCode.HELD
-    click.echo("the run failed and its machine is held for inspection; cancelling the run undoes it", err=True)
+    click.echo(clean(f"held, and everything is kept as it is: {message}; cancelling the run undoes it"), err=True)
     tell_next(commands)
     return ExitCode.HELD

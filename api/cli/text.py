@@ -19,6 +19,11 @@ def clean(text: str, *, lines: bool = False) -> str:
     return "".join(c if c.isprintable() or (lines and c == "\n") else " " for c in text).rstrip()
 
 
+def shorten(text: str, most: int) -> str:
+    """The text in at most so many characters; an ellipsis stands for what is left out."""
+    return text if len(text) <= most else f"{text[: most - 1].rstrip()}…"
+
+
 class Duration(click.ParamType[int]):
     """Whole seconds, written `90`, `90s`, `10m` or `1h30m`."""
 

@@ -15,6 +15,21 @@ UNDO = "undo"
 WAITING, RUNNING, DONE, FAILED, SKIPPED = "waiting", "running", "done", "failed", "skipped"
 
 
+NOTED = frozenset(
+    {
+        run_pb2.RUN_EVENT_KIND_CANCEL_REQUESTED,
+        run_pb2.RUN_EVENT_KIND_DEADLINE_PASSED,
+        run_pb2.RUN_EVENT_KIND_LEVER_PULLED,
+        run_pb2.RUN_EVENT_KIND_LEVER_REFUSED,
+        run_pb2.RUN_EVENT_KIND_RESUMED,
+    }
+)
+"""Events of the run as a whole, which are told beside its steps."""
+
+GOES_ON = frozenset({run_pb2.RUN_EVENT_KIND_CANCEL_REQUESTED, run_pb2.RUN_EVENT_KIND_RESUMED})
+"""Events after which a run is no longer held."""
+
+
 @dataclass
 class StepView:
     """One line of the table: a step, or one action of the undo."""
@@ -106,10 +121,9 @@ class RunView:
         elif event.kind == run_pb2.RUN_EVENT_KIND_HELD:
             self.held = event
             self.notes.append(event.message or "held for inspection")
-        elif event.kind in (
-            run_pb2.RUN_EVENT_KIND_CANCEL_REQUESTED,
-            run_pb2.RUN_EVENT_KIND_DEADLINE_PASSED,
-        ):
+        elif event.kind in NOTED:
+            if event.kind in GOES_ON:
+                self.held = None
             self.notes.append(event.message)
         elif event.step:
             self._action(event)
@@ -152,6 +166,9 @@ class RunView:
         line.message = event.message or line.message
         at = seconds(event.at)
         if event.kind == run_pb2.RUN_EVENT_KIND_ACTION_STARTED:
+            self.held = None
+            line = self._begun(line, event.step)
+            line.message = event.message or line.message
             line.started = line.started or at
             line.open_actions.add(event.action)
             line.state, line.progress, line.attempt = RUNNING, None, 0
@@ -164,6 +181,15 @@ class RunView:
                 line.state = FAILED
             elif line.state != FAILED and not line.open_actions:
                 line.state = DONE
+
+    def _begun(self, line: StepView, step: str) -> StepView:
+        """The line of an action that begins. A step that failed, and whatever comes after it, begins anew."""
+        if line.state == FAILED and step in STEPS:
+            line = self.steps[step] = StepView(step)
+        for later in STEPS[STEPS.index(step) + 1 :] if step in STEPS else ():
+            if later in self.steps and self.steps[later].state != WAITING:
+                self.steps[later] = StepView(later)
+        return line
 
     def _finish(self, event: run_pb2.RunEvent) -> None:
         self.finished = event

@@ -17,6 +17,7 @@ from temporalio.client import Client
 from mulligan.activities.errors import HostNotReady, MulliganError, Unreachable
 from mulligan.api.config import Settings
 from mulligan.api.processes import logs
+from mulligan.api.search import register
 from mulligan.api.temporal import connect
 
 _PATIENCE_SECONDS = 300.0
@@ -50,18 +51,24 @@ def run_main(process: str, settings: Settings, main: Main) -> NoReturn:
 
 
 async def connect_patiently(settings: Settings, ending: asyncio.Event) -> Client | None:
-    """Connect to Temporal, trying for five minutes; None when the process was asked to end meanwhile."""
+    """Connect to Temporal and register the search attributes there, trying for five minutes.
+
+    None when the process was asked to end meanwhile. Raises `HostNotReady` when they cannot be registered.
+    """
     end = time.monotonic() + _PATIENCE_SECONDS
     said = ""
     while not ending.is_set():
         try:
-            return await connect(settings)
+            client = await connect(settings)
+            await register(client)
         except Unreachable as error:
             if time.monotonic() > end:
                 raise
             if said != error.message:
                 log.warning("waiting for Temporal", why=error.message)
             said = error.message
+        else:
+            return client
         try:
             await asyncio.wait_for(ending.wait(), _AGAIN_SECONDS)
         except TimeoutError:

@@ -4,21 +4,34 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
+from dataclasses import replace
 
 from mulligan.activities.inventory import Inventory
 from mulligan.activities.inventory.tables import FINAL
 from mulligan.activities.threads import run_blocking
 from mulligan.activities.values import MachineState, Outcome
 from mulligan.api import enums
+from mulligan.api.capsules import Capsules
 from mulligan.api.convert import DEFAULT, machine_message
 from mulligan.api.convert_runs import event_message, progress_message, run_message, update_message
+from mulligan.api.estimates import Estimates
 from mulligan.api.interceptor import Context
+from mulligan.api.levers import Levers
 from mulligan.api.pages import machine_pages
+from mulligan.api.plans import Plans
 from mulligan.api.progress import progress_of
 from mulligan.api.releases import Releases
 from mulligan.api.requests import Requests
+from mulligan.api.retries import Retries
+from mulligan.api.run_views import is_held
 from mulligan.api.runs import Runs
+from mulligan.api.services.capsules import CapsuleMethods
+from mulligan.api.services.checks import check_run
+from mulligan.api.services.planning import Planning
+from mulligan.api.services.steering import Steering
+from mulligan.api.shared import SharedMessages
 from mulligan.api.starts import Provisions, Started
+from mulligan.api.undo import undo_list
 from mulligan.api.validate import Faults, names_only
 from mulligan.api.watch import Hub
 from mulligan.v1 import provisioning_pb2 as pb
@@ -27,7 +40,7 @@ from mulligan.v1 import provisioning_pb2_grpc, run_pb2
 LIVE = tuple(state for state in MachineState if state not in FINAL)
 
 
-class Provisioning(provisioning_pb2_grpc.ProvisioningServiceServicer):
+class Provisioning(Steering, Planning, CapsuleMethods, provisioning_pb2_grpc.ProvisioningServiceServicer):
     """Makes and takes down machines."""
 
     def __init__(
@@ -39,17 +52,24 @@ class Provisioning(provisioning_pb2_grpc.ProvisioningServiceServicer):
         releases: Releases,
         runs: Runs,
         hub: Hub,
+        levers: Levers,
+        retries: Retries,
+        capsules: Capsules,
+        plans: Plans,
     ) -> None:
         self._inventory, self._requests = inventory, requests
         self._provisions, self._releases = provisions, releases
         self._runs, self._hub = runs, hub
+        self._levers, self._retries = levers, retries
+        self._told = SharedMessages()
+        self._capsules, self._plans = capsules, plans
 
     async def ProvisionMachine(  # noqa: N802 - the protocol's name
         self, request: pb.ProvisionMachineRequest, context: Context
     ) -> AsyncGenerator[pb.ProvisionMachineResponse, None]:
         """Start a run, or join one, and stream it."""
         wanted, image = await self._requests.machine(request)
-        started = await self._provisions.start(wanted, image)
+        started = await self._start(wanted, image, request.plan_hash)
         async with aclosing(self._updates(started, request.detach)) as updates:
             async for update, joined in updates:
                 yield pb.ProvisionMachineResponse(update=update, joined=joined)
@@ -76,7 +96,7 @@ class Provisioning(provisioning_pb2_grpc.ProvisioningServiceServicer):
                 return
         async with aclosing(self._hub.watch(started.workflow_id, started.run_id)) as updates:
             async for run_id, update in updates:
-                yield update_message(update, run_id), joined
+                yield update_message(update, run_id, started.workflow_id), joined
                 joined = False
                 if detach:
                     return
@@ -85,19 +105,25 @@ class Provisioning(provisioning_pb2_grpc.ProvisioningServiceServicer):
         self, request: pb.WatchRunRequest, context: Context
     ) -> AsyncGenerator[pb.WatchRunResponse, None]:
         """Stream a run from a cursor."""
-        _check_run(request)
+        check_run(request)
         async with aclosing(self._hub.watch(request.workflow_id, request.run_id, request.cursor)) as updates:
             async for run_id, update in updates:
-                yield pb.WatchRunResponse(update=update_message(update, run_id))
+                yield self._told.message(update, run_id, request.workflow_id)
 
     async def GetRun(self, request: pb.GetRunRequest, context: Context) -> pb.GetRunResponse:  # noqa: N802
         """A run and its story so far."""
-        _check_run(request)
+        check_run(request)
         found = await self._runs.find(request.workflow_id, request.run_id)
-        events = [event_message(event, found.view.run_id) for event in await self._runs.story(found)]
-        doing = progress_of(found.description) if found.description is not None else ()
+        told = await self._runs.story(found)
+        view = replace(found.view, held=found.is_open and is_held(told))
+        events = [event_message(event, view.run_id, view.workflow_id) for event in told]
+        now = progress_of(found.description) if found.description is not None else ()
+        doing = await Estimates(self._runs, view.workflow_id, view.machine_id).add(now, told)
         return pb.GetRunResponse(
-            run=run_message(found.view), events=events, progress=[progress_message(one) for one in doing]
+            run=run_message(view),
+            events=events,
+            progress=[progress_message(one) for one in doing],
+            undo=[each.message() for each in undo_list(told)] if found.is_open else [],
         )
 
     async def ListRuns(  # noqa: N802 - the protocol's name
@@ -112,16 +138,6 @@ class Provisioning(provisioning_pb2_grpc.ProvisioningServiceServicer):
         outcome = enums.OUTCOME.word(request.outcome) if request.outcome else None
         async for run in self._runs.listed(request.project, request.machine, outcome, request.limit or 100):
             yield pb.ListRunsResponse(run=run_message(run))
-
-    async def CancelRun(self, request: pb.CancelRunRequest, context: Context) -> pb.CancelRunResponse:  # noqa: N802
-        """Ask a run to stop and undo."""
-        faults = Faults(request)
-        if len(request.reason) > 500:
-            faults.add("reason", f"must be at most 500 characters, not {len(request.reason)}")
-        _check_run(request, faults)
-        return pb.CancelRunResponse(
-            run=run_message(await self._runs.cancel(request.workflow_id, request.run_id, request.reason))
-        )
 
     async def GetMachine(self, request: pb.GetMachineRequest, context: Context) -> pb.GetMachineResponse:  # noqa: N802
         """The live machine of a name, else the newest."""
@@ -139,14 +155,3 @@ class Provisioning(provisioning_pb2_grpc.ProvisioningServiceServicer):
             states = list(MachineState)
         async for machine in machine_pages(self._inventory, request.project, request.partition, states):
             yield pb.ListMachinesResponse(machine=machine_message(machine))
-
-
-def _check_run(
-    request: pb.WatchRunRequest | pb.GetRunRequest | pb.CancelRunRequest, faults: Faults | None = None
-) -> None:
-    faults = faults or Faults(request)
-    if not request.workflow_id or len(request.workflow_id) > 255 or not request.workflow_id.isprintable():
-        faults.add("workflow_id", "must be a run's id, such as provision:default:web-1; see `mulligan run list`")
-    if len(request.run_id) > 64 or not request.run_id.isprintable():
-        faults.add("run_id", "must be Temporal's id of one execution, or empty for the newest")
-    faults.refuse()

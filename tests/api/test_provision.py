@@ -50,6 +50,18 @@ async def test_the_same_request_for_a_machine_that_is_there_gives_that_machine(a
     assert len(again) == 2
 
 
+async def test_a_more_urgent_request_for_the_same_machine_joins_its_run(api: Api, stack: Stack) -> None:
+    """Urgency says how soon, not which machine; the run that is there keeps its own."""
+    project, _ = await stack.hosts()
+    made = await api.made(project, priority=4)
+    again = await api.made(project, priority=1)
+    assert again[0].joined
+    assert again[-1].update.machine == made[-1].update.machine
+    described = await stack.client.get_workflow_handle(f"provision:{project}:m").describe()
+    turn = described.raw_description.workflow_execution_info.priority
+    assert (turn.priority_key, turn.fairness_key) == (4, project)
+
+
 async def test_another_request_for_a_live_name_is_told_what_differs(api: Api, stack: Stack) -> None:
     """ALREADY_EXISTS lists the fields by their names in the message."""
     project, _ = await stack.hosts()

@@ -77,6 +77,7 @@ def test_a_good_request_has_no_faults() -> None:
             user_data="#cloud-config\n" + "# \n" * 1000,
             network_config="version: 2\nethernets: {}\n",
             mulligans=10,
+            priority=5,
             deadlines={"run_seconds": 604_800},
             service={"kind": machine_pb2.SERVICE_KIND_HTTP, "port": 65535, "path": "/health?x=1"},
         )
@@ -119,6 +120,8 @@ def test_a_good_request_has_no_faults() -> None:
         ({"service": {"path": "/a\r\nHost: b"}}, "spec.service.path"),
         ({"mulligans": 11}, "spec.mulligans"),
         ({"mulligans": -1}, "spec.mulligans"),
+        ({"priority": 6}, "spec.priority"),
+        ({"priority": -1}, "spec.priority"),
         ({"deadlines": {"claim_seconds": -1}}, "spec.deadlines.claim_seconds"),
         ({"deadlines": {"undo_seconds": 604_801}}, "spec.deadlines.undo_seconds"),
     ],

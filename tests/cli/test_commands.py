@@ -9,15 +9,20 @@ from collections.abc import Iterator
 from typing import Any
 
 import click
+import grpc
 import pytest
+from google.rpc import code_pb2
 
 from mulligan.api.cli.exit_codes import ExitCode
 from mulligan.api.cli.main import COMMANDS, cli
 from mulligan.v1 import inventory_pb2, machine_pb2, provisioning_pb2, run_pb2
 from tests.cli.conftest import Mulligan
-from tests.cli.scripted import ID, ScriptedApi, event, evidence, machine, refusal, run_update, watches
+from tests.cli.scripted import ID, ScriptedApi, event, evidence, machine, refusal, refuse, run_update, watches
 
-NOUNS = ("machine", "run", "provider", "image", "claim", "partition")
+NOUNS = ("machine", "run", "provider", "image", "suspect", "claim", "partition")
+
+OFFLINE = {("run", "replay")}
+"""Verbs that ask no API."""
 
 
 def provider(**more: Any) -> inventory_pb2.Provider:
@@ -47,9 +52,11 @@ def commands() -> Iterator[tuple[str, ...]]:
 def test_the_verbs_are_these() -> None:
     """The client can do what the contract offers."""
     assert {" ".join(words) for words in commands() if len(words) == 2} == {
-        *("machine provision", "machine list", "machine show", "machine release"),
-        *("run list", "run show", "run watch", "run cancel"),
-        *("provider add", "provider list", "provider show", "provider set"),
+        *("machine plan", "machine provision", "machine list", "machine show", "machine release"),
+        *("run list", "run show", "run watch", "run cancel", "run retry", "run retry-now", "run hold", "run resume"),
+        *("run extend", "run mulligan", "run abort", "run export", "run replay"),
+        *("provider add", "provider list", "provider show", "provider set", "provider remove"),
+        *("suspect list", "suspect clear"),
         *("image add", "image list", "image show", "image build", "image remove"),
         *("claim explain", "claim list", "claim audit", "partition add", "partition list"),
     }
@@ -66,7 +73,8 @@ def test_every_command_has_help_and_json() -> None:
             command = found
         assert command.help, words
         options = [param for param in command.params if isinstance(param, click.Option)]
-        assert len(words) == 1 or {"output", "api", "timeout"} <= {option.name for option in options}, words
+        common = {"output"} if words in OFFLINE else {"output", "api", "timeout"}
+        assert len(words) == 1 or common <= {option.name for option in options}, words
         undescribed = [option.name for option in options if not option.help]
         assert undescribed == [], words
 
@@ -142,6 +150,27 @@ def test_a_machine_is_released(api: ScriptedApi, mulligan: Mulligan) -> None:
     assert done.stdout == "machine web-1 is gone; nothing of it is left\n"
 
 
+def test_several_machines_are_released_and_the_worst_counts(api: ScriptedApi, mulligan: Mulligan) -> None:
+    """One after the other, each once; one that is not there does not keep the others."""
+    over = event(4, "RUN_FINISHED", message="released", outcome=run_pb2.RUN_OUTCOME_RELEASED)
+
+    def release(request: Any, context: grpc.ServicerContext) -> Iterator[provisioning_pb2.ReleaseMachineResponse]:
+        if request.name == "gone":
+            refuse(context, code_pb2.NOT_FOUND, "there is no machine gone")
+        for update in (run_update(kind="RELEASE"), over, run_update("RELEASED", kind="RELEASE")):
+            yield provisioning_pb2.ReleaseMachineResponse(update=update)
+
+    api.handlers["ReleaseMachine"] = release
+    done = mulligan("machine", "release", "web-1", "gone", "web-2", "web-1", "--project", "shop")
+    assert done.returncode == ExitCode.NOT_FOUND
+    assert done.stdout.count("is gone") == 2
+    assert "error: there is no machine gone" in done.stderr
+    asked = [(request.project, request.name) for method, request in api.asked if method == "ReleaseMachine"]
+    assert asked == [("shop", "web-1"), ("shop", "gone"), ("shop", "web-2")]
+    assert mulligan("machine", "release", "web-1", "web-2").returncode == ExitCode.OK
+    assert mulligan("machine", "release").returncode == ExitCode.USAGE
+
+
 def test_runs_are_listed(api: ScriptedApi, mulligan: Mulligan) -> None:
     """Newest first, as the API sends them."""
     api.handlers["ListRuns"] = lambda request, context: iter(
@@ -161,8 +190,8 @@ def test_a_runs_story_is_told(api: ScriptedApi, mulligan: Mulligan) -> None:
         progress=[run_pb2.RunProgress(step="image", action="prepare", attempt=2, last_failure="no route")],
     )
     api.handlers["GetRun"] = lambda request, context: response
-    lines = mulligan("run", "show", ID).stdout.splitlines()
-    assert "2026-09-21T14:13:22Z image/prepare begins" in lines
+    lines = [" ".join(line.split()) for line in mulligan("run", "show", ID).stdout.splitlines()]
+    assert "2026-09-21T14:13:22Z image/prepare in progress" in lines
     assert lines[-1] == "now: image/prepare: attempt 2, last failure: no route"
     shown = json.loads(mulligan("run", "show", ID, "--output", "json").stdout)
     assert (shown["run"]["workflow_id"], len(shown["events"])) == (ID, 1)

@@ -174,9 +174,35 @@ def test_violations_and_explanations_are_shown(api: ScriptedApi, mulligan: Mulli
     )
     done = mulligan(*PROVISION)
     assert done.returncode == ExitCode.USAGE
-    assert "  spec.resources.vcpu: at least 1" in done.stderr.splitlines()
+    assert "  --vcpu: at least 1" in done.stderr.splitlines()
     assert "has 8 of 64 vcpu" in done.stderr
     assert "next: apt-get install x" in done.stderr.splitlines()
+
+
+@pytest.mark.parametrize(
+    ("field", "told"),
+    [
+        ("spec.name", "NAME"),
+        ("spec.resources.memory_mib", "--memory"),
+        ("spec.requires[1]", "--require"),
+        ("spec.ssh_keys[0]", "--ssh-key"),
+        ("spec.deadlines.boot_seconds", "--deadline boot"),
+        ("spec.service.port", "--service"),
+        ("spec.on_failure", "--on-failure"),
+        ("spec.no_such_flag", "spec.no_such_flag"),
+    ],
+)
+def test_a_wrong_field_is_told_as_its_flag(api: ScriptedApi, mulligan: Mulligan, field: str, told: str) -> None:
+    """To whoever typed flags; programs, and whoever wrote a file, are told of the field."""
+    violation = error_details_pb2.BadRequest.FieldViolation(field=field, description="wrong")
+    bad = error_details_pb2.BadRequest(field_violations=[violation])
+    api.handlers["ProvisionMachine"] = refusal("INVALID_ARGUMENT", "the request is wrong", "INVALID_REQUEST", bad)
+    assert f"  {told}: wrong" in mulligan(*PROVISION).stderr.splitlines()
+    if field == "spec.name":
+        as_json = mulligan(*PROVISION, "--output", "json").stderr.splitlines()[-1]
+        assert json.loads(as_json)["error"]["violations"] == [{"field": field, "description": "wrong"}]
+        from_file = mulligan("machine", "provision", "--file", "-", stdin="name: web-1\nimage: demo\n")
+        assert f"  {field}: wrong" in from_file.stderr.splitlines()
 
 
 def test_a_slow_answer_is_timed_out(api: ScriptedApi, mulligan: Mulligan) -> None:

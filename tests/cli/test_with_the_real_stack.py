@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import signal
 import subprocess
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ import pytest
 
 from mulligan.api.cli.exit_codes import ExitCode
 from tests.cli.conftest import BINARY
+from tests.cli.screen import Screen
 from tests.cli.terminal import CTRL_C, Terminal
 from tests.services.stack import Stack
 
@@ -20,6 +22,8 @@ DISK = b"\x00" * 510 + b"\x55\xaa" + b"\x00" * (2 << 20)
 HOSTS = {
     "quick": "simulated://quick/one?speed=0",
     "slow": "simulated://slow/one?speed=0&hold=place_base:*:3",
+    "faulty": "simulated://faulty/one?speed=0&fail=define:1:Unsupported",
+    "sleepy": "simulated://sleepy/one?speed=0&hold=place_base:*:600",
     "broken-1": "simulated://broken/one?kind=bare-metal&speed=0&fail=power_on:*:Unsupported",
     "broken-2": "simulated://broken/two?kind=bare-metal&speed=0&fail=power_on:*:Unsupported",
 }
@@ -27,7 +31,8 @@ HOSTS = {
 
 @pytest.fixture(scope="module")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    """A stack with an image and some hosts: one quick, one that takes 3 s to place an image, two that do not boot."""
+    """A stack with an image and some hosts: one quick, two that take 3 s and 10 min to place an image, one that
+    fails once, two that do not boot."""
     with Stack(tmp_path_factory.mktemp("cli")) as running:
         running.up()
         images = running.state_dir / "images"
@@ -66,6 +71,19 @@ def test_a_machine_is_made_shown_and_released(stack: Stack) -> None:
     assert "life" not in call(stack, "machine", "list").stdout + call(stack, "claim", "list").stdout
 
 
+def test_a_machine_is_planned_and_made_by_its_plan(stack: Stack) -> None:
+    """The command that the plan prints makes the machine; applied once more after it is gone, it says what changed."""
+    flags = ("--image", "demo", "--ssh-key", "none", "--provider", "quick")
+    planned = call(stack, "machine", "plan", "planned", *flags)
+    assert "quick: it was asked for by name" in planned.stdout
+    command = shlex.split(planned.stderr.split("next: ")[1])
+    assert "machine planned is up on quick" in call(stack, *command[1:]).stdout
+    call(stack, "machine", "release", "planned")
+    call(stack, "provider", "set", "quick", "--overcommit", "vcpu=200")
+    refused = call(stack, *command[1:], code=ExitCode.CONFLICT)
+    assert "its generation was" in refused.stderr
+
+
 def test_a_run_goes_on_without_its_watcher_until_it_is_cancelled(stack: Stack, tmp_path: Path) -> None:
     """Ctrl-C on a terminal detaches; the run is open afterwards, and cancelling it leaves nothing."""
     with Terminal(asking("left", "--provider", "slow"), {**stack.environment, "TERM": "xterm"}, tmp_path) as terminal:
@@ -77,6 +95,26 @@ def test_a_run_goes_on_without_its_watcher_until_it_is_cancelled(stack: Stack, t
     assert "undo/" in cancelled.stderr
     call(stack, "run", "watch", "provision:default:left", code=ExitCode.CANCELLED)
     assert "left" not in call(stack, "claim", "list").stdout
+
+
+def test_a_run_is_held_shown_and_resumed(stack: Stack) -> None:
+    """By hand, with the commands that each answer names; who asked and why is in its story."""
+    run = "provision:default:steered"
+    request = asking("steered", "--provider", "faulty", "--on-failure", "hold", "--mulligans", "0")
+    held = call(stack, *request, code=ExitCode.HELD)
+    assert f"next: mulligan run resume {run}" in held.stderr
+    shown = call(stack, "run", "show", run).stdout
+    assert "now: held, and waits for an operator" in shown
+    assert f"next: mulligan run resume {run}" in shown
+    assert "1. tear-down" in shown
+    assert "open, held" in call(stack, "run", "list").stdout
+    assert "goes on with boot" in call(stack, "run", "resume", run, "--actor", "alice").stdout
+    told = call(stack, "run", "show", run).stdout
+    assert "try 1 on faulty" in told
+    assert "by alice" in told
+    refused = call(stack, "run", "abort", run, code=ExitCode.CONFLICT)
+    assert "next: mulligan machine show steered" in refused.stderr
+    call(stack, "machine", "release", "steered")
 
 
 def test_a_killed_api_server_costs_no_event(stack: Stack) -> None:
@@ -108,6 +146,13 @@ def test_both_tries_of_a_run_that_fails_are_told(stack: Stack) -> None:
     assert "[try 2]" in failed.stderr
     assert "next: mulligan run show provision:default:unlucky" in failed.stderr
     assert "unlucky" not in call(stack, "claim", "list").stdout
+    again = call(stack, "run", "retry", "provision:default:unlucky", "--reason", "luck", code=ExitCode.RUN_FAILED)
+    assert "a new run has begun" in again.stdout
+    told = call(stack, "run", "show", "provision:default:unlucky").stdout
+    assert "retried by " in told
+    assert ": luck" in told
+    assert "left broken-" in told
+    assert "unlucky" not in call(stack, "claim", "list").stdout
     assert "suspect" in call(stack, "provider", "list").stdout
 
 
@@ -124,3 +169,23 @@ def test_what_never_fits_says_why(stack: Stack) -> None:
     refused = call(stack, *asking("huge", "--provider", "quick"), "--vcpu", "4000", code=ExitCode.NO_ROOM)
     assert "size.vcpu" in refused.stderr
     assert "verdict: never" in refused.stderr
+
+
+def test_levers_are_pulled_from_the_full_screen(stack: Stack, tmp_path: Path) -> None:
+    """Hold, then cancel, each confirmed with a reason: the run takes them up, keeps who and why, and leaves nothing."""
+    call(stack, *asking("steered", "--provider", "sleepy"), "--detach")
+    run = "provision:default:steered"
+    with Screen({**stack.environment, "TERM": "xterm"}, tmp_path) as screen:
+        for key, answer in ((b"h", f"hold {run}: it "), (b"c", "it undoes release-claim")):
+            screen.wait_for("image")
+            screen.press(key)
+            screen.wait_for("leave it as it is")
+            screen.press(b"by hand\r")
+            screen.wait_for(answer)
+            screen.shown = ""
+        screen.press(b"q")
+        assert screen.finish() == ExitCode.OK
+    call(stack, "run", "watch", run, code=ExitCode.CANCELLED)
+    told = call(stack, "run", "show", run).stdout
+    assert told.count("by hand") >= 2
+    assert "steered" not in call(stack, "claim", "list").stdout

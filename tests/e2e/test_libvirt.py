@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.deployment import documents
-from tests.e2e.lab import Lab, running_lab
+from tests.e2e.lab import NAME, Lab, running_lab
 from tests.services.stack import until
 
 pytestmark = pytest.mark.timeout(900)
@@ -86,6 +86,50 @@ def test_a_cancelled_run_leaves_nothing_on_the_hypervisor(lab: Lab) -> None:
     lab.deployment.run("run", "cancel", "provision:default:cancelled")
     watcher.communicate(timeout=120)
     assert watcher.returncode == 7
+    assert lab.left() == []
+
+
+def test_a_cancelled_run_is_made_again_held_and_resumed(lab: Lab) -> None:
+    """Retried afresh, it is held before it is verified: the machine runs and is kept, and resumed it is proved."""
+    run, size = "provision:default:steered", ("--vcpu", "1", "--memory", "512", "--disk", "2")
+    asked = lab.provision("steered", "demo", *size)
+    assert lab.deployment.run(*asked, "--detach").returncode == 0
+    until(lambda: any(lab.is_ours(d) for d in lab.connection.listAllDomains()), 120, "a domain")
+    lab.deployment.mulligan("run", "cancel", run, "--reason", "not yet")
+    assert lab.left() == []
+    lab.deployment.mulligan("run", "retry", run, "--reason", "now", "--no-watch")
+    lab.deployment.mulligan("run", "hold", run, "--before", "verify", "--reason", "to look at its screen")
+
+    def is_held() -> bool:
+        return lab.deployment.documents("run", "show", run)[0]["run"].get("held", False)
+
+    until(is_held, 120, "a held run")
+    assert [d.isActive() for d in lab.connection.listAllDomains() if lab.is_ours(d)] == [1]
+    lab.deployment.mulligan("run", "resume", run, seconds=300)
+    told = lab.deployment.documents("machine", "show", "steered")[0]
+    machine = told.get("machine", told)
+    assert lab.ssh(machine["login"], machine["addresses"][0], "hostname").strip() == "steered"
+    lab.deployment.mulligan("machine", "release", "steered")
+    assert lab.left() == []
+
+
+def test_a_mulligan_leaves_one_hypervisor_for_another(lab: Lab) -> None:
+    """What was made on the first is gone before the second makes it; here both are the same host, by two names."""
+    run, size = "provision:default:moved", ("--vcpu", "1", "--memory", "512", "--disk", "2")
+    settings = ["--set", f"pool={NAME}", "--set", f"network={NAME}"]
+    lab.deployment.mulligan("provider", "add", "the-other", "qemu:///system", *settings, seconds=180)
+    assert lab.deployment.run(*lab.provision("moved", "demo", *size), "--detach").returncode == 0
+    lab.deployment.mulligan("run", "hold", run, "--before", "verify")
+    until(lambda: lab.deployment.documents("run", "show", run)[0]["run"].get("held", False), 120, "a held run")
+    first = lab.deployment.inventory().machine("default", "moved").provider
+    assert first in ("this-host", "the-other")
+    lab.deployment.mulligan("run", "mulligan", run, "--reason", "its fan is loud", seconds=300)
+    (shown,) = lab.deployment.documents("machine", "show", "moved")
+    machine = shown.get("machine", shown)
+    assert machine["provider"] != first
+    assert len([d for d in lab.connection.listAllDomains() if lab.is_ours(d)]) == 1
+    lab.deployment.mulligan("machine", "release", "moved")
+    lab.deployment.mulligan("provider", "remove", "the-other", "--forget")
     assert lab.left() == []
 
 

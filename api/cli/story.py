@@ -1,0 +1,169 @@
+"""A run told as a story: each try with its steps, their times, what was seen and why it was left; then what is now."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from mulligan.api.cli.display import event_lines, evidence_text, progress_text
+from mulligan.api.cli.text import ago, clean, clock, elapsed, seconds
+from mulligan.api.cli.view import STEPS, UNDO
+from mulligan.v1 import provisioning_pb2 as pb
+from mulligan.v1 import run_pb2
+
+BEGAN = run_pb2.RUN_EVENT_KIND_ACTION_STARTED
+ENDED = (run_pb2.RUN_EVENT_KIND_ACTION_FINISHED, run_pb2.RUN_EVENT_KIND_ACTION_FAILED)
+RECORDED = (run_pb2.RUN_EVENT_KIND_HELD, run_pb2.RUN_EVENT_KIND_RESUMED)
+"""Events that are written when the action ends that records them."""
+
+INDENT = "  "
+WHERE_WIDTH = 18
+
+STOPPED = "CANCELLED"
+"""Why an action ended badly that was stopped, and did not fail."""
+
+
+@dataclass
+class Act:
+    """One action, from its beginning to its end."""
+
+    began: run_pb2.RunEvent
+    ended: run_pb2.RunEvent | None = None
+
+    @property
+    def where(self) -> str:
+        """The step and the part of it."""
+        step, action = self.began.step, self.began.action
+        return step if action in ("", step) else f"{step}/{action}"
+
+    @property
+    def failed(self) -> bool:
+        """Whether it ended badly."""
+        return self.ended is not None and self.ended.kind == run_pb2.RUN_EVENT_KIND_ACTION_FAILED
+
+    def lines(self) -> Iterator[str]:
+        """When, what, how long, how it ended, and what was seen."""
+        took, said = "", f"in progress{f': {self.began.message}' if self.began.message else ''}"
+        if self.ended is not None:
+            took = elapsed(seconds(self.ended.at) - seconds(self.began.at))
+            said = self.ended.message or "done"
+            if self.failed and self.ended.reason != STOPPED:
+                why = f" [{self.ended.reason}]" if self.ended.reason else ""
+                said = f"FAILED: {said}{why}"
+            if self.ended.attempts > 1:
+                said += f" [{self.ended.attempts} attempts]"
+        yield clean(f"{clock(self.began.at)} {self.where:<{WHERE_WIDTH}} {took:>8}  {said}")
+        for item in self.ended.evidence if self.ended is not None else ():
+            yield f"{clock(item.at)} {'':<{WHERE_WIDTH}} {'':>8}  saw {evidence_text(item)}"
+
+
+Entry = Act | run_pb2.RunEvent
+
+
+class Try:
+    """What was done on one provider."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+        self.provider = ""
+        self.entries: list[Entry] = []
+
+    def feed(self, event: run_pb2.RunEvent) -> None:
+        """Take one event of this try."""
+        self.provider = event.provider or self.provider
+        if event.kind == BEGAN:
+            self.entries.append(Act(event))
+            return
+        act = self._open(event) if event.kind in (*ENDED, *RECORDED) else None
+        if act is not None and event.kind in ENDED:
+            act.ended = event
+            return
+        if act is not None:
+            self.entries.remove(act)
+        self.entries.append(event)
+
+    def _open(self, event: run_pb2.RunEvent) -> Act | None:
+        acts = [each for each in reversed(self.entries) if isinstance(each, Act) and each.ended is None]
+        return next((each for each in acts if (each.began.step, each.began.action) == (event.step, event.action)), None)
+
+    def why_left(self) -> str:
+        """Why another provider was tried: what failed first."""
+        for entry in self.entries:
+            if isinstance(entry, Act) and entry.failed and entry.began.step in STEPS and entry.ended is not None:
+                if entry.ended.reason != STOPPED:
+                    return f"{entry.began.step}: {entry.ended.message}"
+            elif isinstance(entry, run_pb2.RunEvent) and entry.kind == run_pb2.RUN_EVENT_KIND_DEADLINE_PASSED:
+                return f"{entry.step}: {entry.message}"
+            elif isinstance(entry, run_pb2.RunEvent) and entry.lever.kind == run_pb2.LEVER_KIND_MULLIGAN:
+                return entry.message
+        return ""
+
+
+def tries_of(events: Sequence[run_pb2.RunEvent]) -> list[Try]:
+    """The tries, in order. What belongs to none is told in the one that was under way."""
+    tries: list[Try] = []
+    for event in events:
+        number = getattr(event, "try") or 1
+        if not tries or number > tries[-1].number:
+            tries.append(Try(number))
+        tries[-1].feed(event)
+    return tries
+
+
+def story_lines(response: pb.GetRunResponse) -> Iterator[str]:
+    """The whole story."""
+    tries = tries_of(response.events)
+    makes = response.run.kind == run_pb2.RUN_KIND_PROVISION
+    for number, each in enumerate(tries):
+        if makes:
+            yield clean(f"try {each.number}{f' on {each.provider}' if each.provider else ''}")
+        for entry in each.entries:
+            lines = entry.lines() if isinstance(entry, Act) else event_lines(entry, detailed=False)
+            yield from (f"{INDENT if makes else ''}{line}" for line in lines)
+        if number < len(tries) - 1:
+            yield clean(f"{INDENT}left {each.provider or 'it'}{f': {why}' if (why := each.why_left()) else ''}")
+    if response.run.outcome == run_pb2.RUN_OUTCOME_OPEN:
+        yield from now_lines(response)
+    elif response.events:
+        yield from _tried(response.events[-1].suggestions, response.run)
+
+
+def now_lines(response: pb.GetRunResponse) -> Iterator[str]:
+    """What an open run awaits, what was last observed, what it tries next, and what may help."""
+    if response.run.held:
+        held = [event for event in response.events if event.kind == run_pb2.RUN_EVENT_KIND_HELD]
+        yield f"now: held, and waits for an operator{f' since {clock(held[-1].at)}' if held else ''}"
+        yield from _tried(held[-1].suggestions if held else (), response.run)
+    for progress in response.progress:
+        yield from _doing(progress, response.run)
+    if not response.progress and not response.run.held and response.events:
+        yield from _waiting(response.events, response.run)
+    for number, undo in enumerate(response.undo, 1):
+        if number == 1:
+            yield "if it is cancelled, it undoes, in this order:"
+        yield clean(f"{INDENT}{number}. {undo.action}: {undo.description}")
+
+
+def _doing(progress: run_pb2.RunProgress, run: run_pb2.Run) -> Iterator[str]:
+    yield f"now: {progress.step}/{progress.action}: {progress_text(progress)}"
+    if progress.HasField("observed_at"):
+        yield f"{INDENT}last observed: {ago(progress.observed_at)} ago"
+    if progress.HasField("next_attempt_at"):
+        yield f"{INDENT}next attempt: {clock(progress.next_attempt_at)}"
+    yield from _tried(progress.suggestions, run)
+
+
+def _waiting(events: Sequence[run_pb2.RunEvent], run: run_pb2.Run) -> Iterator[str]:
+    """What a run waits for that has no action under way: the newest word about it."""
+    told = (run_pb2.RUN_EVENT_KIND_AWAITING, run_pb2.RUN_EVENT_KIND_SLOW)
+    said = next((event for event in reversed(events) if event.kind in told), None)
+    if said is not None and said.step not in ("", UNDO):
+        yield clean(f"now: {said.step}: awaits {said.message}")
+        yield from _tried(said.suggestions, run)
+
+
+def _tried(commands: Sequence[str], run: run_pb2.Run) -> Iterator[str]:
+    """What may help; but for the command whose output this is."""
+    others = (command for command in commands if command != f"mulligan run show {run.workflow_id}")
+    for number, command in enumerate(others):
+        yield clean(f"{INDENT}{'next:' if number == 0 else '  or:'} {command}")

@@ -1,0 +1,154 @@
+"""What an operator may try next: one table from what a run tells, and in which step, to commands that exist.
+
+The likeliest command is first. A test reads every command of the table with the command line's own parser.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+
+from mulligan.activities.calls import CONTROL_QUEUE
+from mulligan.activities.story import EventKind, RunEvent
+from mulligan.activities.values import Outcome
+from mulligan.api.enums import RunKind
+from mulligan.api.run_ids import parse_id, provider_of
+
+ANY = ""
+
+SHOW = "mulligan run show {id}"
+WATCH = "mulligan run watch {id}"
+RETRY = "mulligan run retry {id}"
+RETRY_NOW = "mulligan run retry-now {id}"
+RESUME = "mulligan run resume {id}"
+EXTEND = "mulligan run extend {id} --by 10m"
+MULLIGAN = "mulligan run mulligan {id}"
+ABORT = "mulligan run abort {id}"
+CANCEL = "mulligan run cancel {id}"
+RELEASE = "mulligan machine release {machine} --project {project}"
+MACHINE = "mulligan machine show {machine} --project {project}"
+PROVIDER = "mulligan provider show {provider}"
+PROVIDERS = "mulligan provider list"
+CLAIMS = "mulligan claim list"
+IMAGES = "mulligan image list"
+SUSPECTS = "mulligan suspect list"
+DOCTOR = "mulligan doctor"
+CONTROL = "mulligan worker --control"
+PARTITION = "mulligan worker --partition {partition}"
+
+EVENTS: Mapping[tuple[EventKind, str, str], tuple[str, ...]] = {
+    # (what happened, why, in which step): the first of (why, step), (why, any), (any, step), (any, any) that is there
+    (EventKind.ACTION_FAILED, "NEVER_FITS", ANY): (PROVIDERS, SHOW),
+    (EventKind.ACTION_FAILED, "NOT_NOW", ANY): (CLAIMS, PROVIDERS),
+    (EventKind.ACTION_FAILED, "IMAGE_REJECTED", ANY): (IMAGES, SHOW),
+    (EventKind.ACTION_FAILED, "CANCELLED", ANY): (),
+    (EventKind.ACTION_FAILED, "STALE_FENCE", ANY): (CLAIMS,),
+    (EventKind.ACTION_FAILED, "HOST_NOT_READY", ANY): (PROVIDER, DOCTOR),
+    (EventKind.ACTION_FAILED, "NO_ANSWER", ANY): (DOCTOR, PROVIDER),
+    (EventKind.ACTION_FAILED, ANY, "undo"): (PROVIDER, CLAIMS),
+    (EventKind.ACTION_FAILED, ANY, "record"): (DOCTOR,),
+    (EventKind.ACTION_FAILED, ANY, ANY): (PROVIDER, SHOW),
+    (EventKind.HELD, ANY, ANY): (RESUME, MULLIGAN, ABORT, SHOW),
+    (EventKind.SLOW, ANY, "claim"): (CLAIMS, PROVIDERS, EXTEND),
+    (EventKind.SLOW, ANY, "verify"): (SHOW, EXTEND, MULLIGAN),
+    (EventKind.SLOW, ANY, ANY): (EXTEND, RETRY_NOW, MULLIGAN),
+    (EventKind.AWAITING, ANY, "claim"): (CLAIMS, PROVIDERS, RETRY_NOW, CANCEL),
+    (EventKind.AWAITING, ANY, ANY): (SHOW, EXTEND, MULLIGAN),
+}
+"""What to try when a run that makes a machine tells this."""
+
+ENDINGS: Mapping[tuple[Outcome, str], tuple[str, ...]] = {
+    (Outcome.FAILED, "NEVER_FITS"): (PROVIDERS, RETRY),
+    (Outcome.FAILED, "NOT_NOW"): (CLAIMS, RETRY),
+    (Outcome.FAILED, "IMAGE_REJECTED"): (IMAGES, SHOW),
+    (Outcome.FAILED, ANY): (SHOW, RETRY, SUSPECTS),
+    (Outcome.CANCELLED, ANY): (RETRY,),
+    (Outcome.QUARANTINED, ANY): (RELEASE, CLAIMS, SHOW),
+    (Outcome.TERMINATED, ANY): (MACHINE, RELEASE, RETRY),
+}
+"""What to try when a run that makes a machine ended so, and why."""
+
+TAKING_DOWN: Mapping[EventKind, tuple[str, ...]] = {
+    EventKind.ACTION_FAILED: (PROVIDER, WATCH),
+    EventKind.SLOW: (RETRY_NOW, ABORT),
+    EventKind.AWAITING: (RETRY_NOW, ABORT),
+    EventKind.RUN_FINISHED: (RELEASE, CLAIMS, SHOW),
+}
+"""What to try when a run that takes a machine down tells this."""
+
+ENROLLING: Mapping[EventKind, tuple[str, ...]] = {
+    EventKind.ACTION_FAILED: (DOCTOR, PROVIDERS),
+    EventKind.RUN_FINISHED: (DOCTOR, PROVIDERS),
+}
+"""What to try when a run that registers a provider tells this."""
+
+FAILED_BEFORE = {"claim": (CLAIMS, PROVIDERS, RETRY_NOW), "undo": (RETRY_NOW, PROVIDER, ABORT)}
+"""What to try while an action is tried again, by its step."""
+
+FAILED_BEFORE_ELSE = (RETRY_NOW, PROVIDER, MULLIGAN)
+SLOWER = (EXTEND, MULLIGAN)
+"""What to try when a step takes longer than 95 of 100 runs like it."""
+
+_BAD = frozenset({Outcome.FAILED, Outcome.CANCELLED, Outcome.QUARANTINED, Outcome.TERMINATED})
+_QUEUE = re.compile(rf"task queue ({re.escape(CONTROL_QUEUE)}(?:\.([a-z][a-z0-9-]*))?)\b")
+
+
+@dataclass(frozen=True, slots=True)
+class Names:
+    """The names that a command may hold. A command whose name is not known is left out."""
+
+    id: str
+    kind: RunKind = RunKind.PROVISION
+    project: str = ""
+    machine: str = ""
+    provider: str = ""
+    partition: str = ""
+
+    @classmethod
+    def of(cls, workflow_id: str, provider: str = "") -> Names:
+        """The names of a run, as its id has them, and of the provider that is concerned."""
+        kind, project, machine = parse_id(workflow_id) or (RunKind.PROVISION, "", "")
+        return cls(workflow_id, kind, project, machine, provider or provider_of(workflow_id))
+
+
+def for_event(event: RunEvent, workflow_id: str) -> list[str]:
+    """The commands that may help after this event; none while all is well."""
+    names = Names.of(workflow_id, event.provider)
+    if event.kind is EventKind.RUN_FINISHED and event.outcome not in _BAD:
+        return []
+    if names.kind is RunKind.ENROL:
+        return _filled(ENROLLING.get(event.kind, ()), names)
+    if names.kind is not RunKind.PROVISION:
+        stopped = event.kind is EventKind.ACTION_FAILED and event.reason == "CANCELLED"
+        return _filled(() if stopped else TAKING_DOWN.get(event.kind, ()), names)
+    if event.kind is EventKind.RUN_FINISHED:
+        found = ENDINGS.get((event.outcome, event.reason), ENDINGS.get((event.outcome, ANY), ()))
+        return _filled(found, names)
+    for reason, step in ((event.reason, event.step), (event.reason, ANY), (ANY, event.step), (ANY, ANY)):
+        if (commands := EVENTS.get((event.kind, reason, step))) is not None:
+            return _filled(commands, names)
+    return []
+
+
+def for_progress(
+    workflow_id: str, step: str, *, message: str = "", last_failure: str = "", slower: bool = False
+) -> list[str]:
+    """The commands that may help while an action is tried again, waits for a worker, or is slower than 95 of 100."""
+    names = Names.of(workflow_id)
+    if (queue := _QUEUE.search(message)) is not None and not last_failure:
+        partition = queue[2] or ""
+        names = replace(names, partition=partition)
+        return _filled((PARTITION if partition else CONTROL, DOCTOR), names)
+    if names.kind is RunKind.ENROL:
+        return _filled((DOCTOR,), names) if last_failure else []
+    if last_failure:
+        commands = FAILED_BEFORE.get(step, FAILED_BEFORE_ELSE)
+        return _filled([each for each in commands if names.kind is RunKind.PROVISION or each != MULLIGAN], names)
+    return _filled(SLOWER, names) if slower and names.kind is RunKind.PROVISION else []
+
+
+def _filled(commands: Iterable[str], names: Names) -> list[str]:
+    known = {name: getattr(names, name) for name in ("id", "project", "machine", "provider", "partition")}
+    wanted = [(command, re.findall(r"\{(\w+)\}", command)) for command in commands]
+    return [command.format(**known) for command, needs in wanted if all(known[need] for need in needs)]

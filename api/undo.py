@@ -1,0 +1,82 @@
+"""What would be undone: the undo list of a run, read from its story, so that it can be told without any worker."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from mulligan.activities.story import EventKind, RunEvent
+from mulligan.v1 import provisioning_pb2 as pb
+from mulligan.workflows import steps
+
+UNDO = "undo"
+"""The step to which every undo belongs."""
+
+
+@dataclass(frozen=True, slots=True)
+class Undo:
+    """Something that undoes an action."""
+
+    action: str
+    """The undo, e.g. `tear-down`."""
+    description: str
+    undoes: str
+    """The action that it undoes, e.g. `boot`."""
+    step: str
+    """The step of that action."""
+
+    def message(self) -> pb.UndoAction:
+        """The protocol's message."""
+        return pb.UndoAction(action=self.action, description=self.description, undoes=self.undoes)
+
+
+TABLE = tuple(
+    Undo(undo.name, description, done.name, done.step)
+    for done, undo, description in (
+        (steps.CLAIM, steps.RELEASE_CLAIM, "give the claim back"),
+        (steps.PLACE_DISKS, steps.REMOVE_DISKS, "remove the disk and its seed"),
+        (steps.BOOT, steps.TEAR_DOWN, "switch the machine off and remove it"),
+    )
+)
+"""Every action that has an undo, in the order in which they are done (see `workflows.steps`)."""
+
+_BY_ACTION = {(each.step, each.undoes): each for each in TABLE}
+_TAKEN_DOWN = frozenset({"releasing"})
+"""The record with which a run begins that takes a machine down: all of it is to be undone."""
+
+_OVER = frozenset({steps.RECORD_READY.name})
+"""The record after which nothing is undone any more: the machine is its user's."""
+
+_GONE = "STALE_FENCE"
+"""Why an undo ends badly that has nothing left to undo."""
+
+
+def undo_of_step(step: str) -> list[Undo]:
+    """What undoes a step, in the order in which it is undone. Empty where there is nothing to undo."""
+    return [each for each in reversed(TABLE) if each.step == step]
+
+
+def undo_list(events: Iterable[RunEvent]) -> list[Undo]:
+    """What a run would undo if it were cancelled now, in that order; nothing for one that has ended.
+
+    An undo counts from the moment its action began, because an action that failed may have happened.
+    """
+    made: dict[str, Undo] = {}
+    kept: dict[str, Undo] = {}
+    for event in events:
+        began, ended = event.kind is EventKind.ACTION_STARTED, event.kind is EventKind.ACTION_FINISHED
+        failed = event.kind is EventKind.ACTION_FAILED
+        if event.kind is EventKind.RUN_FINISHED:
+            made.clear()
+        elif began and (undo := _BY_ACTION.get((event.step, event.action))) is not None:
+            made.pop(undo.action, None)
+            made[undo.action] = undo
+        elif began and event.action in _TAKEN_DOWN:
+            made = {each.action: each for each in TABLE}
+        elif event.step == UNDO and (ended or (failed and event.reason == _GONE)):
+            made.pop(event.action, None)
+        elif event.action in _OVER and began:
+            kept, made = made, {}
+        elif event.action in _OVER and failed:
+            made = kept
+    return list(reversed(made.values()))
