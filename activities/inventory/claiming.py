@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any, NoReturn
 
-from sqlalchemy import Connection, bindparam, case, func, select, update
+from sqlalchemy import Connection, Update, bindparam, case, func, select, update
 
 from mulligan.activities.errors import Busy, Conflict, InvalidRequest, NeverFits, NotNow, StaleFence
 from mulligan.activities.inventory import providers as store
@@ -129,24 +129,39 @@ def release(connection: Connection, claim_id: str, dirty: bool) -> None:
     """Give back what the claim holds, exactly once, and leave a tombstone; see `Inventory.release_claim`."""
     if insert_if_new(connection, claims, _tombstone(claim_id)):
         return
-    live = (claims.c.id == claim_id) & LIVE_CLAIM
-    on = select(providers.c.name).join(claims, claims.c.provider == providers.c.name).where(live)
-    provider = connection.execute(on.with_for_update(of=providers)).scalar()
-    if provider is None:
-        return
-    done = update(claims).where(live).values(state=ClaimState.RELEASED, released_at=now(), lease_expires_at=None)
-    if connection.execute(done).rowcount == 0:
+    mine = {"released_id": claim_id}
+    provider = connection.execute(_LOCK_HOLDER, mine).scalar()
+    if provider is None or connection.execute(_RELEASE, mine).rowcount == 0:
         return
     if dirty:
         store.change(connection, provider, {"dirty": True})
-    given = select(claim_items.c.amount).where(
-        claim_items.c.claim_id == claim_id, claim_items.c.resource == inventories.c.resource
-    )
-    amount = func.coalesce(given.scalar_subquery(), 0)
-    # Only a counter that drifted is below the amount; the audit shows it, and the machine must go all the same.
-    rest = case((inventories.c.used >= amount, inventories.c.used - amount), else_=0)
-    connection.execute(update(inventories).where(inventories.c.provider == provider).values(used=rest))
+    connection.execute(_GIVE_BACK, {**mine, "its_provider": provider})
     room.note(connection, provider)
+
+
+_RELEASED = (claims.c.id == bindparam("released_id")) & LIVE_CLAIM
+_LOCK_HOLDER = (
+    select(providers.c.name)
+    .join(claims, claims.c.provider == providers.c.name)
+    .where(_RELEASED)
+    .with_for_update(of=providers)
+)
+_RELEASE = update(claims).where(_RELEASED)
+_RELEASE = _RELEASE.values(state=ClaimState.RELEASED, released_at=now(), lease_expires_at=None)
+
+
+def _giving_back() -> Update:
+    """Lower the counters by what the claim held.
+
+    Only a counter that drifted is below the amount; the audit shows it, and the machine must go all the same.
+    """
+    given = claim_items.c.claim_id == bindparam("released_id"), claim_items.c.resource == inventories.c.resource
+    amount = func.coalesce(select(claim_items.c.amount).where(*given).scalar_subquery(), 0)
+    rest = case((inventories.c.used >= amount, inventories.c.used - amount), else_=0)
+    return update(inventories).where(inventories.c.provider == bindparam("its_provider")).values(used=rest)
+
+
+_GIVE_BACK = _giving_back()
 
 
 def _tombstone(claim_id: str) -> dict[str, Any]:

@@ -30,7 +30,7 @@ def explain(connection: Connection, request: ClaimRequest) -> Explanation:
     never = sum(passed.get(position, 0) for position, condition in enumerate(asked) if condition.lasting)
     later = total - never - remaining
     verdict = Verdict.FITS if remaining else Verdict.NOT_NOW if later else Verdict.NEVER
-    misses = _near_misses(connection, asked, values)
+    misses = _near_misses(connection, request.provider, asked, values)
     summary = _summary(request, funnel, later, misses)
     return Explanation(verdict, summary, tuple(funnel), remaining, later, never, misses)
 
@@ -44,16 +44,18 @@ def _passed(connection: Connection, asked: tuple[Condition, ...], values: Mappin
 
 
 def _near_misses(
-    connection: Connection, asked: tuple[Condition, ...], values: Mapping[str, Any]
+    connection: Connection, named: str, asked: tuple[Condition, ...], values: Mapping[str, Any]
 ) -> tuple[NearMiss, ...]:
-    """Of the providers that fail, those that fail the fewest; among equals those that got furthest."""
+    """Of the providers that fail, those that fail the fewest; among equals those that got furthest. The one that was
+    asked for by name is first whatever it fails: it is what the question is about."""
     fails = [case((condition.holds, 0), else_=1) for condition in asked]
     columns = [fail.label(f"fails_{n}") for n, fail in enumerate(fails)]
     flags = select(providers.c.name, *columns).subquery()
     each = [flags.c[f"fails_{n}"] for n in range(len(asked))]
     count = sum(each[1:], start=each[0])
     furthest = case(*((fail == 1, n) for n, fail in enumerate(each)), else_=len(each))
-    nearest = select(flags).where(count > 0).order_by(count, furthest.desc(), flags.c.name).limit(NEAREST)
+    first = case((flags.c.name == named, 0), else_=1)
+    nearest = select(flags).where(count > 0).order_by(first, count, furthest.desc(), flags.c.name).limit(NEAREST)
     rows = connection.execute(nearest, values).all()
     known = {provider.name: provider for provider in store.load(connection, [row.name for row in rows])}
     misses = []

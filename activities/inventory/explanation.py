@@ -58,3 +58,5 @@ class Choice:
 
     explanation: Explanation
     provider: Provider | None = None
+    alike: int = 1
+    """How many of those that fit are as good as it, itself included: among them lots are drawn."""

@@ -19,9 +19,12 @@ KEPT_SECONDS = 86_400
 
 def choose(connection: Connection, request: ClaimRequest) -> Choice:
     """What a claim would take now, and why; see `Inventory.choose`."""
-    found = candidates(connection, request, 1)
     explanation = explain(connection, request)
-    return Choice(explanation, get_provider(connection, found[0].name) if found else None)
+    found = candidates(connection, request, max(1, explanation.fits_count))
+    if not found:
+        return Choice(explanation)
+    ranks = [(each.suspect_count, each.whole, each.rank) for each in found]
+    return Choice(explanation, get_provider(connection, found[0].name), ranks.count(ranks[0]))
 
 
 def keep(connection: Connection, plan: Plan) -> None:

@@ -15,7 +15,7 @@ from mulligan.activities.inventory import Inventory
 from mulligan.activities.inventory.database import Database
 from mulligan.activities.inventory.tables import providers
 from mulligan.activities.values import Kind
-from tests.bench.fleet import asking
+from tests.bench.fleet import asking, asking_hot
 
 
 @dataclass(slots=True)
@@ -39,15 +39,15 @@ def _database(url: str) -> Database:
     return Database(url)
 
 
-def claim(url: str, start: float, seconds: float) -> Worked:
-    """Claim for so many seconds."""
+def claim(url: str, start: float, seconds: float, hot: bool = False) -> Worked:
+    """Claim for so many seconds; with `hot`, always of the same provider."""
     inventory = _inventory(url)
     _wait_until(start)
     worked = Worked(time.time())
     while time.time() < start + seconds:
         began = time.perf_counter()
         try:
-            inventory.claim(asking(str(uuid.uuid4())))
+            inventory.claim((asking_hot if hot else asking)(str(uuid.uuid4())))
         except Busy:
             worked.lost += 1
         else:

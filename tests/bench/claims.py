@@ -22,12 +22,14 @@ from mulligan.activities.inventory.database import Database
 from mulligan.activities.inventory.search import candidates
 from tests.bench import claimants
 from tests.bench.fleet import asking, asking_too_much, fill, servers
+from tests.bench.peers import PLACEMENT, NoPeerError, have_part
+from tests.bench.placement import ASKS, allocated, running_placement
 from tests.bench.results import Reach, Result, percentile
 from tests.services.postgres import running_postgres
 
 FLOOR = (
     "for claims, transactions that update one row, by as many processes; for times, the next smaller inventory, than "
-    "which they shall grow by less than the number of providers does"
+    "which they shall grow by less than the number of providers does; `beside Placement`: Placement on the same server"
 )
 T = TypeVar("T")
 
@@ -42,16 +44,20 @@ class Size:
     looks: int
     gather: float
     """Seconds for the processes to be ready to begin together."""
+    beside: int
+    """With so many providers Placement is measured too."""
+    beside_seconds: float
 
 
-QUICK = Size((100, 1_000), (1, 2), 0.3, 3, 0.2)
-FULL = Size((100, 10_000, 100_000), (1, 16), 2.0, 5, 1.0)
+QUICK = Size((100, 1_000), (1, 2), 0.3, 3, 0.2, beside=100, beside_seconds=0.3)
+FULL = Size((100, 10_000, 100_000), (1, 16), 2.0, 5, 1.0, beside=10_000, beside_seconds=4.0)
 
 
 def measure(quick: bool) -> Result:
     """Run the benchmark."""
     result = Result("claims", FLOOR)
     size = QUICK if quick else FULL
+    beside = size.beside if have_part(quick) else 0
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["tests.bench.claimants"])
     with (
@@ -62,7 +68,12 @@ def measure(quick: bool) -> Result:
         bench = Bench(result, size, pool)
         for count in size.providers:
             with _databases(Path(directory), server, count) as urls:
-                bench.measure(urls, count)
+                claimed = bench.measure(urls, count)
+                if count == beside:
+                    claimed["PostgreSQL"] += beside_placement(bench, Path(directory), server, urls["PostgreSQL"], count)
+                bench.check(urls, count, claimed)
+    if not beside:
+        result.notes.append(f"the peer, {PLACEMENT}, has no part in the quick run (PEERS=1 installs it)")
     result.notes.append("PostgreSQL runs without fsync here, and SQLite with it: compare each with its own floor only")
     return result
 
@@ -86,18 +97,24 @@ class Bench:
     """Measures one inventory after the other, and remembers the times of the smaller ones."""
 
     def __init__(self, result: Result, size: Size, pool: ProcessPoolExecutor) -> None:
-        self._result, self._size, self._pool = result, size, pool
+        self.result, self.size, self._pool = result, size, pool
         self._times: dict[tuple[str, str, int], float] = {}
 
-    def measure(self, urls: dict[str, str], count: int) -> None:
-        """All figures of inventories of this size."""
+    def measure(self, urls: dict[str, str], count: int) -> dict[str, int]:
+        """All figures of inventories of this size; how many claims were made of each."""
         claimed = dict.fromkeys(urls, 0)
         for kind, url in urls.items():
             self._look(kind, url, count)
-            claimed[kind] += sum(self._together(max(self._size.workers), claimants.prepare, url))
-        for workers in self._size.workers:
+            claimed[kind] += sum(self._together(max(self.size.workers), claimants.prepare, url))
+        for workers in self.size.workers:
             for kind, url in urls.items():
                 claimed[kind] += self._claim(kind, url, count, workers)
+        for kind, url in urls.items():
+            claimed[kind] += self._claim(kind, url, count, max(self.size.workers), hot=True)
+        return claimed
+
+    def check(self, urls: dict[str, str], count: int, claimed: dict[str, int]) -> None:
+        """Nothing was claimed twice, on any of them."""
         for kind, url in urls.items():
             self._check(kind, url, count, claimed[kind])
 
@@ -111,51 +128,86 @@ class Bench:
 
         with closing(database), closing(inventory):
             for what, work in (("search", search), ("explain", lambda: inventory.explain(asking_too_much()))):
-                self._times[kind, what, count] = 1000 * median(_seconds(work) for _ in range(self._size.looks))
-                before = max((size for size in self._size.providers if size < count), default=count)
+                self._times[kind, what, count] = 1000 * median(_seconds(work) for _ in range(self.size.looks))
+                before = max((size for size in self.size.providers if size < count), default=count)
                 smaller = self._times[kind, what, before] if before < count else None
                 reach = (Reach(count / before, "ratio"),) if smaller and what == "search" else ()
                 name = f"{what}, {count:,} providers, {kind}"
-                self._result.add(name, self._times[kind, what, count], "ms", smaller, *reach)
+                self.result.add(name, self._times[kind, what, count], "ms", smaller, *reach)
 
-    def _claim(self, kind: str, url: str, count: int, workers: int) -> int:
+    def claim(self, url: str, workers: int, seconds: float, hot: bool = False) -> list[claimants.Worked]:
+        """Let so many processes claim."""
+        return self._together(workers, claimants.claim, url, seconds, hot)
+
+    def _claim(self, kind: str, url: str, count: int, workers: int, hot: bool = False) -> int:
         """How many claims a second; how many were made."""
-        floor = self._together(workers, claimants.commit, url, self._size.seconds)
-        done = self._together(workers, claimants.claim, url, self._size.seconds)
-        name = f"claims, {count:,} providers, {workers} worker{'s' if workers > 1 else ''}, {kind}"
-        self._result.add(name, _rate(done), "claims/s", _rate(floor))
+        floor = self._together(workers, claimants.commit, url, self.size.seconds)
+        done = self.claim(url, workers, self.size.seconds, hot)
+        who = f"{workers} worker{'s' if workers > 1 else ''}, {'one hot host, ' if hot else ''}{kind}"
+        name = f"claims, {count:,} providers, {who}"
+        self.result.add(name, rate(done), "claims/s", rate(floor))
         took = [seconds for each in done for seconds in each.seconds]
         if took:
-            self._result.add("  99th percentile of one", 1000 * percentile(took, 99), "ms")
+            self.result.add("  99th percentile of one", 1000 * percentile(took, 99), "ms")
         lost = sum(each.lost for each in done)
         if lost:
-            self._result.notes.append(f"{name}: {lost} lost every race and would be tried again, {len(took)} did not")
+            self.result.notes.append(f"{name}: {lost} lost every race and would be tried again, {len(took)} did not")
         return len(took)
 
     def _check(self, kind: str, url: str, count: int, claimed: int) -> None:
         """Nothing was claimed twice: let all race for the whole servers, then add everything up."""
-        contested = count == self._size.providers[0]
+        contested = count == self.size.providers[0]
         taken: list[str] = []
         if contested:
-            taken = [name for each in self._together(max(self._size.workers), claimants.exhaust, url) for name in each]
-            self._result.require(len(set(taken)) == len(taken), f"{kind}: servers were claimed twice: {sorted(taken)}")
+            taken = [name for each in self._together(max(self.size.workers), claimants.exhaust, url) for name in each]
+            self.result.require(len(set(taken)) == len(taken), f"{kind}: servers were claimed twice: {sorted(taken)}")
             want = servers(count)
-            self._result.require(len(taken) == want, f"{kind}: {len(taken)} of {want} servers could be claimed")
+            self.result.require(len(taken) == want, f"{kind}: {len(taken)} of {want} servers could be claimed")
         with closing(Inventory.open(url)) as inventory:
             drifts, live = inventory.audit(), len(inventory.claims())
         where = f"{kind}, {count:,} providers"
-        self._result.require(not drifts, f"{where}: the claims do not add up: {drifts[:3]}")
+        self.result.require(not drifts, f"{where}: the claims do not add up: {drifts[:3]}")
         made = claimed + len(taken)
-        self._result.require(live == made, f"{where}: {made} claims were made, {live} are there")
+        self.result.require(live == made, f"{where}: {made} claims were made, {live} are there")
+
+    def refuse(self, url: str, count: int, theirs: list[float]) -> None:
+        """How long the explanation of a failure takes, beside a refusal that gives no reason."""
+        with closing(Inventory.open(url)) as inventory:
+            took = median(_seconds(lambda: inventory.explain(asking_too_much())) for _ in theirs)
+        name = f"explain, {count:,} providers, PostgreSQL, beside Placement, which says nothing"
+        self.result.add(name, 1000 * took, "ms", 1000 * median(theirs))
 
     def _together(self, workers: int, work: Callable[..., T], url: str, *arguments: Any) -> list[T]:
         """Let so many processes do the same, beginning at the same time."""
-        start = time.time() + self._size.gather
+        start = time.time() + self.size.gather
         futures = [self._pool.submit(work, url, start, *arguments) for _ in range(workers)]
         return [future.result(timeout=120) for future in futures]
 
 
-def _rate(worked: list[claimants.Worked]) -> float:
+def beside_placement(bench: Bench, directory: Path, server: str, url: str, count: int) -> int:
+    """The same with Placement on the same server, in turn; how many claims of ours were made."""
+    ours, workers = 0, max(bench.size.workers)
+    try:
+        with running_placement(directory / "placement", server, count, workers) as placement:
+            for hot in (False, True):
+                done = bench.claim(url, workers, bench.size.beside_seconds, hot)
+                theirs = placement.claim(workers, bench.size.gather, bench.size.beside_seconds, hot=hot)
+                ours += sum(len(each.seconds) for each in done)
+                what = f"{workers} workers{', one hot host' if hot else ''}"
+                reach = (Reach(5, "ratio", at_most=False),) if count >= FULL.beside and not hot else ()
+                name = f"claims, {count:,} providers, {what}, PostgreSQL, beside Placement"
+                bench.result.add(name, rate(done), "claims/s", rate(theirs), *reach)
+            bench.refuse(url, count, placement.refuse(bench.size.looks))
+            bench.result.require(allocated(server, count) == placement.made, "Placement does not hold what it accepted")
+    except NoPeerError as error:
+        bench.result.notes.append(f"without the peer: {error}")
+    else:
+        bench.result.notes.append(f"beside Placement: {PLACEMENT}; {ASKS}")
+    return ours
+
+
+def rate(worked: list[claimants.Worked]) -> float:
+    """How many claims a second they made together."""
     seconds = max(each.ended for each in worked) - min(each.began for each in worked)
     return sum(len(each.seconds) for each in worked) / seconds
 
