@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -17,13 +18,16 @@ from mulligan.activities.errors import VerifyFailed
 from mulligan.activities.site import Site, able
 from mulligan.activities.values import Evidence, PowerState, Service, ServiceKind, Target, VerifyLevel
 
-POLL_SECONDS = 0.5
+POLL_SHARE = 0.01
+"""How long to wait before the next look, of the time that was waited already: what it adds stays below a hundredth."""
+POLL_SECONDS = (0.25, 1.0)
+"""The shortest and the longest wait between two looks."""
 READ_SECONDS = 10.0
 PROBE_SECONDS = 5.0
 CLOCK_TOLERANCE = timedelta(seconds=2)
 """How far a provider's clock may be behind the clock by which the boot is dated."""
-OFF_READINGS = 3
-"""So many readings of power off in a row are believed: the machine switched itself off."""
+OFF_READINGS, OFF_SECONDS = 3, 1.0
+"""So many readings of power off in a row, over so long, are believed: the machine switched itself off."""
 BANNER_SECONDS = 4.0
 BANNER_LINES = 50
 """An SSH server may say other lines before its banner (RFC 4253, section 4.2)."""
@@ -40,6 +44,8 @@ class _Look:
     console_offset: int = 0
     console_line: str = ""
     off_readings: int = 0
+    off_since: float = 0.0
+    """When the first of them was read, on the monotonic clock."""
     silent: str = ""
 
     def wanted(self) -> list[VerifyLevel]:
@@ -103,12 +109,13 @@ async def _until(
     looked: Callable[[], Awaitable[bool]], seconds: float, beat: Beat, awaiting: Callable[[], str]
 ) -> None:
     """Look again and again, counted from the first attempt, and give up with what was last observed."""
-    give_up = activity.info().scheduled_time + timedelta(seconds=seconds)
+    began = activity.info().scheduled_time
     while not await looked():
         beat(awaiting())
-        if datetime.now(UTC) >= give_up:
+        waited = (datetime.now(UTC) - began).total_seconds()
+        if waited >= seconds:
             raise VerifyFailed(f"not proved within {seconds:.0f} s: {awaiting()}")
-        await asyncio.sleep(POLL_SECONDS)
+        await asyncio.sleep(min(max(POLL_SECONDS[0], waited * POLL_SHARE), POLL_SECONDS[1]))
 
 
 async def _look_once(driver: Driver, look: _Look) -> bool:
@@ -125,8 +132,9 @@ async def _look_at_power(driver: Driver, look: _Look) -> None:
         look.prove(VerifyLevel.POWER, "power", f"power is on ({reading.detail or reading.state})", reading.at)
         look.off_readings = 0
         return
+    look.off_since = look.off_since if look.off_readings else time.monotonic()
     look.off_readings += 1
-    if look.off_readings >= OFF_READINGS:
+    if look.off_readings >= OFF_READINGS and time.monotonic() - look.off_since >= OFF_SECONDS:
         raise VerifyFailed(f"{look.asked.mark.machine} was switched on, but {look.target.name} says {reading.state}")
 
 

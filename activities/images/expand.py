@@ -5,24 +5,31 @@ Every decompressor is driven by hand in small bites, because a few bytes of a bo
 
 from __future__ import annotations
 
-import hashlib
 import lzma
+import os
+import sys
 import zlib
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import BinaryIO, Protocol
-
-import zstandard
+from typing import Protocol
 
 from mulligan.activities.errors import ImageRejected
+from mulligan.activities.images.disk_hash import BLOCK_BYTES, DiskHash, stretches
 from mulligan.activities.values import Compression
 
+if sys.version_info >= (3, 14):
+    from compression import zstd
+else:
+    from backports import zstd
+
 BITE_BYTES = 1024**2
-"""How much a gzip or xz decompressor may put out at once."""
-ZSTD_BITE_BYTES = 4096
-"""How much is fed to zstd at once: a block of 4 bytes may become 128 KiB, so at most 128 MiB come out."""
+"""How much a decompressor may put out at once."""
+FEED_BYTES = 64 * 1024
+"""How much a decompressor is fed at once."""
 MEMORY_BYTES = 256 * 1024**2
 """What an xz or zstd stream may ask for as its window."""
+_WINDOW_LOG = MEMORY_BYTES.bit_length() - 1
 STEP_BYTES = 16 * 1024**2
 RATIO_FLOOR_BYTES = 256 * 1024**2
 """Below this size an expansion is not judged by its ratio."""
@@ -41,6 +48,19 @@ def detect_compression(path: Path) -> Compression:
     return next((kind for magic, kind in MAGIC.items() if head.startswith(magic)), Compression.NONE)
 
 
+class Source(Protocol):
+    """Where compressed bytes come from."""
+
+    def read(self, most: int, /) -> bytes:
+        """The next bytes; empty at the end."""
+
+    def tell(self) -> int:
+        """How many bytes were read."""
+
+    def close(self) -> None:
+        """Close it."""
+
+
 class _Member(Protocol):
     """One compressed stream; a file may hold several in a row."""
 
@@ -53,7 +73,7 @@ class _Member(Protocol):
         """What was read beyond the stream's end."""
 
 
-def expanded(source: BinaryIO, compression: Compression) -> Iterator[bytes]:
+def expanded(source: Source, compression: Compression) -> Iterator[bytes]:
     """Yield the expanded bytes in pieces. Raises `ImageRejected` when the stream is damaged, cut off or has a tail."""
     try:
         match compression:
@@ -64,19 +84,19 @@ def expanded(source: BinaryIO, compression: Compression) -> Iterator[bytes]:
             case Compression.ZSTD:
                 yield from _zstd(source)
             case Compression.NONE:
-                yield from iter(lambda: source.read(BITE_BYTES), b"")
-    except (zlib.error, lzma.LZMAError, zstandard.ZstdError) as error:
+                yield from iter(lambda: source.read(FEED_BYTES), b"")
+    except (zlib.error, lzma.LZMAError, zstd.ZstdError) as error:
         raise _rejected(compression, str(error)) from error
 
 
-def _gzip(source: BinaryIO) -> Iterator[bytes]:
-    data = source.read(BITE_BYTES)
+def _gzip(source: Source) -> Iterator[bytes]:
+    data = source.read(FEED_BYTES)
     while data:
         member = zlib.decompressobj(wbits=31)
         while not member.eof:
             yield member.decompress(data, BITE_BYTES)
             data = member.unconsumed_tail
-            if not data and not member.eof and not (data := source.read(BITE_BYTES)):
+            if not data and not member.eof and not (data := source.read(FEED_BYTES)):
                 yield from _drain(member)
         data = _next_member(source, member)
 
@@ -88,33 +108,34 @@ def _drain(member: zlib._Decompress) -> Iterator[bytes]:
         raise _rejected(Compression.GZIP, "the stream is cut off")
 
 
-def _xz(source: BinaryIO) -> Iterator[bytes]:
-    data = source.read(BITE_BYTES)
+def _xz(source: Source) -> Iterator[bytes]:
+    data = source.read(FEED_BYTES)
     while data:
         member = lzma.LZMADecompressor(format=lzma.FORMAT_XZ, memlimit=MEMORY_BYTES)
         while not member.eof:
             yield member.decompress(data, BITE_BYTES)
             data = b""
-            if not member.eof and member.needs_input and not (data := source.read(BITE_BYTES)):
+            if not member.eof and member.needs_input and not (data := source.read(FEED_BYTES)):
                 raise _rejected(Compression.XZ, "the stream is cut off")
         data = _next_member(source, member)
 
 
-def _zstd(source: BinaryIO) -> Iterator[bytes]:
-    data = source.read(ZSTD_BITE_BYTES)
+def _zstd(source: Source) -> Iterator[bytes]:
+    data = source.read(FEED_BYTES)
     while data:
-        member = zstandard.ZstdDecompressor(max_window_size=MEMORY_BYTES).decompressobj()
+        member = zstd.ZstdDecompressor(options={zstd.DecompressionParameter.window_log_max: _WINDOW_LOG})
         while not member.eof:
-            yield member.decompress(data)
-            if not member.eof and not (data := source.read(ZSTD_BITE_BYTES)):
+            yield member.decompress(data, BITE_BYTES)
+            data = b""
+            if not member.eof and member.needs_input and not (data := source.read(FEED_BYTES)):
                 raise _rejected(Compression.ZSTD, "the stream is cut off")
-        data = member.unused_data or source.read(ZSTD_BITE_BYTES)
+        data = member.unused_data or source.read(FEED_BYTES)
 
 
-def _next_member(source: BinaryIO, member: _Member) -> bytes:
+def _next_member(source: Source, member: _Member) -> bytes:
     """The bytes of the next stream, without the zeros that gzip and xz allow as padding."""
     data = member.unused_data.lstrip(b"\0")
-    while not data and (more := source.read(BITE_BYTES)):
+    while not data and (more := source.read(FEED_BYTES)):
         data = more.lstrip(b"\0")
     return data
 
@@ -135,13 +156,18 @@ class Expansion:
     Blocks of zeros become holes.
     """
 
-    def __init__(self, source: Path, target: Path, compression: Compression, *, max_bytes: int, max_ratio: int) -> None:
-        self._source = source.open("rb")
+    def __init__(
+        self, source: Source, target: Path, compression: Compression, *, max_bytes: int, max_ratio: int
+    ) -> None:
+        self._source = source
         self._target = target.open("xb", buffering=0)
         self._pieces = expanded(self._source, compression)
         self._max_bytes = max_bytes
         self._max_ratio = max_ratio
-        self._hash = hashlib.sha256()
+        self._hash = DiskHash()
+        self._hasher = ThreadPoolExecutor(1, thread_name_prefix="hash")
+        self._hashed: Future[None] = self._hasher.submit(self._hash.update, b"")
+        self._rest = bytearray()
         self.written = 0
 
     @property
@@ -151,44 +177,64 @@ class Expansion:
 
     @property
     def digest(self) -> str:
-        """`sha256:<hex>` of what was written so far."""
-        return f"sha256:{self._hash.hexdigest()}"
+        """`disk-sha256:<hex>` of what was written so far."""
+        self._hashed.result()
+        return self._hash.digest
 
     def step(self) -> bool:
         """Write the next pieces; False when all is written."""
-        until = self.written + STEP_BYTES
-        while self.written < until:
-            piece = next(self._pieces, None)
-            if piece is None:
+        start = self.written
+        while self.written < start + STEP_BYTES:
+            piece = self._next()
+            self._write(piece)
+            if len(piece) % BLOCK_BYTES or not piece:
                 self._target.truncate(self.written)
                 return False
-            self._write(piece)
+        # Begin to write it out, so that the wait for the disk at the end is short.
+        os.posix_fadvise(self._target.fileno(), start, self.written - start, os.POSIX_FADV_DONTNEED)
         return True
 
     def close(self) -> None:
         """Close both files."""
+        self._hasher.shutdown()
         self._target.close()
         self._source.close()
 
-    def _write(self, piece: bytes) -> None:
+    def _next(self) -> bytearray:
+        """At least BITE_BYTES, in whole blocks; less, and perhaps not whole, at the end."""
+        whole, self._rest = self._rest, bytearray()
+        while len(whole) < BITE_BYTES and (piece := next(self._pieces, None)) is not None:
+            whole += piece
+            self._check(self.written + len(whole))
+        if len(whole) >= BITE_BYTES:
+            end = len(whole) - len(whole) % BLOCK_BYTES
+            whole, self._rest = whole[:end], whole[end:]
+        return whole
+
+    def _write(self, piece: bytearray) -> None:
+        """Write a piece while another thread hashes it, and the next one is expanded."""
+        self._hashed.result()
+        self._hashed = self._hasher.submit(self._hash.update, piece)
         self.written += len(piece)
-        self._check()
-        self._hash.update(piece)
-        if piece.count(0) == len(piece):
-            self._target.seek(self.written)
-            return
         view = memoryview(piece)
+        for is_data, start, end in stretches(piece):
+            if is_data:
+                self._write_whole(view[start:end])
+            else:
+                self._target.seek(end - start, os.SEEK_CUR)
+
+    def _write_whole(self, view: memoryview) -> None:
         while view:
             view = view[self._target.write(view) :]
 
-    def _check(self) -> None:
-        if self.written > self._max_bytes:
+    def _check(self, written: int) -> None:
+        if written > self._max_bytes:
             raise ImageRejected(
                 f"the image expands to more than the {self._max_bytes} bytes allowed or declared; use a smaller image, "
                 "correct its declared size, or raise the limit on virtual sizes",
                 limit=self._max_bytes,
             )
-        if self.written > RATIO_FLOOR_BYTES and self.written > self.consumed * self._max_ratio:
+        if written > RATIO_FLOOR_BYTES and written > self.consumed * self._max_ratio:
             raise ImageRejected(
                 f"the image expands to more than {self._max_ratio} times its compressed size, as a decompression bomb "
                 "does; publish it less compressed if it is genuine",

@@ -1,8 +1,9 @@
-"""The image store: every image fetched once, verified before anything looks into it, and kept under its digest.
+"""The image store: every image fetched once, verified before anything believes it, and kept under its digest.
 
 <directory>/<algorithm>-<hex>.raw|.qcow2   the expanded disk, read-only
 <directory>/<algorithm>-<hex>.json         what was verified, so that it need not be again
 <directory>/<algorithm>-<hex>.part[.json]  an interrupted download, to be resumed
+<directory>/<algorithm>-<hex>.expanding    the disk while it is expanded, not yet believed
 <directory>/<algorithm>-<hex>.lock         there while somebody works on it
 """
 
@@ -13,7 +14,6 @@ import hashlib
 import json
 import os
 import re
-from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import asynccontextmanager
@@ -256,21 +256,14 @@ class ImageStore:
     async def _digest(self, path: Path, like: str, flight: Flight, deadline: Deadline) -> str:
         """The file's digest, by the same algorithm as `like`."""
         algorithm = like.partition(":")[0]
-        plain, disk = hashlib.new("sha256" if algorithm == DISK_HASH else algorithm), DiskHash()
-
-        def take(chunk: bytes) -> None:
-            if algorithm != DISK_HASH:
-                plain.update(chunk)
-            else:
-                deque(disk.update(chunk), maxlen=0)
-
+        digest = DiskHash() if algorithm == DISK_HASH else hashlib.new(algorithm)
         total = await run_blocking(_size, path)
         with path.open("rb") as file:
             while chunk := await run_blocking(file.read, HASH_STEP_BYTES):
-                await run_blocking(take, chunk)
+                await run_blocking(digest.update, chunk)
                 flight.report("verify", file.tell(), total)
                 deadline.check("verify the image's digest")
-        return disk.digest if algorithm == DISK_HASH else f"{algorithm}:{plain.hexdigest()}"
+        return digest.digest if isinstance(digest, DiskHash) else f"{algorithm}:{digest.hexdigest()}"
 
     @asynccontextmanager
     async def _expansion(

@@ -10,10 +10,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import zstandard
 
 from mulligan.activities.errors import ImageRejected, NotFound
 from mulligan.activities.images.describe import describe_file
+from mulligan.activities.images.expand import zstd
 from mulligan.activities.images.store import ImageStore
 from mulligan.activities.values import Compression, Image, ImageFormat
 
@@ -22,7 +22,7 @@ MIB = 1024**2
 COMPRESS: dict[Compression, Callable[[bytes], bytes]] = {
     Compression.GZIP: gzip.compress,
     Compression.XZ: lzma.compress,
-    Compression.ZSTD: zstandard.ZstdCompressor(write_checksum=True).compress,
+    Compression.ZSTD: lambda content: zstd.compress(content, options={zstd.CompressionParameter.checksum_flag: 1}),
 }
 
 

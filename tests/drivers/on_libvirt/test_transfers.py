@@ -14,7 +14,7 @@ import pytest
 from mulligan.activities.drivers.libvirt import bases
 from mulligan.activities.drivers.libvirt.bases import base_prefix
 from mulligan.activities.drivers.libvirt.driver import LibvirtDriver
-from mulligan.activities.drivers.libvirt.local import copy_by_hand, copy_into, open_volume
+from mulligan.activities.drivers.libvirt.local import copy_into, open_volume
 from mulligan.activities.drivers.libvirt.transfer import Stopped
 from mulligan.activities.errors import Transient, Unreachable
 from tests.drivers.contract import Deadline, soon
@@ -86,15 +86,6 @@ def test_only_a_file_of_the_size_that_was_asked_for_is_written_to(tmp_path: Path
     assert open_volume(volume, 4096) is None
     path.unlink()
     path.with_name("elsewhere").unlink()
-
-
-def test_a_copy_by_hand_is_the_same(tmp_path: Path) -> None:
-    """As where the kernel cannot copy between two file systems."""
-    image, target = dense_image(tmp_path), tmp_path / "target"
-    with target.open("wb", buffering=0) as file:
-        file.truncate(image.path.stat().st_size)
-        copy_into(file.fileno(), image.path, report, deadline=soon(), stop=threading.Event(), copy=copy_by_hand)
-    assert target.read_bytes() == image.path.read_bytes()
 
 
 def test_a_copy_ends_when_told_or_late_or_cut_short(tmp_path: Path) -> None:
