@@ -141,6 +141,7 @@ class Reaper:
             id=workflow_id,
             task_queue=CONTROL_QUEUE,
             id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
+            memo={runs.MEMO_MACHINE_ID: claim.machine_id},
             static_summary=f"Reclaim what an abandoned run left of {claim.machine} on {claim.provider}",
             search_attributes=search.started(
                 project=claim.project,

@@ -12,7 +12,8 @@ from mulligan.activities.values import Machine, Outcome
 from mulligan.api.convert_runs import RunView
 from mulligan.api.enums import RunKind
 from mulligan.api.run_ids import parse_id, provider_of
-from mulligan.workflows.runs import ENROL, MEMO_MACHINE_ID, PROVISION, RECLAIM, RELEASE, provision_id, release_id
+from mulligan.workflows.runs import ENROL, MEMO_MACHINE_ID, PROVISION, RECLAIM, RELEASE
+from mulligan.workflows.search import MACHINE, PROJECT
 
 GOOD = frozenset({Outcome.READY, Outcome.RELEASED, Outcome.ENROLLED})
 """How a run ends that reached its aim; there is no reason to tell."""
@@ -74,6 +75,7 @@ def is_held(events: Iterable[RunEvent], *, before: bool = False) -> bool:
 async def view_of_execution(execution: WorkflowExecution) -> RunView:
     """What Temporal's lists and descriptions tell; why a run ended badly is in its history only."""
     kind, project, machine = parse_id(execution.id) or (RunKind.RECLAIM, "", "")
+    known = execution.typed_search_attributes  # a reclaim's id does not name its machine
     outcome = Outcome.OPEN
     if execution.status is WorkflowExecutionStatus.COMPLETED:
         outcome = _DONE.get(kind, Outcome.RELEASED)
@@ -83,8 +85,8 @@ async def view_of_execution(execution: WorkflowExecution) -> RunView:
         workflow_id=execution.id,
         run_id=execution.run_id,
         kind=kind,
-        project=project,
-        machine=machine,
+        project=project or known.get(PROJECT, ""),
+        machine=machine or known.get(MACHINE, ""),
         machine_id=await execution.memo_value(MEMO_MACHINE_ID, "", type_hint=str),
         outcome=outcome,
         started_at=execution.start_time,
@@ -94,19 +96,12 @@ async def view_of_execution(execution: WorkflowExecution) -> RunView:
 
 
 def visibility_query(project: str, machine: str, outcome: Outcome | None) -> str:
-    """Temporal's list filter for these runs, and more: reclaims do not name their machine. The names were validated.
+    """Temporal's list filter for these runs. The names were validated.
 
     An enrolment belongs to no project, and so is in the list of all runs only.
     """
-    kinds = (PROVISION, RELEASE, RECLAIM) if project or machine else (PROVISION, RELEASE, RECLAIM, ENROL)
-    query = f"WorkflowType IN ({', '.join(repr(kind) for kind in kinds)})"
+    wanted = [f"WorkflowType IN ({', '.join(repr(kind) for kind in (PROVISION, RELEASE, RECLAIM, ENROL))})"]
     if outcome is not None:
-        query += f" AND ExecutionStatus {'=' if outcome is Outcome.OPEN else '!='} 'Running'"
-    if project and machine:
-        ids = f"WorkflowId IN ('{provision_id(project, machine)}', '{release_id(project, machine)}')"
-    elif project:
-        named = (RunKind.PROVISION, RunKind.RELEASE)
-        ids = " OR ".join(f"WorkflowId STARTS_WITH '{kind}:{project}:'" for kind in named)
-    else:
-        return query
-    return f"{query} AND ({ids} OR WorkflowType = '{RECLAIM}')"
+        wanted.append(f"ExecutionStatus {'=' if outcome is Outcome.OPEN else '!='} 'Running'")
+    wanted += [f"{key.name} = '{name}'" for key, name in ((PROJECT, project), (MACHINE, machine)) if name]
+    return " AND ".join(wanted)

@@ -180,9 +180,7 @@ class Runs:
             if parse_id(execution.id) is None or (execution.run_id in seen and not is_open):
                 continue
             view = await self._view(execution)
-            seen.pop(view.run_id, None)
-            if view.project in ("", project or view.project) and view.machine in ("", machine or view.machine):
-                seen[view.run_id] = view
+            seen[view.run_id] = view
             if sum(outcome in (None, run.outcome) for run in seen.values()) >= limit + MARGIN:
                 break
         newest = sorted(seen.values(), key=lambda run: (run.started_at is not None, run.started_at), reverse=True)
@@ -214,17 +212,7 @@ class Runs:
 
     async def _view(self, execution: WorkflowExecution) -> RunView:
         view = await view_of_execution(execution)
-        if view.kind is RunKind.RECLAIM and not view.machine:
-            view = await self._named(view)
         return view if view.outcome in (Outcome.OPEN, *GOOD) else await self._ended(view)
-
-    async def _named(self, view: RunView) -> RunView:
-        """The view of a reclaim, with the machine of its claim."""
-        try:
-            claim = await run_blocking(self._inventory.claim_by_id, view.workflow_id.partition(":")[2])
-        except NotFound:
-            return view
-        return replace(view, project=claim.project, machine=claim.machine, machine_id=claim.machine_id)
 
     async def _ended(self, view: RunView) -> RunView:
         """The view of a run that ended badly, with its outcome and reason: as it was kept, else as its last event has

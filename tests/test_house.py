@@ -19,7 +19,7 @@ ROOT = Path(__file__).parent.parent
 ROOMS = {"mulligan.v1": "proto/mulligan/v1", "mulligan.activities": "activities"}
 ROOMS |= {"mulligan.workflows": "workflows", "mulligan.api": "api"}
 BIN = Path(sys.executable).parent
-DOCS = sorted(ROOT.glob("*.md"))
+DOCS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")])
 
 
 def run(*command: str | Path) -> None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from temporalio import workflow
 
 with workflow.unsafe.imports_passed_through():
+    from mulligan.activities.values import Outcome
     from mulligan.workflows.execution import ORDER
     from mulligan.workflows.steering import Phase
 
@@ -22,31 +23,32 @@ LEVERS = {
 """What can be sent as an update now. Cancelling is possible in every phase."""
 
 
-def details(run: ProvisionMachine, step: str, note: str = "") -> str:
-    """The page of a run that makes a machine; `note` is said first."""
+def details(run: ProvisionMachine, step: str, note: str = "", outcome: Outcome | None = None) -> str:
+    """The page of a run that makes a machine; `note` is said first. With an outcome it has ended so."""
     asked, execution = run.request, run.run
     where = f" on **{run.making.provider}**" if run.making.provider else ""
-    lines = [f"**{asked.name}** of project {asked.project}: {run.phase}{where}, try {execution.try_number}"]
+    lines = [f"**{asked.name}** of project {asked.project}: {outcome or run.phase}{where}, try {execution.try_number}"]
     if note:
         lines += ["", f"> {note}"]
     if run.phase is Phase.WORKING and execution.awaiting:
         lines += ["", f"Awaiting: {execution.awaiting}, until {execution.deadline:%Y-%m-%d %H:%M:%S} UTC"]
-    lines += ["", "| step | state |", "|---|---|"]
-    lines += [f"| `{name}` | {_state(run, name, step)} |" for name in ORDER]
+    if outcome is None:
+        lines += ["", "| step | state |", "|:--|:--|"]
+        lines += [f"| `{name}` | {_state(run, name, step)} |" for name in ORDER]
     if evidence := run.making.evidence:
         lines += ["", "Evidence", ""] + [f"- {one.level}: {one.observed}" for one in evidence]
     if undo := execution.to_undo():
         lines += ["", "To be undone, in this order, if it fails or is cancelled", ""]
         lines += [f"1. {each.said}" for each in undo]
-    lines += ["", f"Levers: {', '.join(f'`{lever}`' for lever in LEVERS[run.phase])}; or cancel it."]
+    if outcome is None:
+        lines += ["", f"Levers: {', '.join(f'`{lever}`' for lever in LEVERS[run.phase])}; or cancel it."]
     return "\n".join(lines)
 
 
 def _state(run: ProvisionMachine, name: str, step: str) -> str:
     if run.phase is Phase.ENDING:
-        return "done" if run.making.evidence else ""
+        return "done"
     current = step if step in ORDER else run.run.step
     if name == current:
-        since = f"{workflow.now():%H:%M:%S} UTC"
-        return "held" if run.phase is Phase.HELD else f"undone since {since}" if step == "undo" else f"since {since}"
+        return "held" if run.phase is Phase.HELD else "being undone" if step == "undo" else "under way"
     return "done" if current in ORDER and ORDER.index(name) < ORDER.index(current) else ""

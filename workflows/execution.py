@@ -108,7 +108,7 @@ class Execution:
         self.awaiting = ""
         """What the current step awaits; part of the error when its deadline passes."""
         self.changed: Callable[[], None] = lambda: None
-        """Called when the step, or what it awaits, is another one."""
+        """Called when what the step awaits, its deadline, or what is to be undone is another."""
         self.ended_by: Failure | None = None
         """Why the current step shall end at once, whatever it is doing: its claim was lost, or an operator said so."""
         self.deadline = workflow.now()
@@ -122,9 +122,17 @@ class Execution:
         self._stopping = False
 
     async def act(
-        self, action: Action[In, Out], argument: In, said: str, *, partition: str = "", limit: timedelta | None = None
+        self,
+        action: Action[In, Out],
+        argument: In,
+        said: str,
+        *,
+        partition: str = "",
+        limit: timedelta | None = None,
+        begin_within: timedelta | None = None,
     ) -> Out:
-        """Carry out one action, retried by its policy; `said` tells people what it is for."""
+        """Carry out one action, retried by its policy; `said` tells people what it is for. Where nobody can wait for a
+        worker, `begin_within` says how soon one must have begun."""
         if self._stopping and action.step not in ("undo", "record"):
             raise asyncio.CancelledError("the step was stopped, and the action before this one finished all the same")
         result: Out = await workflow.execute_activity(
@@ -136,6 +144,7 @@ class Execution:
             summary=said,
             start_to_close_timeout=action.attempt,
             schedule_to_close_timeout=limit,
+            schedule_to_start_timeout=begin_within,
             heartbeat_timeout=action.heartbeat,
             retry_policy=action.retry,
             cancellation_type=ActivityCancellationType.WAIT_CANCELLATION_COMPLETED,
@@ -149,6 +158,7 @@ class Execution:
         limit = timedelta(seconds=self.undo_seconds)
         do = partial(self.act, action, argument, said, partition=partition, limit=limit)
         self._undo.append(Undo(step or self.step, action.name, said, do))
+        self.changed()
 
     def to_undo(self) -> list[Undo]:
         """What would be undone now, in that order."""
@@ -167,6 +177,7 @@ class Execution:
                 if failure.reason != NO_LONGER_OURS:
                     raise UndoFailed(failure) from error
             self._undo.pop()
+            self.changed()
 
     async def _unless_given_up(self, undo: Undo) -> None:
         """Undo, until someone says that it is not to be tried any longer; what works has a few seconds to be done."""

@@ -54,7 +54,8 @@ class ProvisionMachine(Steering):
         self.asked = asked
         self.request = asked.request
         self.run = Execution(asked.request.deadlines.undo_seconds)
-        self.run.changed = lambda: self._show(self.run.step)
+        self.run.changed = lambda: self._show(self.shown)
+        self.shown = "claim"
         self.tried: list[str] = []
         self.making = Making(self.run, asked, ())
         self.failure: Failure | None = None
@@ -314,14 +315,15 @@ class ProvisionMachine(Steering):
 
     async def _keep_story(self, outcome: Outcome, reason: str) -> None:
         search.upsert(outcome=outcome)
-        self._show(self.run.step, f"{outcome}{f': {reason}' if reason else ''}")
+        self._show(self.run.step, reason, outcome)
         story = calls.StoryIn(self.request.project, self.request.name, self.asked.machine_id, outcome, reason)
         await self.run.keep_story(story)
 
-    def _show(self, step: str, note: str = "") -> None:
-        """Say to Temporal's lists and its Web UI what the run is at."""
+    def _show(self, step: str, note: str = "", outcome: Outcome | None = None) -> None:
+        """Say to Temporal's lists and its Web UI what the run is at, or how it ended."""
+        self.shown = step
         search.upsert(step=step, provider=self.making.provider)
-        workflow.set_current_details(details(self, step, note))
+        workflow.set_current_details(details(self, step, note, outcome))
 
     async def _keep_lease(self) -> None:
         """Extend the claim's lease for as long as the run works on it."""

@@ -6,7 +6,7 @@
     MulliganPartition  where it is made                                        at start
     MulliganProvider   the provider that is claimed, or was claimed last       by the run
     MulliganStep       the step that runs, or ran last; `undo` while undoing   at start, then by the run
-    MulliganOutcome    `open`, then how the run ended                          at start, then by the run
+    MulliganOutcome    `open`, then how the run ended (not when terminated)    at start, then by the run
     MulliganImage      the image's name                                        at start
 
 All are keywords. Temporal never encrypts them: names only, nothing that a request may hold in confidence.

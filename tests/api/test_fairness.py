@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
@@ -45,6 +45,8 @@ class Queued:
     client: Client
     inventory: Inventory
     site: Site
+    waiting: list[str] = field(default_factory=list)
+    """The ids of the runs that were started."""
 
     async def ask(self, project: str, name: str, priority: int = 3) -> None:
         """Start a run as the API does."""
@@ -59,7 +61,7 @@ class Queued:
             mulligans=0,
             priority=priority,
         )
-        await provisions.start(request, IMAGE)
+        self.waiting.append((await provisions.start(request, IMAGE)).workflow_id)
 
     async def in_order_of_their_end(self) -> list[str]:
         """Let workers with room for one action each do it all; the runs' ids, as they ended."""
@@ -81,11 +83,11 @@ class Queued:
             interceptors=[ErrorInterceptor()],
             max_concurrent_activities=1,
         )
-        waiting = [run async for run in self.client.list_workflows()]
+        handles = [self.client.get_workflow_handle(workflow_id) for workflow_id in self.waiting]
         async with control, partition:
-            for run in waiting:
-                await self.client.get_workflow_handle(run.id).result()
-        ended = [await self.client.get_workflow_handle(run.id).describe() for run in waiting]
+            for handle in handles:
+                await handle.result()
+        ended = [await handle.describe() for handle in handles]
         return [run.id for run in sorted(ended, key=lambda run: run.close_time)]  # type: ignore[arg-type,return-value]
 
 

@@ -25,6 +25,7 @@ from mulligan.api.config import Settings
 from mulligan.api.convert_runs import Progress, cursor_of
 from mulligan.api.errors import Laggard
 from mulligan.api.runs import Runs
+from mulligan.api.search import register
 from mulligan.api.temporal import connect
 from mulligan.api.watch import Hub
 from mulligan.v1 import machine_pb2, provisioning_pb2, run_pb2
@@ -103,6 +104,7 @@ async def test_a_run_is_told_the_same_after_temporal_has_forgotten_it(api: Api, 
     run = made[0].update.run
     with running_temporal(tmp_path) as address:
         client = await connect(Settings(temporal=address, state_dir=tmp_path))
+        await register(client)
         async with Api(stack, client) as later:
             kept = await everything(later.watch(run.workflow_id))
             assert events(kept)[:-1] == events(made)[:-1]

@@ -126,8 +126,16 @@ class Stack:
         claim = self.inventory.claim_by_id(machine.claim_id)
         target = self.inventory.provider(claim.provider).target
         asked = runs.ReleaseIn(machine.id, project, name, claim.id, target, machine.run_id, claim.fence)
+        known = search.started(
+            project=project, machine=name, partition=target.partition, provider=target.name, step="undo"
+        )
         return await self.client.start_workflow(
-            runs.RELEASE, asked, id=runs.release_id(project, name), task_queue=CONTROL_QUEUE
+            runs.RELEASE,
+            asked,
+            id=runs.release_id(project, name),
+            task_queue=CONTROL_QUEUE,
+            search_attributes=known,
+            priority=turn_of(project),
         )
 
     async def is_waiting(self, handle: WorkflowHandle[Any, Any], reason: str) -> bool:

@@ -12,6 +12,7 @@ from temporalio.api.enums.v1 import PendingActivityState
 from temporalio.client import WorkflowFailureError, WorkflowHandle
 
 from mulligan.activities.drivers.simulated import journal
+from mulligan.activities.levers import LeverKind
 from mulligan.activities.values import Deadlines, MachineState, Outcome
 from mulligan.api.processes.temporal_dev import temporal_program
 from tests.workflows.stack import Stack, is_clean, until
@@ -80,6 +81,26 @@ async def test_runs_are_found_by_what_they_are_about(stack: Stack) -> None:
 async def finds(stack: Stack, query: str, workflow_id: str) -> bool:
     """Whether the query finds just this run."""
     return await listed(stack, query) == [workflow_id]
+
+
+async def test_a_runs_page_says_what_it_awaits_and_what_can_be_done(stack: Stack) -> None:
+    """As Markdown, for the Web UI; every lever says what it does. When the run has ended it says how."""
+    _, handle = await booting(stack)
+    page = await temporal(stack, "workflow", "metadata", "--workflow-id", handle.id)
+    assert "| `image` | done |" in page
+    assert "| `boot` | under way |" in page
+    assert "Awaiting: switching on, until 20" in page
+    assert "1. Switch off and remove the machine" in page
+    assert "Levers: `retry-now`, `hold`, `extend`, `mulligan`, `abort`; or cancel it." in page
+    described = dict(line.split(None, 1) for line in page.splitlines() if len(line.split(None, 1)) == 2)
+    assert all(described[lever].strip()[0].isupper() for lever in LeverKind)
+    await handle.cancel(reason="enough")
+    with pytest.raises(WorkflowFailureError):
+        await handle.result()
+    page = await temporal(stack, "workflow", "metadata", "--workflow-id", handle.id)
+    assert f"cancelled on **{stack.inventory.machine(*handle.id.split(':')[1:]).provider}**" in page
+    assert "enough" in page
+    assert "Levers:" not in page
 
 
 async def test_an_action_that_is_paused_stops_and_goes_on_when_it_is_unpaused(stack: Stack) -> None:
