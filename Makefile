@@ -34,7 +34,7 @@ system: ## the Debian packages that are missing (root; SIMULATED=1: those of the
 	@deploy/packages.sh $(PYTHON) $(ROLES)
 
 test: ## the checks and the whole test suite, real parts included
-	@deploy/packages.sh $(PYTHON) $(ROLES) test
+	@deploy/packages.sh $(PYTHON) $(ROLES) test bench
 	@$(MAKE) --no-print-directory check
 	$(BIN)/pytest $(ARGS)
 
@@ -47,8 +47,8 @@ check: $(INSTALLED) types ## formatting, lint, strict types, import layers, the 
 	$(BIN)/buf format --diff --exit-code
 	deploy/check_generated.sh $(VENV)
 
-bench: ## the benchmarks, as ratios measured side by side (QUICK=1: small sizes; ONLY="watch claims"; JSON=file)
-	@deploy/packages.sh $(PYTHON) $(ROLES) test
+bench: ## the benchmarks, as ratios measured side by side (QUICK=1: small sizes; ONLY="watch claims"; PEERS=1; JSON=file)
+	@deploy/packages.sh $(PYTHON) $(ROLES) test bench
 	@$(MAKE) --no-print-directory $(INSTALLED)
 	$(BIN)/python -m tests.bench $(ONLY) $(if $(QUICK),--quick) $(if $(JSON),--json $(JSON))
 

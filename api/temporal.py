@@ -16,6 +16,7 @@ async def connect(settings: Settings) -> Client:
             settings.temporal,
             namespace=settings.namespace,
             data_converter=pydantic_data_converter,
+            # On one host compressing costs 1.5 ms of a call, and saves nothing that is scarce there.
             grpc_compression=GrpcCompression.NONE,
         )
     except RuntimeError as error:

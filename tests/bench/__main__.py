@@ -18,7 +18,7 @@ from rich.console import Console
 
 from tests.bench.results import Result, show, this_machine
 
-NAMES = ("orchestration", "watch", "claims", "footprint")
+NAMES = ("orchestration", "ironic", "watch", "claims", "image", "vm", "footprint")
 
 
 def run(names: tuple[str, ...], quick: bool, console: Console) -> dict[str, Any]:

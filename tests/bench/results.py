@@ -61,7 +61,10 @@ class Figure:
 
     def as_json(self) -> dict[str, Any]:
         """All of it, and whether each reach is met."""
-        reaches = [{"reach": str(reach), "met": reach.met(self)} for reach in self.reaches]
+        reaches = [
+            {"reach": str(reach), "of": reach.of, "bound": reach.bound, "met": reach.met(self)}
+            for reach in self.reaches
+        ]
         plain = {"name": self.name, "value": self.value, "unit": self.unit, "floor": self.floor, "ratio": self.ratio}
         return {**plain, "reaches": reaches}
 

@@ -1,4 +1,4 @@
-"""How soon watchers see what happened in one run, and what it costs Temporal that they watch."""
+"""How soon watchers see what happened in runs, and what it costs Temporal that they watch."""
 
 from __future__ import annotations
 
@@ -6,25 +6,20 @@ import asyncio
 import tempfile
 import time
 from collections import Counter
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import grpc
-
-from mulligan.v1 import provisioning_pb2
-from mulligan.v1.provisioning_pb2_grpc import ProvisioningServiceStub
-from mulligan.workflows.runs import provision_id
-from tests.bench.embedded import PROJECT, ROOMY, Embedded, connected, lasting, running_stack
+from tests.bench.embedded import ROOMY, Embedded, connected, lasting, running_stack
 from tests.bench.fanout import fanout_server
 from tests.bench.observed import cpu_seconds
 from tests.bench.results import Reach, Result, percentile
+from tests.bench.watch_more import FAST, SLOW, after_a_restart, many_runs
+from tests.bench.watchers import watchers_of
 from tests.e2e.deployment import Deployment
 
 if TYPE_CHECKING:
-    from mulligan.v1.provisioning_pb2_grpc import ProvisioningServiceAsyncStub
+    pass
 
 FLOOR = (
     "the same number of streams of a bare gRPC server that sends the same events. Times are counted from the time that "
@@ -51,36 +46,19 @@ class Watched:
     """How many events of each type the history has."""
 
 
-class Watcher:
-    """One stream of a run, to its end."""
-
-    def __init__(self, api: ProvisioningServiceAsyncStub, name: str) -> None:
-        self._api, self._request = api, provisioning_pb2.WatchRunRequest(workflow_id=provision_id(PROJECT, name))
-        self.joined = asyncio.Event()
-        self.seen: list[tuple[float, Any]] = []
-
-    async def watch(self) -> None:
-        """Note every event with the time at which it came."""
-        async for response in self._api.WatchRun(self._request, timeout=_WATCH_SECONDS):
-            now = time.time()
-            self.joined.set()
-            if response.update.HasField("event"):
-                self.seen.append((now, response.update.event))
-
-    @property
-    def times(self) -> list[tuple[float, float]]:
-        """(when it came, when it happened) of each event, in seconds since 1970."""
-        return [(came, event.at.ToNanoseconds() / 1e9) for came, event in self.seen]
-
-
 def measure(quick: bool) -> Result:
     """Run the benchmark."""
     result = Result("watch", FLOOR)
     many = 20 if quick else 500
-    joining, pause = (1.5, 0.2) if quick else (12, 1.0)
-    host = f"one?{ROOMY}&hold=create_disks:*:{joining},define:*:{pause},console:*:{pause}"
-    with tempfile.TemporaryDirectory() as directory, running_stack(Path(directory), host) as deployment:
+    joining, pause = (1.5, 0.2) if quick else (12, 1.4)
+    host = f"{SLOW}?{ROOMY}&hold=create_disks:*:{joining},define:*:{pause},console:*:{pause}"
+    with (
+        tempfile.TemporaryDirectory() as directory,
+        running_stack(Path(directory), host, f"{FAST}?{ROOMY}") as deployment,
+    ):
         asyncio.run(_measure(result, deployment, many))
+        asyncio.run(many_runs(result, deployment, many))
+        asyncio.run(after_a_restart(result, deployment, many))
     return result
 
 
@@ -105,7 +83,7 @@ async def _measure(result: Result, deployment: Deployment, many: int) -> None:
 async def _bare(many: int) -> list[float]:
     """Seconds from each event of the bare server to each watcher."""
     with fanout_server(many) as address:
-        async with _watchers(address, "bare", many) as watchers, asyncio.TaskGroup() as tasks:
+        async with watchers_of(address, ["bare"] * many) as watchers, asyncio.TaskGroup() as tasks:
             for watcher in watchers:
                 tasks.create_task(watcher.watch())
     return [came - happened for watcher in watchers for came, happened in watcher.times]
@@ -126,11 +104,11 @@ def _tell(result: Result, one: Watched, all_: Watched, bare: list[float], many: 
 
 async def _watched(stack: Embedded, address: str, name: str, count: int) -> Watched:
     """Make a machine while so many watch, and gather what they saw."""
-    await stack.provision(name, detach=True)
+    await stack.provision(name, SLOW, detach=True)
     before, server = await stack.calls.so_far(), {"server": stack.pids["server"]}
     used = cpu_seconds(server)["server"]
     joined = time.time()
-    async with _watchers(address, name, count) as watchers:
+    async with watchers_of(address, [name] * count) as watchers:
         async with asyncio.TaskGroup() as tasks:
             for watcher in watchers:
                 tasks.create_task(watcher.watch())
@@ -144,16 +122,3 @@ async def _watched(stack: Embedded, address: str, name: str, count: int) -> Watc
         watched.told.append([event.cursor for _, event in watcher.seen])
         watched.lags += [came - happened for came, happened in watcher.times if happened > joined]
     return watched
-
-
-@asynccontextmanager
-async def _watchers(address: str, name: str, count: int) -> AsyncIterator[list[Watcher]]:
-    """Watchers on as many connections as it takes."""
-    options = [("grpc.use_local_subchannel_pool", 1)]
-    channels = [grpc.aio.insecure_channel(address, options=options) for _ in range(0, count, _STREAMS_PER_CHANNEL)]
-    try:
-        stubs = [ProvisioningServiceStub(channel) for channel in channels]
-        yield [Watcher(stubs[number // _STREAMS_PER_CHANNEL], name) for number in range(count)]
-    finally:
-        for channel in channels:
-            await channel.close()

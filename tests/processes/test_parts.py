@@ -297,7 +297,7 @@ def test_progress_keeps_the_status_and_shows_what_a_failure_said() -> None:
 def test_packages_that_are_there_are_not_installed_again() -> None:
     """With everything installed the script does nothing and says nothing."""
     done = subprocess.run(
-        [DEPLOY / "packages.sh", sys.executable, "python", "virtual", "images", "test"],
+        [DEPLOY / "packages.sh", sys.executable, "python", "virtual", "images", "test", "bench"],
         capture_output=True,
         text=True,
         check=True,
