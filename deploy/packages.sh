@@ -8,6 +8,7 @@
 #   images    what builds the demo image and a full Debian
 #   test      what the tests need besides: PostgreSQL (its programs; no cluster is made or started), shellcheck, and
 #             genisoimage's reader of ISO images
+#   bench     what the benchmarks compare with: virt-install, curl, zstd
 set -eu
 
 python=$1
@@ -29,6 +30,9 @@ sys.exit(not (pathlib.Path(sysconfig.get_path("include")) / "Python.h").exists()
         ;;
     test)
         echo postgresql shellcheck genisoimage
+        ;;
+    bench)
+        echo virtinst curl zstd genisoimage qemu-utils libvirt-clients
         ;;
     *)
         echo "packages.sh: there is no role '$1'" >&2
