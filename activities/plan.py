@@ -70,7 +70,8 @@ def why(request: ClaimRequest, choice: Choice, provider: Provider) -> str:
     elif fits == 1:
         reason = "no other provider can hold it now"
     else:
-        reason = f"of {fits} that can hold it now it comes first: {_order(request, provider)}"
+        lot = f"{choice.alike} rank the same, and lots are drawn" if choice.alike > 1 else "no other ranks the same"
+        reason = f"of {fits} that can hold it now it comes first: {_order(request, provider)}; {lot}"
     if not provider.suspect_count:
         return reason
     return f"{reason}; suspect: {provider.suspect_count} runs failed on it since a machine last came up there"
@@ -78,6 +79,6 @@ def why(request: ClaimRequest, choice: Choice, provider: Provider) -> str:
 
 def _order(request: ClaimRequest, provider: Provider) -> str:
     if provider.kind is Kind.BARE_METAL:
-        return "the one given whole that fits most tightly; equals are drawn by lot"
+        return "the one given whole that fits most tightly"
     fullest = "the emptiest" if request.placement is Placement.SPREAD else "the fullest"
-    return f"unsuspected before suspect, virtual before bare metal, then {fullest} ({request.placement}); equals by lot"
+    return f"unsuspected before suspect, virtual before bare metal, then {fullest} ({request.placement})"

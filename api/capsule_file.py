@@ -29,6 +29,10 @@ MOST_COMPRESSED = 64 * 2**20
 MOST_EXPANDED = 256 * 2**20
 """Bytes that a capsule may have: Temporal ends a run whose history has 50 MiB."""
 
+MOST_PARTS = 8_000_000
+"""Objects, lists and their members that a capsule may have: few bytes of JSON can make many of memory. A run of 51,200
+events, at which Temporal ends it, has about one million."""
+
 GZIP = b"\x1f\x8b"
 _GZIP_WINDOW = 16 + zlib.MAX_WBITS
 
@@ -96,6 +100,8 @@ def unpack(data: bytes, name: str) -> Capsule:
     Raises `InvalidRequest`, naming the file by `name`, for what is damaged, cut off, too large, or something else.
     """
     text = _expanded(data, name) if data.startswith(GZIP) else data
+    if sum(map(text.count, (b"{", b"[", b","))) > MOST_PARTS:
+        raise _wrong(name, f"has more than {MOST_PARTS:,} parts, which no capsule has; do not trust where it is from")
     try:
         capsule = _CAPSULE.validate_json(text)
     except ValidationError as error:

@@ -12,6 +12,7 @@ from mulligan.activities.errors import MulliganError
 from mulligan.activities.story import RunEvent
 from mulligan.activities.values import StepEstimate
 from mulligan.api.convert_runs import Progress
+from mulligan.api.progress import awaited
 from mulligan.api.runs import Runs
 from mulligan.api.suggestions import for_progress
 
@@ -29,6 +30,8 @@ class Estimates:
     async def add(self, doing: Iterable[Progress], events: Sequence[RunEvent]) -> list[Progress]:
         """What is in progress, with how long it usually takes; `events` are all of the run so far."""
         told = list(doing)
+        if not told and (waits := awaited(events)) is not None:
+            told.append(waits)
         if not any(progress.step in LEARNED for progress in told):
             return told
         began, now = began_at(events), datetime.now(UTC)

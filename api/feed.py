@@ -20,7 +20,7 @@ from mulligan.api.convert_runs import Progress, Update, cursor_of
 from mulligan.api.errors import Laggard, domain_error
 from mulligan.api.estimates import Estimates
 from mulligan.api.pace import Pace
-from mulligan.api.progress import is_news, progress_of
+from mulligan.api.progress import AWAIT, ENDS_A_WAIT, is_news, progress_of
 from mulligan.api.run_views import GOOD, is_held
 from mulligan.api.runs import Found, Runs
 
@@ -49,6 +49,8 @@ class Feed:
         self._running: dict[Key, Progress | None] = {}
         self._began: dict[Key, float] = {}
         """When each action in progress was first seen, on the event loop's clock."""
+        self._awaits = ""
+        """The step that awaits, or awaited last, something without an action."""
         self._estimates = Estimates(runs, found.view.workflow_id, found.view.machine_id)
         self._read_once = asyncio.Event()
         self._error: Exception | None = None
@@ -180,16 +182,24 @@ class Feed:
         for event in events:
             self._log.append(event)
             key = (event.try_number, event.step, event.action)
-            if event.kind is EventKind.ACTION_STARTED:
+            if event.kind in ENDS_A_WAIT:
+                self._forget((event.try_number, self._awaits, AWAIT))
+            if event.kind is EventKind.AWAITING:
+                self._awaits = event.step
+                key = (event.try_number, event.step, AWAIT)
+            if event.kind in (EventKind.ACTION_STARTED, EventKind.AWAITING):
                 self._running[key], self._began[key] = None, asyncio.get_running_loop().time()
             elif event.kind in (EventKind.ACTION_FINISHED, EventKind.ACTION_FAILED):
-                self._running.pop(key, None)
-                self._began.pop(key, None)
+                self._forget(key)
             elif event.kind is EventKind.CANCEL_REQUESTED:
                 self.view = replace(self.view, cancel_requested=True)
         self.view = replace(self.view, held=is_held(events, before=self.view.held))
         if events:
             self._wake()
+
+    def _forget(self, key: Key) -> None:
+        self._running.pop(key, None)
+        self._began.pop(key, None)
 
     async def _probe(self) -> None:
         """Ask what is in progress: not before an action took a period's time, and once in a period at most. A period

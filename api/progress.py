@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -13,7 +13,7 @@ from temporalio.api.workflow.v1 import PendingActivityInfo
 from temporalio.client import WorkflowExecutionDescription
 
 from mulligan.activities.history import describe_failure
-from mulligan.activities.story import HIDDEN_ACTIONS, parse_action_id
+from mulligan.activities.story import HIDDEN_ACTIONS, EventKind, RunEvent, parse_action_id
 from mulligan.api import suggestions
 from mulligan.api.convert import moment
 from mulligan.api.convert_runs import Progress
@@ -30,6 +30,21 @@ def progress_of(description: WorkflowExecutionDescription) -> Iterable[Progress]
         parsed = parse_action_id(pending.activity_id)
         if parsed is not None and parsed[2] not in HIDDEN_ACTIONS:
             yield _progress(description.id, pending, *parsed)
+
+
+AWAIT = "await"
+"""The name under which a wait is told in which no action is in progress."""
+
+ENDS_A_WAIT = frozenset(EventKind) - {EventKind.SLOW, EventKind.LEVER_PULLED, EventKind.LEVER_REFUSED}
+"""After these the run does not await any more what it did, or something else."""
+
+
+def awaited(events: Sequence[RunEvent]) -> Progress | None:
+    """What the run awaits without any action, such as a guest's call home; None when that is over, or never began."""
+    last = next((event for event in reversed(events) if event.kind in ENDS_A_WAIT), None)
+    if last is None or last.kind is not EventKind.AWAITING:
+        return None
+    return Progress(last.try_number, last.step, AWAIT, 1, f"awaits {last.message}")
 
 
 def is_news(before: Progress | None, now: Progress) -> bool:

@@ -1,4 +1,6 @@
-"""What a capsule leaves out of a history: sealed user data and its digest, and where credentials are kept."""
+"""What a capsule leaves out of a history: user data and its digest, network configurations (they may hold passwords),
+where credentials are kept, and of URLs whatever may open them: users with passwords, and queries of the web's.
+"""
 
 from __future__ import annotations
 
@@ -14,11 +16,16 @@ from mulligan.activities.seal import PREFIX
 
 REDACTED = "redacted"
 
-SECRET_FIELDS = frozenset({"user_data", "user_data_digest", "credential"})
+SECRET_FIELDS = frozenset({"user_data", "user_data_digest", "network_config", "credential"})
 """Fields of our values that are blanked wherever they are. Empty ones stay, so that it is seen that there was none."""
 
 _SEALED = re.compile(rf"{re.escape(PREFIX)}:[0-9a-f]+:[A-Za-z0-9_=-]+|hmac-sha256:[0-9a-f]{{64}}")
 """Sealed text and keyed digests, wherever else they may have got to."""
+
+_QUERY = re.compile(r"(https?://[^\s\"'<>`\\?#]+)\?[^\s\"'<>`\\]+", re.IGNORECASE)
+"""A URL's query, which may be its signature or a token. Other schemes' queries are a driver's own, and no secret."""
+
+_PASSWORD = re.compile(r"(?<=://)[^\s\"'<>`\\/@:]*:[^\s\"'<>`\\/@]+@")
 
 
 def redact(message: Message) -> None:
@@ -34,8 +41,9 @@ def redact(message: Message) -> None:
 
 
 def redact_text(text: str) -> str:
-    """Text, e.g. a JSON document, without sealed text and keyed digests."""
-    return _SEALED.sub(REDACTED, text)
+    """Text, e.g. a JSON document, without sealed text, keyed digests, and what may open a URL."""
+    text = _PASSWORD.sub(f"{REDACTED}@", _SEALED.sub(REDACTED, text))
+    return _QUERY.sub(rf"\1?{REDACTED}", text)
 
 
 def _messages(descriptor: FieldDescriptor, value: Any) -> list[Message]:
@@ -49,7 +57,7 @@ def _redacted_data(data: bytes) -> bytes:
     try:
         value = json.loads(data)
     except ValueError:
-        return _SEALED.sub(REDACTED, data.decode("utf-8", "surrogateescape")).encode("utf-8", "surrogateescape")
+        return redact_text(data.decode("utf-8", "surrogateescape")).encode("utf-8", "surrogateescape")
     return json.dumps(_blanked(value), separators=(",", ":"), ensure_ascii=False).encode() if data else data
 
 

@@ -19,9 +19,9 @@ from mulligan.activities.inventory.explain import explain
 from mulligan.activities.inventory.explanation import Explanation, Verdict
 from mulligan.activities.inventory.names import no_provider, not_found, require_partition
 from mulligan.activities.inventory.search import candidates, in_trying_order
-from mulligan.activities.inventory.tables import LIVE_CLAIM, claim_items, claims, inventories, providers
+from mulligan.activities.inventory.tables import LIVE_CLAIM, claim_items, claims, inventories, machines, providers
 from mulligan.activities.inventory.taking import LostRaceError, TakenBeforeError, take
-from mulligan.activities.values import RESOURCES, Claim, Resources
+from mulligan.activities.values import RESOURCES, Claim, MachineState, Resources
 
 _CANDIDATES = 32
 _ROUNDS = 50
@@ -191,6 +191,10 @@ def make_permanent(connection: Connection, claim_id: str) -> ClaimRow:
 
 def lease_again(connection: Connection, claim_id: str, seconds: int) -> Claim:
     """Give a claim that needed none a lease; see `Inventory.lease_again`."""
+    machine = select(machines.c.state).join(claims, claims.c.machine_id == machines.c.id)
+    state = connection.execute(machine.where(claims.c.id == claim_id).with_for_update(of=machines)).scalar()
+    if state is MachineState.READY:
+        raise Conflict(f"claim {claim_id!r} is of a machine in service, and needs no lease", claim_id=claim_id)
     mine = (claims.c.id == claim_id) & (claims.c.state == ClaimState.PERMANENT)
     values = {"state": ClaimState.HELD, "lease_expires_at": now(seconds)}
     connection.execute(update(claims).where(mine).values(values))

@@ -64,9 +64,11 @@ def _refuse_held(connection: Connection, name: str) -> None:
         return
     named = ", ".join(f"{row.machine} (project {row.project})" for row in rows[:_NAMED])
     more = f" and {len(rows) - _NAMED} more" if len(rows) > _NAMED else ""
+    release = f"mulligan machine release {rows[0].machine} --project {rows[0].project}"
     raise Conflict(
         f"provider {name!r} cannot be removed: {len(rows)} machine(s) hold something of it: {named}{more}; release "
-        f"them first, e.g. `mulligan machine release {rows[0].machine} --project {rows[0].project}`",
+        f"them first, e.g. `{release}`",
+        remedy=release,
         provider=name,
         machines=",".join(f"{row.project}/{row.machine}" for row in rows[:_NAMED]),
     )

@@ -234,7 +234,7 @@ class Inventory(Upkeep):
         """Let a permanent claim end so many seconds from now, unless it is extended: a run works on it again.
 
         One that has a lease stays as it is. The claim is given with its provider as it is registered now. Raises
-        `StaleFence` when it was released, `NotFound`.
+        `StaleFence` when it was released, `Conflict` when its machine is in service, `NotFound`.
         """
         with self._database.write() as connection:
             return claiming.lease_again(connection, claim_id, seconds)

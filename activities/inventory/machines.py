@@ -10,7 +10,7 @@ from sqlalchemy import Connection, Select, func, select, tuple_, update
 from mulligan.activities.errors import AlreadyExists, Busy, Conflict, NotFound
 from mulligan.activities.inventory.database import insert_if_new, now
 from mulligan.activities.inventory.names import differing_fields, not_found
-from mulligan.activities.inventory.tables import FINAL, LIVE_CLAIM, NOT_FINAL, UNSETTLED, claims, machines
+from mulligan.activities.inventory.tables import BEING_MADE, FINAL, LIVE_CLAIM, NOT_FINAL, UNSETTLED, claims, machines
 from mulligan.activities.values import Machine, MachineState
 
 ABANDONED = "its run ended without recording how, while nothing was claimed for it: nothing of it is left"
@@ -53,6 +53,8 @@ def change(connection: Connection, machine_id: str, values: Mapping[str, Any]) -
             machine_id=machine_id,
             state=old,
         )
+    if old is MachineState.READY and new in BEING_MADE:
+        raise Conflict(f"machine {machine_id!r} is in service; what asks for it as {new} comes too late", state=old)
     if values and not ("state" in values and old in FINAL):
         connection.execute(update(machines).where(machines.c.id == machine_id).values(values))
     return by_id(connection, machine_id)

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
-import logging
 import sys
-import threading
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,7 +23,6 @@ if TYPE_CHECKING:
     from mulligan.api.replay import Verdict
 
 EXPORT_SECONDS = 300
-REPLAY_SECONDS = 300
 
 
 @click.command()
@@ -64,6 +60,7 @@ def export(session: Session, workflow_id: str, run_id: str | None, path: Path | 
 def replay(path: Path, step: bool, output: str) -> ExitCode:
     """Tell the story of an exported run, and say whether today's workflow code would do the same. Needs no server."""
     from mulligan.api.capsule_file import history_of  # noqa: PLC0415 - only here, and it brings Temporal
+    from mulligan.api.cli.replaying import replayed  # noqa: PLC0415 - the same
 
     if step and not (sys.stdin.isatty() and sys.stdout.isatty()):
         raise usage("--step waits for Enter, and there is no terminal to press it on; leave --step out")
@@ -73,7 +70,7 @@ def replay(path: Path, step: bool, output: str) -> ExitCode:
         _tell(capsule, step=step)
     if history is None:
         raise _cannot_be_replayed(capsule)
-    verdict = _replayed(history)
+    verdict = replayed(history)
     if output == "json":
         click.echo(json.dumps(_as_dict(capsule, verdict)))
     else:
@@ -114,21 +111,6 @@ def _read(path: Path) -> Capsule:
     if len(data) > MOST_COMPRESSED:
         raise usage(f"{path} is larger than {size(MOST_COMPRESSED)}, which no capsule is")
     return unpack(data, str(path))
-
-
-def _replayed(history: Any) -> Verdict:
-    from mulligan.api.processes.logs import forward_temporal_core  # noqa: PLC0415 - only here: all workflows, Temporal
-    from mulligan.api.replay import replay as replayed  # noqa: PLC0415
-
-    logging.getLogger("temporalio").setLevel(logging.CRITICAL)  # what they would log is the verdict
-    forward_temporal_core()
-    verdicts: list[Verdict] = []
-    replaying = threading.Thread(target=lambda: verdicts.append(asyncio.run(replayed(history))), daemon=True)
-    replaying.start()
-    replaying.join(REPLAY_SECONDS)  # Temporal's core may never answer about a history that no server would send
-    if not verdicts:
-        raise usage(f"the history could not be replayed within {REPLAY_SECONDS} s; it is damaged; export the run again")
-    return verdicts[0]
 
 
 def _tell(capsule: Capsule, *, step: bool) -> None:
@@ -172,7 +154,10 @@ def _story(capsule: Capsule) -> Iterator[list[str]]:
     """The lines of each event, with what the driver was asked for until then."""
     waiting = list(capsule.transcript)
     for event in capsule.events:
-        lines = _event(event, capsule.run.run_id)
+        try:
+            lines = _event(event, capsule.run.run_id)
+        except ValueError:  # what no run can have told, e.g. an attempt beyond all numbers
+            raise usage(f"event {event.id} of this capsule is damaged; export the run again") from None
         while waiting and waiting[0].event_id <= event.id:
             lines.append(_verbs(waiting.pop(0)))
         yield lines

@@ -11,8 +11,23 @@ from mulligan.v1 import inventory_pb2
 VERDICTS = {
     inventory_pb2.Explanation.VERDICT_FITS: "fits",
     inventory_pb2.Explanation.VERDICT_NEVER: "never: no provider could hold it, even empty",
-    inventory_pb2.Explanation.VERDICT_NOT_NOW: "not now: it would fit, once there is room",
+    inventory_pb2.Explanation.VERDICT_NOT_NOW: "not now: it would fit, with room, or a provider back in service",
 }
+
+MENDED_BY = {
+    "enabled": "mulligan provider set {} --enable",
+    "not-quarantined": "mulligan provider show {}",
+    "clean": "mulligan provider show {}",
+}
+"""What helps where a provider fails nothing but this; of a quarantine, the provider's page names the command."""
+
+
+def mended_by(explanation: inventory_pb2.Explanation) -> tuple[str, ...]:
+    """The commands that may bring back the nearest provider that is kept from the claim by nothing but its service."""
+    for miss in explanation.near_misses:
+        if all(name in MENDED_BY for name in miss.failing):
+            return tuple(dict.fromkeys(MENDED_BY[name].format(miss.provider) for name in miss.failing))
+    return ()
 
 
 def show_explanation(explanation: inventory_pb2.Explanation, *, err: bool = False) -> None:

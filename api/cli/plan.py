@@ -13,7 +13,7 @@ from mulligan.api.cli.client import Session, api_command
 from mulligan.api.cli.errors import tell_next
 from mulligan.api.cli.estimates import usual_text
 from mulligan.api.cli.exit_codes import ExitCode
-from mulligan.api.cli.explanation import show_explanation
+from mulligan.api.cli.explanation import mended_by, show_explanation
 from mulligan.api.cli.output import details, print_json, show, table
 from mulligan.api.cli.spec_options import CLAIM_OPTIONS, RUN_OPTIONS, options, wanted_spec
 from mulligan.api.cli.text import size
@@ -56,7 +56,7 @@ def _show(session: Session, made: provisioning_pb2.Plan) -> None:
 
 def _choice(made: provisioning_pb2.Plan) -> Iterator[tuple[str, str]]:
     yield "machine", f"{made.spec.name} of project {made.spec.project}"
-    yield "provider", f"{made.provider}: {made.why}" if made.provider else "none: no provider fits"
+    yield "provider", f"{made.provider or 'none'}: {made.why or 'no provider fits'}"
 
 
 def _consequences(made: provisioning_pb2.Plan) -> Iterator[tuple[str, str]]:
@@ -96,7 +96,7 @@ def _duration(seconds: int) -> str:
 def _next(made: provisioning_pb2.Plan) -> tuple[str, ...]:
     """The command that applies the plan: the one that was typed, as a provision."""
     if not made.hash:
-        return () if made.provider else ("mulligan provider list",)
+        return () if made.provider else (*mended_by(made.explanation), "mulligan provider list")
     typed = sys.argv[1:]
     flags = typed[typed.index("plan") + 1 :] if "plan" in typed else [made.spec.name]
     return (shlex.join(["mulligan", "machine", "provision", *flags, "--plan", made.hash]),)

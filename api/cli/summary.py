@@ -10,6 +10,7 @@ from mulligan.api.cli.client import Session
 from mulligan.api.cli.display import evidence_text
 from mulligan.api.cli.errors import CliError, render, tell_next
 from mulligan.api.cli.exit_codes import NO_ROOM_REASONS, ExitCode, of_outcome
+from mulligan.api.cli.explanation import mended_by
 from mulligan.api.cli.text import clean
 from mulligan.api.cli.view import RunView
 from mulligan.v1 import machine_pb2
@@ -61,7 +62,8 @@ def next_after(view: RunView) -> Sequence[str]:
     """The commands to try after this run ended badly."""
     show = f"mulligan run show {view.workflow_id}"
     if view.failure[0] == "NOT_NOW":
-        return ("mulligan claim list", "the same command with --wait-for-room")
+        mended = mended_by(view.explanation) if view.explanation is not None else ()
+        return (*mended, "mulligan claim list", "the same command with --wait-for-room")
     if view.failure[0] == "NEVER_FITS":
         return ("mulligan provider list", "mulligan provider add NAME URL")
     if view.finished is not None and view.finished.suggestions:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import click
 
 from mulligan.api.cli.client import Session, api_command
+from mulligan.api.cli.errors import tell_next
 from mulligan.api.cli.output import listing, print_json, value_of, word, words
 from mulligan.api.cli.text import ago
 from mulligan.v1 import inventory_pb2
@@ -28,7 +29,11 @@ def list_suspects(session: Session, kind: str | None) -> None:
     """List what runs failed on since one succeeded, the worst first."""
     request = inventory_pb2.ListSuspectsRequest(kind=value_of(inventory_pb2.SuspectKind, kind or "unspecified"))
     stream = session.inventory.ListSuspects(request, timeout=session.deadline())
-    listing(session, (response.suspect for response in stream), HEAD, _row)
+    found = [response.suspect for response in stream]
+    listing(session, found, HEAD, _row)
+    if found and not session.as_json:
+        named = word(inventory_pb2.SuspectKind, found[0].kind), found[0].name
+        tell_next(("mulligan {} show {}".format(*named), "mulligan suspect clear {} {}".format(*named)))
 
 
 @suspect.command()

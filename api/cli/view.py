@@ -11,6 +11,8 @@ from mulligan.v1 import inventory_pb2, machine_pb2, run_pb2
 
 STEPS = ("claim", "image", "boot", "verify")
 UNDO = "undo"
+AWAIT = "await"
+"""What a step does that awaits something without an action, such as a guest's call home."""
 
 WAITING, RUNNING, DONE, FAILED, SKIPPED = "waiting", "running", "done", "failed", "skipped"
 
@@ -125,6 +127,8 @@ class RunView:
             if event.kind in GOES_ON:
                 self.held = None
             self.notes.append(event.message)
+            if event.kind == run_pb2.RUN_EVENT_KIND_DEADLINE_PASSED and event.step in self.steps:
+                self._too_late(self.steps[event.step], event)
         elif event.step:
             self._action(event)
 
@@ -172,6 +176,14 @@ class RunView:
             line.started = line.started or at
             line.open_actions.add(event.action)
             line.state, line.progress, line.attempt = RUNNING, None, 0
+        elif event.kind == run_pb2.RUN_EVENT_KIND_AWAITING:
+            line.started = line.started or at
+            line.open_actions.add(AWAIT)
+            line.state = RUNNING
+        elif event.kind == run_pb2.RUN_EVENT_KIND_CALLED_HOME and AWAIT in line.open_actions:
+            line.open_actions.discard(AWAIT)
+            line.ended, line.progress = at, None
+            line.state = RUNNING if line.open_actions else DONE
         elif event.kind == run_pb2.RUN_EVENT_KIND_SLOW:
             line.slow = True
         elif event.kind in (run_pb2.RUN_EVENT_KIND_ACTION_FINISHED, run_pb2.RUN_EVENT_KIND_ACTION_FAILED):
@@ -181,6 +193,13 @@ class RunView:
                 line.state = FAILED
             elif line.state != FAILED and not line.open_actions:
                 line.state = DONE
+
+    def _too_late(self, line: StepView, event: run_pb2.RunEvent) -> None:
+        """A step that only awaited something has failed with its deadline; an action of it tells by itself."""
+        if AWAIT in line.open_actions:
+            line.open_actions.discard(AWAIT)
+            line.ended, line.progress, line.state = seconds(event.at), None, FAILED
+            line.message = event.message or line.message
 
     def _begun(self, line: StepView, step: str) -> StepView:
         """The line of an action that begins. A step that failed, and whatever comes after it, begins anew."""

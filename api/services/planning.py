@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from mulligan.activities.errors import MulliganError
 from mulligan.activities.values import Image, MachineRequest
 from mulligan.api.convert_plans import plan_message
@@ -20,10 +22,18 @@ class Planning:
     _plans: Plans
 
     async def PlanMachine(self, request: pb.PlanMachineRequest, context: Context) -> pb.PlanMachineResponse:  # noqa: N802
-        """What ProvisionMachine would do with this request; claims nothing."""
+        """What ProvisionMachine would do with this request, which it may refuse; claims nothing."""
         wanted, image = await self._requests.machine(request)
-        await self._provisions.refuse_quarantined(wanted, image)
-        return pb.PlanMachineResponse(plan=plan_message(await self._plans.make(wanted, image)))
+        there = await self._provisions.there(wanted, image)
+        if there is None:
+            await self._provisions.refuse_quarantined(wanted, image)
+        made = await self._plans.make(wanted, image)
+        if there is not None:
+            state = "is there already" if there.machine is not None else "is being made"
+            anew = made.why or "no provider fits now"
+            told = f"machine {wanted.name} {state} ({there.workflow_id}), and would be given as it is; anew: {anew}"
+            made = replace(made, why=told)
+        return pb.PlanMachineResponse(plan=plan_message(made))
 
     async def _start(self, wanted: MachineRequest, image: Image, plan_hash: str) -> Started:
         """The run that makes a machine: by the plan, if one is named and there is no such run or machine yet."""

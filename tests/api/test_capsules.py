@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import gzip
+import time
 import uuid
 from dataclasses import replace
 from pathlib import Path
@@ -19,14 +20,14 @@ from mulligan.activities.values import Outcome
 from mulligan.api import capsule_file
 from mulligan.api.capsule_file import Capsule, history_of, unpack
 from mulligan.api.config import Settings
-from mulligan.api.redaction import redact
+from mulligan.api.redaction import redact, redact_text
 from mulligan.api.replay import replay
 from mulligan.api.temporal import connect
 from mulligan.v1 import provisioning_pb2
 from tests.api.serving import Api, everything, info, refusal, violations
 from tests.capsules.record import CORPUS, texts
 from tests.services.temporal import running_temporal
-from tests.workflows.stack import Stack
+from tests.workflows.stack import IMAGE, Stack
 
 
 async def exported(api: Api, workflow_id: str, run_id: str = "") -> bytes:
@@ -79,6 +80,39 @@ async def test_no_secret_leaves_with_a_capsule(api: Api, stack: Stack) -> None:
     assert history is not None
     verdict = await replay(history)
     assert verdict.agrees, verdict.why
+
+
+async def test_what_opens_a_url_leaves_with_no_capsule(api: Api, stack: Stack) -> None:
+    """A signed source's query, and a network configuration with its passwords; what is left replays."""
+    canary = f"canary-{uuid.uuid4().hex}"
+    project, _ = await stack.hosts()
+    signed = replace(IMAGE, name=f"signed-{project}", source=f"https://images.example/d.qcow2?X-Signature={canary}&a=b")
+    stack.inventory.add_image(signed)
+    network = f"version: 2\nwifis: {{w0: {{access-points: {{x: {{password: {canary}}}}}}}}}\n"
+    made = await api.made(project, image=signed.name, network_config=network)
+    data = await exported(api, made[0].update.run.workflow_id)
+    capsule = unpack(data, "it")
+    everywhere = "\n".join([gzip.decompress(data).decode(), *texts(capsule.history)])
+    assert canary not in everywhere
+    assert "https://images.example/d.qcow2?redacted" in everywhere
+    history = history_of(capsule, "it")
+    assert history is not None
+    assert (await replay(history)).agrees
+
+
+@pytest.mark.parametrize(
+    ("text", "left"),
+    [
+        ("GET http://h/p?token=x&y=z: 403", "GET http://h/p?redacted 403"),
+        ('{"a":"https://u:pw@h/p?q=1#f","b":1}', '{"a":"https://redacted@h/p?redacted","b":1}'),
+        ("qemu+ssh://me:pw@h/system?no_tty=1", "qemu+ssh://redacted@h/system?no_tty=1"),
+        ("qemu+ssh://me@h/system", "qemu+ssh://me@h/system"),
+        ("http://h:80/a what? user@h", "http://h:80/a what? user@h"),
+    ],
+)
+def test_what_opens_a_url_is_found_in_any_text(text: str, left: str) -> None:
+    """And what only names a place stays."""
+    assert redact_text(text) == left
 
 
 def test_redaction_reaches_wherever_a_payload_can_be() -> None:
@@ -184,6 +218,20 @@ def test_a_history_that_no_server_wrote_is_told(change: object, says: str) -> No
     with pytest.raises(InvalidRequest) as refused:
         history_of(broken, "the.capsule")
     assert says in refused.value.message
+
+
+def test_a_bomb_of_many_small_parts_is_not_built() -> None:
+    """Few bytes of JSON that would be gigabytes of memory."""
+    bomb = b'{"format":"mulligan-capsule","history":{"a":[' + b"{}," * (capsule_file.MOST_PARTS // 2 + 1) + b"1]}}"
+    with pytest.raises(InvalidRequest, match="8,000,000 parts"):
+        unpack(gzip.compress(bomb, 1), "it")
+
+
+def test_redaction_of_a_long_text_is_quick() -> None:
+    """A history's payloads are long runs of letters, in which nothing may be looked for again from each one."""
+    began = time.monotonic()
+    redact_text("a" * 2_000_000)
+    assert time.monotonic() - began < 10
 
 
 def test_a_bomb_is_not_expanded(monkeypatch: pytest.MonkeyPatch) -> None:

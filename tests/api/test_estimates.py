@@ -8,7 +8,8 @@ import pytest
 
 from mulligan.activities.errors import Unreachable
 from mulligan.activities.inventory import Inventory
-from mulligan.v1 import provisioning_pb2, run_pb2
+from mulligan.api.progress import AWAIT
+from mulligan.v1 import machine_pb2, provisioning_pb2, run_pb2
 from mulligan.workflows.runs import provision_id
 from tests.api.serving import Api, spec
 from tests.workflows.stack import IMAGE, Stack
@@ -47,6 +48,22 @@ async def test_the_stream_says_how_long_a_step_usually_takes_and_when_it_is_slow
     asked = provisioning_pb2.GetRunRequest(workflow_id=provision_id(project, "d"))
     (shown,) = (await api.provisioning.GetRun(asked)).progress
     assert (shown.step, shown.slower_than_p95, shown.estimate.runs) == ("boot", True, 3)
+    await stack.client.get_workflow_handle(provision_id(project, "d")).cancel()
+
+
+async def test_a_wait_without_any_action_is_compared_too(api: Api, stack: Stack) -> None:
+    """A guest that does not call home: nothing is in progress, and it takes longer than usual all the same."""
+    project, image = await taught(api, stack, personality="no-call-home")
+    seen: list[run_pb2.RunProgress] = []
+    asked = spec(project, "d", image=image, verify=machine_pb2.VERIFY_LEVEL_GUEST)
+    async for response in api.provision(asked):
+        if response.update.HasField("progress") and response.update.progress.action == AWAIT:
+            seen.append(response.update.progress)
+            if seen[-1].slower_than_p95:
+                break
+    assert seen[-1].slower_than_p95
+    assert "the guest's call home" in seen[-1].message
+    assert (seen[-1].step, seen[-1].estimate.runs) == ("verify", 3)
     await stack.client.get_workflow_handle(provision_id(project, "d")).cancel()
 
 

@@ -219,3 +219,31 @@ async def test_the_explanation_asks_for_what_the_level_needs(api: Api, stack: St
             asked = inventory_pb2.ExplainClaimRequest(spec=spec(project, image=image, verify=level))
             funnel = (await api.inventory.ExplainClaim(asked)).explanation.funnel
             assert ("requires.console.serial" in {stage.name for stage in funnel}) is needed
+
+
+async def test_a_plan_for_a_machine_that_is_there_says_so(api: Api, stack: Stack) -> None:
+    """The same request would join it, and another one would be refused: so is its plan."""
+    project, _ = await stack.hosts(vcpu="1")
+    await everything(api.provision(spec(project)))
+    plan = await plan_of(api, project)
+    assert plan.why == (
+        f"machine m is there already ({provision_id(project, 'm')}), and would be given as it is; "
+        "anew: no provider fits now"
+    )
+    request = provisioning_pb2.PlanMachineRequest(spec=spec(project, mulligans=3))
+    error = await refusal(api.provisioning.PlanMachine(request))
+    assert error.code() is grpc.StatusCode.ALREADY_EXISTS
+    assert "differs in mulligans" in str(error.details())
+
+
+async def test_a_provider_that_lacks_several_things_meanwhile_is_told_among_many(api: Api, stack: Stack) -> None:
+    """However many others fail less than it: what it lacks is said, and not that they were not planned for."""
+    project, hosts = await stack.hosts(7, vcpu="4", memory_mib="4096")
+    plan = await plan_of(api, project)
+    host = next(host for host in hosts if host.name == plan.provider)
+    whole = machine_pb2.Resources(vcpu=4, memory_mib=4096, disk_gib=2)
+    await api.made(project, "first", resources=whole, provider=host.name)
+    generation = stack.inventory.provider(host.name).generation
+    stack.inventory.edit_provider(host.name, generation=generation, enabled=False)
+    details = str((await refused(api, project, plan)).details())
+    assert f"{host.name} cannot be claimed any more: is disabled, has 0 of 1 vcpu free, has 0 of 512" in details

@@ -125,6 +125,21 @@ def test_code_that_does_otherwise_is_said_with_where(mulligan: Mulligan, capsule
     assert done.stderr == ""
 
 
+def test_what_temporal_stumbles_over_is_told_at_once(mulligan: Mulligan, capsule: Callable[..., str]) -> None:
+    """A history that no server would send breaks its core down: not a word of that, and no waiting for it."""
+
+    def without_a_task_done(document: dict[str, Any]) -> None:
+        events = document["history"]["events"]
+        done = [event for event in events if "workflowTaskCompletedEventAttributes" in event]
+        events.remove(done[-1])
+        document["history"]["events"] = [{**event, "eventId": str(at)} for at, event in enumerate(events, 1)]
+
+    done = mulligan("run", "replay", capsule(without_a_task_done))
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: Temporal could make nothing of the history in this capsule")
+    assert len(done.stderr.splitlines()) == 1
+
+
 def test_a_capsule_without_history_is_told_and_cannot_be_replayed(
     mulligan: Mulligan, capsule: Callable[..., str]
 ) -> None:
@@ -133,6 +148,20 @@ def test_a_capsule_without_history_is_told_and_cannot_be_replayed(
     assert done.returncode == 4
     assert "run ended: ready" in done.stdout
     assert "holds no history and cannot be replayed" in done.stderr
+
+
+@pytest.mark.parametrize(("field", "value"), [("attempts", 10**30), ("explanation", {"verdict": "fits"})])
+def test_an_event_that_no_run_told_is_damage(
+    mulligan: Mulligan, capsule: Callable[..., str], field: str, value: object
+) -> None:
+    """It is named, and nothing breaks."""
+
+    def damage(document: dict[str, Any]) -> None:
+        document["events"][3][field] = value
+
+    done = mulligan("run", "replay", capsule(damage))
+    assert done.returncode == 2
+    assert "of this capsule is damaged; export the run again" in done.stderr
 
 
 @pytest.mark.parametrize(

@@ -208,6 +208,25 @@ def test_detach_names_the_run_and_leaves(api: ScriptedApi, mulligan: Mulligan) -
     assert api.last("ProvisionMachine").detach
 
 
+def test_a_step_that_awaits_something_is_not_done() -> None:
+    """It is when what it awaits has come; when that has not come in time it has failed."""
+    awaits = [
+        run_update(),
+        event(1, "ACTION_STARTED", "verify", "observe"),
+        event(2, "ACTION_FINISHED", "verify", "observe", "power is on"),
+        event(3, "AWAITING", "verify", "", "the guest's call home"),
+    ]
+    for last, state in (
+        (None, "running"),
+        (event(4, "CALLED_HOME", "verify", "", "the guest called home"), "done"),
+        (event(4, "DEADLINE_PASSED", "verify", "", "not done within 20 s"), "failed"),
+    ):
+        view = RunView()
+        for update in (*awaits, *([last] if last else [])):
+            view.feed(update)
+        assert view.steps["verify"].state == state
+
+
 def test_a_mulligan_is_told_and_the_table_begins_anew() -> None:
     """After a second try the steps are those of that try, and a note says what became of the first."""
     view = RunView()

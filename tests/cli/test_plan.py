@@ -105,12 +105,25 @@ def test_a_plan_is_one_object_for_programs(api: ScriptedApi, mulligan: Mulligan)
 
 def test_nothing_fits(api: ScriptedApi, mulligan: Mulligan) -> None:
     """The exit code says so; there is nothing to apply, and the explanation is shown."""
-    answers(api, a_plan(provider="", hash=""))
+    answers(api, a_plan(provider="", why="", hash=""))
     done = mulligan(*ASK)
     assert done.returncode == ExitCode.NO_ROOM
     assert "none: no provider fits" in done.stdout
     assert "has 0 of 1 vcpu free" in done.stdout
     assert "--plan" not in done.stderr
+
+
+def test_a_provider_that_is_only_out_of_service_is_named_with_what_helps(api: ScriptedApi, mulligan: Mulligan) -> None:
+    """For a plan that finds none; one that lacks room as well is not what keeps the machine waiting."""
+    plan = a_plan(provider="", why="", hash="")
+    for failing, helps in (
+        (("enabled",), "next: mulligan provider set hv-2 --enable\n"),
+        (("not-quarantined",), "next: mulligan provider show hv-2\n"),
+        (("enabled", "free.vcpu"), "next: mulligan provider list\n"),
+    ):
+        plan.explanation.near_misses[0].failing[:] = failing
+        answers(api, plan)
+        assert mulligan(*ASK).stderr.splitlines(keepends=True)[0] == helps
 
 
 def test_something_is_lacking(api: ScriptedApi, mulligan: Mulligan) -> None:

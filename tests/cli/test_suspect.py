@@ -43,7 +43,9 @@ def test_suspects_are_listed(api: ScriptedApi, mulligan: Mulligan) -> None:
     api.handlers["ListSuspects"] = lambda request, context: iter(
         [inventory_pb2.ListSuspectsResponse(suspect=suspect())]
     )
-    head, row = mulligan("suspect", "list").stdout.splitlines()
+    listed = mulligan("suspect", "list")
+    head, row = listed.stdout.splitlines()
+    assert listed.stderr == f"next: mulligan image show bad\n  or: {CLEAR}\n"
     assert head.split() == ["KIND", "NAME", "FAILURES", "STATE", "LAST", "VERDICT"]
     assert row.split()[:5] == ["image", "bad", "7", "quarantined", "2m"]
     assert "it is to blame: it failed on h1, h2 and h3" in row

@@ -143,3 +143,14 @@ def _agrees(inventory: Inventory, request: ClaimRequest) -> None:
         assert why == error.explanation and why.verdict is Verdict.NEVER
     else:
         assert why.verdict is Verdict.FITS
+
+
+def test_the_provider_that_was_asked_for_is_always_among_the_nearest(inventory: Inventory) -> None:
+    """First, with all that it lacks, however many others fail nothing but to be it."""
+    for number in range(7):
+        add(inventory, f"hv-{number}", vcpu=4, memory_mib=4096)
+    inventory.claim(asking(provider="hv-6", resources=Resources(4, 4096, 1)))
+    why = inventory.explain(asking(provider="hv-6", resources=Resources(1, 1024, 1)))
+    first = why.near_misses[0]
+    assert (first.provider, first.detail) == ("hv-6", "has 0 of 1 vcpu free, has 0 of 1024 memory_mib free")
+    assert "nearest: hv-6 has 0 of 1 vcpu free" in why.summary

@@ -101,3 +101,12 @@ def test_a_plan_of_yesterday_is_forgotten(url: str, inventory: Inventory) -> Non
     with database.read() as connection:
         assert connection.execute(select(func.count()).select_from(plans)).scalar_one() == 1
     database.close()
+
+
+def test_how_many_are_as_good_is_told(inventory: Inventory) -> None:
+    """Among equals lots are drawn; the fuller one has none like it."""
+    for name in ("hv-1", "hv-2", "hv-3"):
+        add(inventory, name)
+    assert inventory.choose(asking()).alike == 3
+    inventory.claim(asking(provider="hv-2"))
+    assert inventory.choose(asking()).alike == 1

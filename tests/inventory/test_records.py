@@ -64,7 +64,7 @@ def test_a_name_belongs_to_one_live_machine(inventory: Inventory) -> None:
     """Until it is released or has failed; held and quarantined machines still have their name."""
     inventory.begin_machine(machine("m1"))
     bigger = Resources(8, 2048, 10)
-    for state in (MachineState.READY, MachineState.HELD, MachineState.QUARANTINED, MachineState.RELEASING):
+    for state in (MachineState.HELD, MachineState.READY, MachineState.QUARANTINED, MachineState.RELEASING):
         inventory.update_machine("m1", state=state)
         with pytest.raises(AlreadyExists, match=state) as caught:
             inventory.begin_machine(machine("m2", resources=bigger))

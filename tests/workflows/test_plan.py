@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -126,3 +127,17 @@ async def test_a_level_that_a_driver_cannot_prove_is_refused_when_it_is_claimed(
     assert isinstance(caught.value.cause, ApplicationError)
     assert caught.value.cause.type == "NEVER_FITS"
     assert (await planned(stack, stack.request(project, verify=VerifyLevel.POWER))).provider == host.name
+
+
+async def test_a_partition_without_a_worker_is_told_in_seconds(stack: Stack) -> None:
+    """With the command that mends it."""
+    project, (host,) = await stack.hosts()
+    empty = f"empty-{project}"
+    stack.inventory.add_partition(empty)
+    await stack.enrol(replace(host, name=f"{host.name}-far", partition=empty, url=f"{host.url}&seed=7"))
+    plan = await planned(stack, stack.request(project, partition=empty))
+    assert plan.lacks == (
+        f"{host.name}-far could not be looked at: no worker of partition {empty} began within 8 s; see that one runs "
+        f"there (`mulligan worker --partition {empty}`), and plan again",
+    )
+    assert not plan.hash
