@@ -232,29 +232,40 @@ class Execution:
 
     async def within(self, step: str, seconds: float, slow: str, body: Coroutine[Any, Any, T]) -> T:
         """Run a step within its deadline; `slow` says what it awaits. It has ended when this returns or raises."""
+        raise_if_cancelled()
         self._stopping, self.step = False, step
         began = workflow.now()
         self.deadline = began + timedelta(seconds=seconds)
         self.awaits(slow)
         task = asyncio.create_task(body)
+        why = calls.Why("")
         try:
-            await self._done_or_over(task, step, began, slow)
+            while (await self._done_or_over(task, step, began, slow)) and self.ended_by is None:
+                deadline, why = self.deadline, await shielded(self._why())
+                if task.done() or self.deadline == deadline:
+                    break
         except asyncio.CancelledError:
             await self._settle(task)
             raise
-        why = calls.Why("")
-        if self.ended_by is None and not task.done():
-            why = await shielded(self._why())
         if self.ended_by is not None or not task.done():
             await self._settle(task)
-        if self.ended_by is not None:
-            raise ApplicationError(self.ended_by.message, type=self.ended_by.reason, non_retryable=True)
+        self.raise_if_ended()
         if task.cancelled() or is_cancelled_exception(task.exception() or Exception()):
             if workflow.cancellation_reason() is not None:
                 raise asyncio.CancelledError
             raise self._too_late(step, began, why)
         raise_if_cancelled()
         return task.result()
+
+    def raise_if_ended(self) -> None:
+        """Raise why the current step shall end, or has ended, if someone said so."""
+        if self.ended_by is not None:
+            raise ApplicationError(self.ended_by.message, type=self.ended_by.reason, non_retryable=True) from None
+
+    @property
+    def stopping(self) -> bool:
+        """Whether the current step is being stopped: more time is of no use to it."""
+        return self._stopping or self.ended_by is not None
 
     def extend(self, seconds: float) -> None:
         """Give the current step more time."""
@@ -285,8 +296,8 @@ class Execution:
         if self._stopping:
             raise asyncio.CancelledError("the step was stopped")
 
-    async def _done_or_over(self, task: asyncio.Task[T], step: str, began: datetime, slow: str) -> None:
-        """Wait until the task is done, is to end, or is too late; say once that it is slow."""
+    async def _done_or_over(self, task: asyncio.Task[T], step: str, began: datetime, slow: str) -> bool:
+        """Wait until the task is done, is to end, or is too late: then True. Say once that it is slow."""
         slow_at = began + (self.deadline - began) * SLOW_SHARE
         deadline, is_slow = self.deadline, False
         while not task.done() and self.ended_by is None:
@@ -299,9 +310,10 @@ class Execution:
             if await self._changed_before(due, summary, task, deadline):
                 deadline = self.deadline
             elif is_slow:
-                return
+                return True
             else:
                 is_slow = True
+        return False
 
     async def _changed_before(self, due: datetime, summary: str, task: asyncio.Task[T], deadline: datetime) -> bool:
         """Wait until the step is done, is to end, or has another deadline; False when that moment comes first."""
@@ -313,7 +325,7 @@ class Execution:
                 timeout_summary=summary,
             )
         except TimeoutError:
-            return False
+            return self.deadline != deadline
         return True
 
     def _too_late(self, step: str, began: datetime, why: calls.Why) -> ApplicationError:

@@ -65,9 +65,12 @@ class Making:
         mine = told.machine_id == self.asked.machine_id and told.try_number == self.run.try_number
         return mine and self.awaiting_call
 
-    def hear_again(self) -> None:
-        """Let a guest whose set-up failed call once more: someone may have mended it."""
-        if self.called is not None and self.called.status != "done":
+    def hear_again(self, step: str) -> None:
+        """It goes on with this step. A guest that is kept may call once more if its set-up failed: someone may have
+        mended it. One that is torn down has nothing more to say."""
+        if step != "verify":
+            self.awaiting_call = False
+        elif self.called is not None and self.called.status != "done":
             self.called, self.awaiting_call = None, True
 
     async def claim_within(self, seconds: float, again: str) -> None:
@@ -119,7 +122,6 @@ class Making:
         said = f"Bring image {asked.image.name} to {target.name}"
         await self.run.act(steps.PREPARE_IMAGE, prepare, said, partition=target.partition)
         self.run.undo_with(steps.REMOVE_DISKS, made, "Remove disk and seed", partition=target.partition)
-        self.called, self.awaiting_call = None, True
         disks = calls.DisksIn(
             target=target,
             mark=made.mark,
@@ -135,6 +137,7 @@ class Making:
         claim, made = self._claimed()
         partition = claim.target.partition
         self.run.undo_with(steps.TEAR_DOWN, made, "Switch off and remove the machine", partition=partition)
+        self.called, self.awaiting_call = None, True
         boot = calls.BootIn(claim.target, made.mark, claim, self.asked.image, self.request)
         self.booted_at = (
             await self.run.act(steps.BOOT, boot, "Make the machine and switch it on", partition=partition)

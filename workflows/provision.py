@@ -23,6 +23,7 @@ with workflow.unsafe.imports_passed_through():
         UndoFailed,
         raise_if_cancelled,
         shielded,
+        shielded_until,
     )
     from mulligan.workflows.making import GUEST_FAILED, Making
     from mulligan.workflows.steering import Decision, Phase, Steering, why
@@ -93,6 +94,8 @@ class ProvisionMachine(Steering):
         except asyncio.CancelledError:
             self.failure = None
         except UndoFailed as error:
+            if self.failure is None and workflow.cancellation_reason() is None:
+                self.failure = error.failure
             if reason := await shielded(self._quarantine(error.failure)):
                 raise ApplicationError(reason, type="QUARANTINED", non_retryable=True) from None
         finally:
@@ -118,6 +121,7 @@ class ProvisionMachine(Steering):
         while True:
             try:
                 await self._attempt(self.failure)
+                self.phase = Phase.ENDING
                 return await shielded(self._ready())
             except (ApplicationError, ActivityError) as error:
                 self.failure = self._after(Failure.of(error, step=self.run.step), self.failure)
@@ -134,10 +138,13 @@ class ProvisionMachine(Steering):
         """Undo the failed try. Returns when another provider may be tried, raises when the run is over."""
         raise_if_cancelled()
         provider, last = self.making.provider, self._is_last(failure)
+        self.phase = Phase.UNDOING
         await shielded(self._roll_back())
         if self._is_blamed(failure):
             await shielded(self._suspect(provider, failure))
         raise_if_cancelled()
+        if self.run.given_up:  # and yet the undo was done
+            raise StepFailed(Failure(failure.step, failure.action, ABORTED, f"{self.run.given_up}; {failure.message}"))
         if last:
             raise StepFailed(failure)
         self.run.try_number += 1
@@ -179,10 +186,11 @@ class ProvisionMachine(Steering):
                 self._show(step)
                 await self.run.within(step, self._seconds(step), self._awaited(step), self.making.step(step)())
             except (ApplicationError, ActivityError) as error:
-                if (ended_by := self.run.ended_by) is not None:  # also when it failed by itself just then
-                    raise ApplicationError(ended_by.message, type=ended_by.reason, non_retryable=True) from None
+                self.run.raise_if_ended()  # also when it failed by itself just then
                 failure = Failure.of(error, step=step)
-                if not await self._is_to_be_held(failure):
+                is_to_be_held = await self._is_to_be_held(failure)
+                self.run.raise_if_ended()
+                if not is_to_be_held:
                     raise
                 self.failure = failure
                 step = await self._decided(failure.message)
@@ -207,16 +215,21 @@ class ProvisionMachine(Steering):
         if self._is_last(failure):
             return True
         async with self.run.asking:
-            return not (await self.is_another()).fits
+            found = await self.is_another()
+        raise_if_cancelled()
+        return not found.fits
 
     async def _decided(self, reason: str) -> str:
         """Hold, until an operator decides; the step with which to go on. A lever that ends the try is raised."""
         decision = await self._hold(reason)
         if decision.lever is LeverKind.RESUME:
+            self.making.hear_again(decision.step)
+            self.phase = Phase.UNDOING
             await shielded(self._roll_back(decision.step))
+            raise_if_cancelled()
+            if self.run.given_up:  # and yet the undo was done
+                raise ApplicationError(self.run.given_up, type=ABORTED, non_retryable=True)
             self.phase = Phase.WORKING
-            if decision.step == "verify":
-                self.making.hear_again()
             more = timedelta(seconds=getattr(self.request.deadlines, f"{decision.step}_seconds"))
             self.ends_at = max(self.ends_at, workflow.now() + more)
             return decision.step
@@ -231,15 +244,16 @@ class ProvisionMachine(Steering):
         self._show(step, f"held: {reason}")
         await shielded(self._record(MachineState.HELD, reason, steps.RECORD_HELD, "Held for inspection"))
         self.lease.cancel()
+        await shielded_until(self.lease.done)
         raise_if_cancelled()
         await workflow.wait_condition(lambda: self.decision is not None)
-        decision, self.phase = self.decision, Phase.WORKING
-        assert decision is not None
-        await shielded(self._resumed(decision))
+        assert self.decision is not None
+        await shielded(self._resumed(self.decision))
         self.lease = asyncio.create_task(self._keep_lease())
         self.ends_at += workflow.now() - began
         raise_if_cancelled()
-        return decision
+        self.phase = Phase.WORKING
+        return self.decision  # an abort may have come while the one before it was recorded
 
     async def _resumed(self, decision: Decision) -> None:
         """The claim is leased again, and the provider is asked for as it is now: someone may have mended it."""
@@ -248,6 +262,10 @@ class ProvisionMachine(Steering):
         said = why(decision.by, f"goes on {what.get(decision.lever, 'to its end')}")
         asked = calls.ResumeIn(self.asked.machine_id, self.making.claim.id, self.asked.lease_seconds, said)
         self.making.claim = (await self.run.act(steps.RECORD_RESUMED, asked, said)).claim
+
+    def step_to_resume(self, step: str) -> str:
+        """A guest calls home once: one that did is booted again only with its disk made anew."""
+        return "image" if step == "boot" and self.making.called is not None else step
 
     async def is_another(self) -> calls.Another:
         """Whether another provider could be tried: if not, this try is the last, and is what there is to hold."""
@@ -265,7 +283,6 @@ class ProvisionMachine(Steering):
 
     async def _ready(self) -> runs.ProvisionOut:
         """From here on the machine is its user's: success wins over a cancel that comes later."""
-        self.phase = Phase.ENDING
         claim, evidence, addresses = self.making.claim, self.making.evidence, self.making.observed.addresses
         assert claim is not None
         update = calls.MachineUpdate(
@@ -327,8 +344,8 @@ class ProvisionMachine(Steering):
 
     async def _keep_lease(self) -> None:
         """Extend the claim's lease for as long as the run works on it."""
-        seconds = self.asked.lease_seconds
-        while True:
+        seconds, me = self.asked.lease_seconds, asyncio.current_task()
+        while me is not None and not me.cancelling():  # an action that ends well swallows the cancel
             await workflow.sleep(timedelta(seconds=seconds / 3), summary="Extend the lease when this is over")
             claim = self.making.claim
             if claim is None:
@@ -336,5 +353,5 @@ class ProvisionMachine(Steering):
             try:
                 await self.run.act(steps.EXTEND_LEASE, calls.LeaseIn(claim.id, seconds), "Extend the lease")
             except ActivityError as error:
-                if self.making.claim is claim:  # not one that was given up meanwhile
+                if self.making.claim is claim and not me.cancelling():  # not one that was given up meanwhile
                     self.run.ended_by = Failure(self.run.step, "lease", CLAIM_LOST, Failure.of(error).message)

@@ -102,6 +102,8 @@ class Undoing:
 class Steering(Undoing):
     """What operators can do to a run that makes a machine."""
 
+    step_to_resume: Callable[[str], str]
+    """The step with which it really goes on, when this one is asked for."""
     is_another: Callable[[], Awaitable[calls.Another]]
     """Whether another provider could be claimed now."""
 
@@ -141,7 +143,7 @@ class Steering(Undoing):
     )
     async def resume(self, asked: LeverIn = LeverIn()) -> Pulled:  # noqa: B008 - frozen
         """Go on with a held run."""
-        step = asked.step or self.run.step
+        step = self.step_to_resume(asked.step or self.run.step)
         self.decision = Decision(LeverKind.RESUME, asked, step)
         return Pulled(f"it goes on with {step}")
 
@@ -173,6 +175,8 @@ class Steering(Undoing):
         if not 1 <= asked.seconds <= 604_800:
             raise ApplicationError("seconds must be 1 to 604800", type="INVALID_REQUEST", non_retryable=True)
         self._must_be(Phase.WORKING, "extended")
+        if self.run.stopping:
+            raise refuse(f"{self.run.step} is being stopped; its time cannot be extended now", step=self.run.step)
 
     @workflow.update(
         name=LeverKind.MULLIGAN,
