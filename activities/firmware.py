@@ -6,9 +6,12 @@ from mulligan.activities.values import Firmware, Image
 
 
 def needed_by(image: Image, asked: Firmware) -> set[str]:
-    """The capabilities without which the image cannot boot: a provider that lacks one is not a candidate."""
+    """The capabilities without which the image cannot boot: a provider that lacks one is not a candidate.
+
+    Every image boots from a disk that it was put on.
+    """
     chosen = firmware_for(image, asked)
-    wanted = {f"arch.{image.architecture}"}
+    wanted = {f"arch.{image.architecture}", "boot.disk"}
     return wanted if chosen is Firmware.ANY else {*wanted, f"firmware.{chosen}"}
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
 from typing import TypeVar
@@ -12,6 +12,7 @@ from typing import TypeVar
 from temporalio import activity
 
 from mulligan.activities.drivers.base import Deadline, Driver
+from mulligan.activities.drivers.kept import Kept
 from mulligan.activities.drivers.registry import open_driver
 from mulligan.activities.errors import Unsupported
 from mulligan.activities.images.store import ImageStore
@@ -35,12 +36,16 @@ class Site:
     """Where drivers keep what must survive a restart."""
     boot_url: Callable[[str], str]
     """From the address at which guests see this host to the boot server's URL; empty when guests cannot reach it."""
+    credentials: Path | None = None
+    """The file that references to credentials are resolved in; None where no driver needs one."""
+    kept: Kept = field(default_factory=Kept)
+    """What drivers share between openings; closed when the worker ends."""
 
     @asynccontextmanager
     async def driver(self, target: Target) -> AsyncIterator[Driver]:
         """An open driver, closed at the end of the block. What is asked of it is noted in the transcript."""
         with noted("open"):
-            driver = await open_driver(target, state_dir=self.drivers_dir)
+            driver = await open_driver(target, state_dir=self.drivers_dir, credentials=self.credentials, kept=self.kept)
         try:
             yield recorded(driver)
         finally:

@@ -67,6 +67,11 @@ class Settings(BaseSettings):
         return self.state_dir / "secret.key"
 
     @property
+    def credentials_file(self) -> Path:
+        """What references to credentials stand for, for partition workers: BMCs' user names and passwords."""
+        return self.state_dir / "credentials.yaml"
+
+    @property
     def image_dir(self) -> Path:
         """Where images that were built or added on this host lie; `file:` is allowed below it."""
         return self.state_dir / "images"

@@ -10,7 +10,7 @@ from urllib.parse import SplitResult, urlsplit
 from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
 
-from mulligan.activities.drivers.registry import LIBVIRT_SCHEMES, SIMULATED_SCHEME, normalise_url
+from mulligan.activities.drivers.registry import SCHEMES, SIMULATED_SCHEME, normalise_url
 from mulligan.activities.errors import InvalidRequest
 from mulligan.activities.values import RESOURCES
 
@@ -21,7 +21,7 @@ _CREDENTIAL = re.compile(r"[A-Za-z0-9][A-Za-z0-9_./:@-]{0,254}")
 _NAME_RULE = "must be 1 to 63 of a-z 0-9 -, beginning with a letter"
 _IMAGE_RULE = "must be 1 to 63 of a-z 0-9 . -, beginning with a letter or digit"
 
-PROVIDER_SCHEMES = (*LIBVIRT_SCHEMES, SIMULATED_SCHEME)
+PROVIDER_SCHEMES = SCHEMES
 """How a provider's URL may begin."""
 
 
@@ -122,7 +122,7 @@ def provider_url(faults: Faults, field: str, url: str) -> None:
     if parts is None:
         return
     faults.known(field, parts.scheme, PROVIDER_SCHEMES)
-    if parts.scheme in LIBVIRT_SCHEMES:
+    if parts.scheme in PROVIDER_SCHEMES and parts.scheme != SIMULATED_SCHEME:
         try:
             normalise_url(url)
         except InvalidRequest as error:

@@ -7,7 +7,7 @@
 #   virtual   libvirt, QEMU, and what builds libvirt's Python binding
 #   images    what builds the demo image and a full Debian
 #   test      what the tests need besides: PostgreSQL (its programs; no cluster is made or started), shellcheck, and
-#             genisoimage's reader of ISO images
+#             genisoimage's reader of ISO images, and openipmi's simulated BMC
 #   bench     what the benchmarks compare with: virt-install, curl, zstd
 set -eu
 
@@ -29,7 +29,7 @@ sys.exit(not (pathlib.Path(sysconfig.get_path("include")) / "Python.h").exists()
         echo apt dpkg debian-archive-keyring e2fsprogs fdisk grub-common mmdebstrap mtools qemu-utils util-linux
         ;;
     test)
-        echo postgresql shellcheck genisoimage
+        echo postgresql shellcheck genisoimage openipmi
         ;;
     bench)
         echo virtinst curl zstd genisoimage qemu-utils libvirt-clients

@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+from enum import StrEnum
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
@@ -29,10 +30,13 @@ CAPABILITIES: Mapping[str, str] = {
     "firmware.uefi": "it boots by UEFI",
     "accel.kvm": "its guests were proved to run under KVM",
     "accel.tcg": "its guests were proved to run under emulation",
-    "boot.disk": "it boots from its disk",
+    "boot.disk": "an image can be put on its disk, and it boots from there",
+    "boot.network": "it boots from the network once when told to",
     "boot.virtual-media": "it boots from an image behind a URL",
     "console.serial": "its serial console can be read",
+    "driver.ipmi": "its BMC is reached through IPMI",
     "driver.libvirt": "it is reached through libvirt",
+    "driver.redfish": "its BMC is reached through Redfish",
     "driver.simulated": "it is a simulation",
 }
 """The names that an `Inspection` chooses from: the architecture and one firmware at least, and what else is true."""
@@ -121,6 +125,49 @@ class Sightings:
     silent: Mapping[str, str] = field(default_factory=dict)
 
 
+class BootDevice(StrEnum):
+    """What a machine can be told to boot from once."""
+
+    DISK = "disk"
+    NETWORK = "network"
+    VIRTUAL_MEDIA = "virtual-media"
+
+
+@dataclass(frozen=True, slots=True)
+class BootReading:
+    """What the BMC says that the machine boots from next, read after anything that was asked."""
+
+    device: BootDevice | None
+    """None when there is no override: the machine follows its own order."""
+    firmware: Firmware
+    """By which firmware; ANY where the BMC does not say."""
+    once: bool
+    """Whether it says that this holds for one boot. Some say that it stays although they were asked for once."""
+    at: datetime
+    detail: str
+    """The BMC's own words, e.g. `Pxe, Once, UEFI`."""
+    asked: BootDevice | None = None
+    asked_firmware: Firmware = Firmware.ANY
+
+    @property
+    def agrees(self) -> bool:
+        """Whether it will boot from what was asked; where not, the machine must not be switched on."""
+        same_firmware = Firmware.ANY in (self.firmware, self.asked_firmware) or self.firmware is self.asked_firmware
+        return self.device is self.asked and same_firmware
+
+
+@dataclass(frozen=True, slots=True)
+class MediaReading:
+    """One virtual drive, as the BMC says now."""
+
+    slot: str
+    url: str
+    """What is in it; empty when nothing is."""
+    inserted: bool | None
+    """The BMC's own claim, which is known to be wrong in both directions; None when it makes none."""
+    at: datetime
+
+
 class Driver(Protocol):
     """An open connection to one provider. Which of the Protocols below it satisfies is what it can do."""
 
@@ -199,3 +246,46 @@ class Addresses(Protocol):
 
     async def gateway(self, deadline: Deadline) -> str:
         """The address at which a guest reaches this partition's boot server host; empty when not known."""
+
+
+@runtime_checkable
+class BootTarget(Protocol):
+    """The one-time boot override: what the next boot, and only that one, starts from.
+
+    BMCs forget overrides, and answer a read with something else than they were asked; the reading says what was asked
+    and what they say, and `agrees` compares. Only what the machine did after its boot proves where it booted from.
+    """
+
+    async def boot_next(self, mark: Mark, device: BootDevice, firmware: Firmware, deadline: Deadline) -> BootReading:
+        """Ask for one boot from `device`, and read back afresh. Firmware ANY leaves the mode as it is.
+
+        An override that already says so is not asked for again. Raises `Unsupported` when the machine cannot.
+        """
+
+    async def boot_override(self, mark: Mark, deadline: Deadline) -> BootReading:
+        """Read the override."""
+
+    async def clear_boot_override(self, mark: Mark, deadline: Deadline) -> None:
+        """Remove the override, and read back (`Leftover`). No override is success."""
+
+
+@runtime_checkable
+class VirtualMedia(Protocol):
+    """Images behind URLs, as drives of the machine.
+
+    What a BMC says of its drives is not evidence: it may call the last machine's image inserted, or a new one not. So
+    a URL is unique to its run, everything is ejected before, and that the BMC fetched the URL is the evidence.
+    """
+
+    async def media(self, deadline: Deadline) -> tuple[MediaReading, ...]:
+        """Read every drive that can hold a CD or DVD."""
+
+    async def eject_media(self, mark: Mark, deadline: Deadline) -> None:
+        """Eject whatever is in any of the drives, and read back (`Leftover`). Empty drives are success."""
+
+    async def insert_media(self, mark: Mark, url: str, deadline: Deadline) -> MediaReading:
+        """Eject everything else, insert the URL, and read back that the drive names it (`Leftover`).
+
+        The URL must hold the mark's run id (`InvalidRequest`), so that an older image cannot be taken for it. A drive
+        that names this very URL was filled by an earlier attempt, and is left as it is.
+        """

@@ -7,8 +7,11 @@ from dataclasses import replace
 from pathlib import Path
 from urllib.parse import SplitResult, urlsplit
 
+from mulligan.activities.credentials import Credentials
 from mulligan.activities.drivers.base import Deadline, Driver
-from mulligan.activities.errors import InvalidRequest, Unsupported
+from mulligan.activities.drivers.kept import Kept
+from mulligan.activities.errors import HostNotReady, InvalidRequest, Unsupported
+from mulligan.activities.threads import run_blocking
 from mulligan.activities.values import Kind, Target
 
 LIBVIRT_SCHEMES = ("qemu", "qemu+ssh", "qemu+tls", "qemu+unix")
@@ -17,12 +20,19 @@ LIBVIRT_QUERIES = ("", "mode=auto", "mode=direct", "mode=legacy")
 """All that may follow a libvirt URL's `?`. libvirt knows much more, such as `command` and `netcat`, which it *runs*, as
 the worker's user; whoever may register a provider must not gain that."""
 
+REDFISH_SCHEMES = ("redfish", "redfish+http")
+"""HTTPS, and HTTP for who says so."""
+
+IPMI_SCHEME = "ipmi"
 SIMULATED_SCHEME = "simulated"
+SCHEMES = (*LIBVIRT_SCHEMES, *REDFISH_SCHEMES, IPMI_SCHEME, SIMULATED_SCHEME)
 KNOWN = (
     "qemu:///system",
     "qemu+ssh://user@host/system",
     "qemu+tls://host/system",
     "qemu+unix:///system",
+    "redfish://bmc/redfish/v1/Systems/1",
+    "ipmi://bmc",
     "simulated://fleet",
 )
 """One example of each URL that is understood, for people."""
@@ -31,6 +41,7 @@ OPEN_SECONDS = 30.0
 
 _USER = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]{0,63}")
 _HOST = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,252}|\[[0-9A-Fa-f:.]{2,45}\]")
+_SYSTEM = re.compile(r"/redfish/v1(/Systems/[A-Za-z0-9_.:%~-]{1,255})?")
 _SSH_CONFIG = "how ssh connects is set in ~/.ssh/config of the worker's user: Host, IdentityFile, ProxyJump, ..."
 
 
@@ -47,7 +58,7 @@ def _split(url: str) -> SplitResult:
 
 def _scheme(url: str) -> str:
     scheme = _split(url).scheme.lower()
-    if scheme not in (*LIBVIRT_SCHEMES, SIMULATED_SCHEME):
+    if scheme not in SCHEMES:
         raise Unsupported(f"no driver speaks {url!r}; known are {', '.join(KNOWN)}", url=url, known=",".join(KNOWN))
     return scheme
 
@@ -67,6 +78,12 @@ def normalise_url(url: str) -> str:
     if scheme in LIBVIRT_SCHEMES:
         path = path or "/system"
         _check_libvirt(scheme, parts, path)
+    if scheme in REDFISH_SCHEMES:
+        path = path or "/redfish/v1"
+        _check_redfish(scheme, parts, path)
+    if scheme == IPMI_SCHEME:
+        _check_ipmi(parts, path)
+        return f"{scheme}://{re.sub(':(0*623)?$', '', parts.netloc.lower())}"
     user, at, host = parts.netloc.rpartition("@")
     return f"{scheme}://{user}{at}{host.lower()}{path}" + (f"?{parts.query}" if parts.query else "")
 
@@ -86,17 +103,50 @@ def _check_libvirt(scheme: str, parts: SplitResult, path: str) -> None:
         raise _wrong(f"may have only {allowed} after the question mark; {_SSH_CONFIG}")
 
 
+def _check_redfish(scheme: str, parts: SplitResult, path: str) -> None:
+    """Refuse what is not a BMC's address: users and settings have places of their own."""
+    if parts.username is not None:
+        raise _wrong("must not name a user: write it into credentials.yaml, and name that entry with --credential")
+    if not parts.hostname or not _HOST.fullmatch(re.sub(r":[0-9]*$", "", parts.netloc)):
+        raise _wrong(f"names no host; write {scheme}://host/redfish/v1/Systems/ID")
+    if parts.query or parts.fragment:
+        raise _wrong("may have nothing after the path; settings are given with --set")
+    if not _SYSTEM.fullmatch(path):
+        raise _wrong(
+            f"must end in /redfish/v1/Systems/ID, not in {path}; without /Systems/ID the setting `serial` says which "
+            "system is meant"
+        )
+
+
+def _check_ipmi(parts: SplitResult, path: str) -> None:
+    """Refuse what is not a BMC's host and port."""
+    if parts.username is not None:
+        raise _wrong("must not name a user: write it into credentials.yaml, and name that entry with --credential")
+    if not parts.hostname or not _HOST.fullmatch(re.sub(r":[0-9]*$", "", parts.netloc)) or parts.port == 0:
+        raise _wrong("must name the BMC's host, and its UDP port if that is not 623: ipmi://host or ipmi://host:port")
+    if path or parts.query or parts.fragment:
+        raise _wrong("may have nothing after the host and the port; settings are given with --set")
+
+
 def _wrong(description: str) -> InvalidRequest:
     return InvalidRequest(f"the provider's URL {description}", violations=[("url", description)])
 
 
 def kind_of(url: str) -> Kind:
     """What sort of machine a provider with this URL gives; ANY where only an inspection can tell."""
-    return Kind.VIRTUAL if _scheme(url) in LIBVIRT_SCHEMES else Kind.ANY
+    scheme = _scheme(url)
+    if scheme in (*REDFISH_SCHEMES, IPMI_SCHEME):
+        return Kind.BARE_METAL
+    return Kind.VIRTUAL if scheme in LIBVIRT_SCHEMES else Kind.ANY
 
 
-async def open_driver(target: Target, *, state_dir: Path) -> Driver:
+async def open_driver(
+    target: Target, *, state_dir: Path, credentials: Path | None = None, kept: Kept | None = None
+) -> Driver:
     """An open driver for the target. `state_dir` is where drivers may keep state of their own.
+
+    `credentials` is the file in which the target's reference is looked up by drivers that need a credential. `kept` is
+    what they share with other openings; without it nothing is shared, and what they held ends with them.
 
     Raises `Unsupported` for an unknown scheme, `InvalidRequest` for a URL that `normalise_url` refuses, wherever it
     came from, and whatever connecting raises.
@@ -106,6 +156,22 @@ async def open_driver(target: Target, *, state_dir: Path) -> Driver:
         from mulligan.activities.drivers.simulated import open_simulated  # noqa: PLC0415 - only who uses it loads it
 
         return await open_simulated(target, state_dir)
+    if _scheme(target.url) in REDFISH_SCHEMES:
+        from mulligan.activities.drivers.redfish import open_redfish  # noqa: PLC0415 - only who uses it loads it
+
+        credential = (await run_blocking(Credentials.load, _file(credentials))).get(target.credential)
+        return await open_redfish(target, credential, state_dir, kept)
+    if _scheme(target.url) == IPMI_SCHEME:
+        from mulligan.activities.drivers.ipmi.driver import open_ipmi  # noqa: PLC0415 - only who uses it loads it
+
+        credential = (await run_blocking(Credentials.load, _file(credentials))).get(target.credential)
+        return await open_ipmi(target, credential, state_dir, kept)
     from mulligan.activities.drivers.libvirt.driver import open_libvirt  # noqa: PLC0415 - needs libvirt's library
 
     return await open_libvirt(target, Deadline.after(OPEN_SECONDS))
+
+
+def _file(credentials: Path | None) -> Path:
+    if credentials is None:
+        raise HostNotReady("this process was given no file of credentials; open the driver in a partition worker")
+    return credentials

@@ -36,14 +36,19 @@ def provider() -> None:
     multiple=True,
     help="A setting of its driver, e.g. accelerator=tcg. Repeatable.",
 )
-@click.option("--credential", metavar="REFERENCE", help="Where its credential is. Never the credential.")
+@click.option(
+    "--credential",
+    metavar="REFERENCE",
+    help="Its entry in credentials.yaml on the partition's worker. Never the credential.",
+)
 @api_command
 def add(
     session: Session, *, name: str, url: str, partition: str | None, settings: tuple[str, ...], credential: str | None
 ) -> None:
     """Look at a provider and register what was found. Repeated, it looks again.
 
-    URL is e.g. qemu:///system, qemu+ssh://user@host/system or simulated://fleet/host.
+    URL is e.g. qemu:///system, qemu+ssh://user@host/system, redfish://bmc/redfish/v1/Systems/1,
+    ipmi://bmc or simulated://fleet/host.
     """
     request = inventory_pb2.AddProviderRequest(
         name=name,
@@ -52,7 +57,7 @@ def add(
         settings=dict(pairs(settings, "--set")),
         credential=credential or "",
     )
-    with _busy(f"looking at {url}; proving its accelerator may take a minute", quiet=session.as_json):
+    with _busy(f"looking at {url}; this may take a minute", quiet=session.as_json):
         response = session.inventory.AddProvider(request, timeout=session.deadline(LOOK_SECONDS))
     details(session, response.provider, _facts)
 

@@ -53,10 +53,17 @@ PASSED_THROUGH = (
 """Modules without state that workflows may share with their worker, so that the sandbox need not load them again."""
 
 _GRACE = timedelta(seconds=20)
+"""Activities may end by themselves when a worker is stopped; the default cancels them at once."""
 _STICKY = timedelta(seconds=3)
+"""How long a run waits for a worker that was killed before another takes it over; the default is 10 seconds."""
 _HEARTBEAT = timedelta(seconds=1)
+"""By default cancels and percentages lag by most of the heartbeat's time-out."""
 _CACHED_RUNS = 2000
+"""About 80 KiB each. A run that is not cached is replayed at each of its tasks: a quarter of the throughput."""
 _ACTIVITIES = 100
+"""At once, on each queue: the most that one worker does to the hardware of a partition. Workflow tasks have no limit of
+ours: four at once cost a sixth of the throughput. Pollers scale by themselves, which Temporal recommends; on one node
+any number gave the same."""
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
@@ -107,7 +114,7 @@ def site_of(settings: Settings, keyring: Keyring) -> Site:
         max_download_bytes=settings.max_download_gib * GIB,
         max_virtual_bytes=settings.max_virtual_gib * GIB,
     )
-    return Site(store, keyring, settings.drivers_dir, lambda host: boot_url(settings, host))
+    return Site(store, keyring, settings.drivers_dir, lambda host: boot_url(settings, host), settings.credentials_file)
 
 
 async def work(settings: Settings, ending: asyncio.Event, control: bool, partitions: Sequence[str]) -> None:
@@ -129,6 +136,7 @@ async def work(settings: Settings, ending: asyncio.Event, control: bool, partiti
         if partitions:
             keyring = await run_blocking(Keyring.load, settings.key_file)
             site = site_of(settings, keyring)
+            stack.push_async_callback(site.kept.close)
             listeners = BootListeners(settings.boot_listen, lambda: BootServer(keyring, RunListener(client)))
             await listeners.start()
             stack.push_async_callback(listeners.stop)

@@ -67,7 +67,7 @@ async def test_either_way_can_be_cancelled_and_leaves_nothing(
     placing.append(asyncio.create_task(driver.place_base(image, cancel, soon())))
     await asyncio.wait(placing)
     whole = await driver.has_base(image.digest, soon())
-    assert placing[0].cancelled() != whole  # unless the last block was on its way already
+    assert placing[0].cancelled() or whole  # the last block may have been on its way already
     left = [name for name in pool.listVolumes() if name.startswith(base_prefix(image.digest))]
     assert bool(left) == whole
 

@@ -1,0 +1,176 @@
+"""One BMC as a worker sees it: a process that speaks with it, asked one thing at a time, and always ended.
+
+The process outlives its last user for some seconds, so that the steps of a run share one session. Whoever waits for it
+is cancelled, or loses patience, ends it: a process is the one thing that can be stopped whatever it waits for.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import sys
+from asyncio.subprocess import DEVNULL, PIPE, Process
+from collections.abc import AsyncIterator, Mapping
+from typing import Any
+
+from mulligan.activities.credentials import Credential
+from mulligan.activities.drivers.base import Deadline
+from mulligan.activities.drivers.ipmi.troubles import ENDS_SESSION, BmcTrouble, Trouble
+from mulligan.activities.errors import AccessDenied, Busy
+
+LINGER_SECONDS = 10.0
+LOG_IN_SECONDS = 8.0
+CALL_SECONDS: Mapping[str, float] = {"log-in": LOG_IN_SECONDS + 4.0, "switch": 15.0, "identity": 40.0, "sensors": 30.0}
+"""How long the process may take for a question before it is ended; `OTHER_SECONDS` for those that are not named."""
+OTHER_SECONDS = 10.0
+END_SECONDS = 2.0
+"""How long it has to log out and end by itself."""
+
+MOST_USER_BYTES, MOST_PASSWORD_BYTES = 16, 20
+"""IPMI 2.0, 22.28 and 22.30."""
+
+_COMMAND = (sys.executable, "-P", "-m", "mulligan.activities.drivers.ipmi.child")
+_ENVIRONMENT = ("PATH", "PYTHONPATH", "PYTHONDONTWRITEBYTECODE", "LD_LIBRARY_PATH", "LANG", "LC_ALL", "TZ")
+"""All of ours that the process gets."""
+
+
+class Conversation:
+    """The shared part of all drivers of one BMC."""
+
+    def __init__(self, host: str, port: int, credential: Credential) -> None:
+        self._host = host
+        self._port = port
+        self._credential = credential
+        self._lane = asyncio.Lock()
+        self._process: Process | None = None
+        self._logged_in = False
+        self._users = 0
+        self._ending: asyncio.Task[None] | None = None
+
+    def join(self) -> None:
+        """One more driver uses it."""
+        self._users += 1
+        if self._ending is not None:
+            self._ending.cancel()
+            self._ending = None
+
+    async def leave(self, *, now: bool) -> None:
+        """One driver less; the last one's leaving ends the process, at once or a little later."""
+        self._users -= 1
+        if self._users == 0 and now:
+            await self.close()
+        elif self._users == 0:
+            self._ending = asyncio.create_task(self._end_later())
+
+    async def close(self) -> None:
+        """Log out and end the process; safe to call twice."""
+        if self._ending is not None:
+            self._ending.cancel()
+            self._ending = None
+        await self._end()
+
+    @contextlib.asynccontextmanager
+    async def turn(self, doing: str, deadline: Deadline) -> AsyncIterator[None]:
+        """The lane: within it nobody else asks anything of the BMC. Raises `Busy` when it is not free in time."""
+        try:
+            async with asyncio.timeout(deadline.remaining):
+                await self._lane.acquire()
+        except TimeoutError:
+            raise Busy(
+                f"{doing}: something else is asked of the BMC at {self._host}:{self._port} and has not ended; one "
+                "thing at a time is asked of it, and this will be tried again",
+                after_seconds=2.0,
+            ) from None
+        try:
+            yield
+        finally:
+            self._lane.release()
+
+    async def ask(self, verb: str, deadline: Deadline, **arguments: object) -> Mapping[str, Any]:
+        """Ask one of `bmc.ASKED`, within a turn. Raises `BmcTrouble`, and `AccessDenied` for what IPMI cannot send."""
+        self._check_lengths()
+        try:
+            if self._process is None:
+                self._process = await self._start()
+                login = {"username": self._credential.username, "password": self._credential.password}
+                where = {"host": self._host, "port": self._port, "seconds": LOG_IN_SECONDS}
+                await self._exchange(self._process, "log-in", deadline, login | where)
+            return await self._exchange(self._process, verb, deadline, arguments)
+        except BmcTrouble as error:
+            if error.trouble in ENDS_SESSION or not self._logged_in:
+                await self._end()
+            raise
+        except BaseException:  # a cancel above all: nobody will read the answer, so the process goes; passed on
+            await self._end()
+            raise
+
+    async def _start(self) -> Process:
+        self._logged_in = False
+        environment = {name: os.environ[name] for name in _ENVIRONMENT if name in os.environ}
+        return await asyncio.create_subprocess_exec(
+            *_COMMAND, stdin=PIPE, stdout=PIPE, stderr=DEVNULL, env=environment, start_new_session=True
+        )
+
+    async def _exchange(
+        self, process: Process, verb: str, deadline: Deadline, arguments: Mapping[str, object]
+    ) -> Mapping[str, Any]:
+        """One question and its answer."""
+        assert process.stdin is not None and process.stdout is not None
+        try:
+            async with asyncio.timeout(min(CALL_SECONDS.get(verb, OTHER_SECONDS), deadline.remaining)):
+                process.stdin.write(json.dumps({"ask": verb, **arguments}).encode() + b"\n")
+                await process.stdin.drain()
+                line = await process.stdout.readline()
+            answer = json.loads(line)
+        except TimeoutError:
+            with contextlib.suppress(ProcessLookupError):
+                process.kill()  # it waits for a BMC that is silent, and could not log out either
+            raise BmcTrouble(Trouble.NO_ANSWER, "in the time given for it") from None
+        except (OSError, ValueError):
+            raise BmcTrouble(Trouble.NO_ANSWER, "the process that speaks with it ended") from None
+        if "trouble" in answer:
+            raise BmcTrouble(Trouble(answer["trouble"]), answer["said"], answer["code"])
+        self._logged_in = True
+        found: Mapping[str, Any] = answer["found"]
+        return found
+
+    def _check_lengths(self) -> None:
+        for name, most in (("username", MOST_USER_BYTES), ("password", MOST_PASSWORD_BYTES)):
+            if len(getattr(self._credential, name).encode()) > most:
+                raise AccessDenied(
+                    f"the {name} for the BMC at {self._host}:{self._port} has more than the {most} bytes that IPMI 2.0 "
+                    "can send; give the BMC's user a shorter one, and write it into credentials.yaml"
+                )
+
+    async def _end_later(self) -> None:
+        await asyncio.sleep(LINGER_SECONDS)
+        await self._end()
+
+    async def _end(self) -> None:
+        """End the process, whatever cancels meanwhile: a cancel is passed on once it is gone."""
+        process, self._process = self._process, None
+        if process is None:
+            return
+        ending = asyncio.ensure_future(_ended(process))
+        cancelled: asyncio.CancelledError | None = None
+        while not ending.done():
+            try:
+                await asyncio.shield(ending)
+            except asyncio.CancelledError as error:
+                cancelled = error
+        if cancelled is not None:
+            raise cancelled
+
+
+async def _ended(process: Process) -> None:
+    """Close its input, by which it logs out and ends; end it when it does not."""
+    assert process.stdin is not None
+    process.stdin.close()
+    try:
+        await asyncio.wait_for(process.wait(), END_SECONDS)
+    except TimeoutError:
+        with contextlib.suppress(ProcessLookupError):
+            process.kill()
+        await process.wait()

@@ -1,0 +1,163 @@
+"""The IPMI driver: the Protocols of `drivers.base`, each call one turn of its BMC's conversation."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from mulligan.activities.credentials import Credential
+from mulligan.activities.drivers.base import BootDevice, BootReading, Deadline, PowerReading
+from mulligan.activities.drivers.ipmi import boot
+from mulligan.activities.drivers.ipmi.address import Address, read_address, require_sizes
+from mulligan.activities.drivers.ipmi.conversation import Conversation
+from mulligan.activities.drivers.ipmi.faults import error_of
+from mulligan.activities.drivers.ipmi.inspection import inspect_machine
+from mulligan.activities.drivers.ipmi.troubles import BmcTrouble
+from mulligan.activities.drivers.kept import Kept
+from mulligan.activities.drivers.redfish.fences import Fences
+from mulligan.activities.errors import Busy, Leftover, Unsupported
+from mulligan.activities.threads import run_blocking
+from mulligan.activities.values import Firmware, Inspection, Mark, PowerState, Target
+
+SETTLE_SECONDS = 10.0
+"""How long one call waits for the BMC to say what it was asked to bring about."""
+_LOOK_SECONDS = 0.3
+
+
+class IpmiDriver:
+    """One server. Satisfies Driver, Power and BootTarget; it cannot put an image on a disk."""
+
+    moves_bytes = True
+
+    def __init__(self, address: Address, conversation: Conversation, fences: Fences, *, shared: bool) -> None:
+        self._address = address
+        self._conversation = conversation
+        self._fences = fences
+        self._shared = shared
+        self._open = True
+        conversation.join()
+
+    async def inspect(self, deadline: Deadline) -> Inspection:
+        """Read who made the machine and how its sensors are. The claims on it may be counted from the start after."""
+        require_sizes(self._address)
+        async with self._turn("looking at the machine", deadline):
+            found = await inspect_machine(self._address, lambda verb, **said: self._ask(verb, deadline, **said))
+            await run_blocking(self._fences.forget, self._address.bmc)
+        return found
+
+    async def remains(self, machine_id: str, deadline: Deadline) -> tuple[str, ...]:
+        """Nothing: what a BMC keeps, power and override, carries no mark."""
+        return ()
+
+    async def power(self, mark: Mark, deadline: Deadline) -> PowerReading:
+        """The chassis' power."""
+        async with self._turn("reading the power", deadline):
+            return await self._power(deadline)
+
+    async def power_on(self, mark: Mark, deadline: Deadline) -> None:
+        """Switch on, and see it."""
+        await self._switch("switching on", mark, PowerState.ON, deadline)
+
+    async def power_off(self, mark: Mark, deadline: Deadline) -> None:
+        """Cut the power, and see it."""
+        await self._switch("switching off", mark, PowerState.OFF, deadline)
+
+    async def boot_next(self, mark: Mark, device: BootDevice, firmware: Firmware, deadline: Deadline) -> BootReading:
+        """Set the boot flags for one boot, and read them."""
+        if device not in boot.SELECTORS:
+            raise Unsupported(
+                f"{self._address.provider}: IPMI has no virtual media; it can be told to boot from "
+                f"{' or '.join(boot.SELECTORS)}, or register the machine through Redfish",
+                provider=self._address.provider,
+            )
+        async with self._turn(f"asking for one boot from {device}", deadline, mark):
+            flags = await self._ask("boot", deadline)
+            before = boot.reading(flags, device, firmware)
+            if before.agrees and before.once and before.device is not None and boot.mode_is(flags, firmware):
+                return before
+            uefi = boot.uefi_flag(flags, firmware, self._address.firmware)
+            await self._ask("set-boot", deadline, selector=boot.SELECTORS[device], uefi=uefi)
+            return boot.reading(await self._ask("boot", deadline), device, firmware, fresh=True)
+
+    async def boot_override(self, mark: Mark, deadline: Deadline) -> BootReading:
+        """Read the boot flags."""
+        async with self._turn("reading the boot override", deadline):
+            return boot.reading(await self._ask("boot", deadline))
+
+    async def clear_boot_override(self, mark: Mark, deadline: Deadline) -> None:
+        """Remove the override; a BMC that knows no "none" (virtualbmc) is told to boot from disk, as it would."""
+        async with self._turn("removing the boot override", deadline, mark):
+            flags: Mapping[str, Any] = {}
+            for selector in (None, boot.NONE, boot.SELECTORS[BootDevice.DISK]):
+                if selector is not None:
+                    await self._ask("set-boot", deadline, selector=selector, uefi=flags["uefi"])
+                flags = await self._ask("boot", deadline)
+                if boot.is_clear(flags, tried=selector):
+                    return
+        left = boot.reading(flags).detail
+        raise Leftover(
+            f"{self._address.provider}: the BMC at {self._address.bmc} was asked to forget the boot override, and "
+            f"still says {left}; it is asked again",
+            objects=[left],
+        )
+
+    async def close(self) -> None:
+        """Leave the conversation; the last one to leave ends it."""
+        if self._open:
+            self._open = False
+            await self._conversation.leave(now=not self._shared)
+
+    async def _power(self, deadline: Deadline) -> PowerReading:
+        on = (await self._ask("power", deadline))["on"]
+        state = PowerState.ON if on else PowerState.OFF
+        return PowerReading(state, datetime.now(UTC), f"chassis power is {state}")
+
+    async def _switch(self, doing: str, mark: Mark, wanted: PowerState, deadline: Deadline) -> None:
+        """Read, ask if it is not so, and read until it is."""
+        async with self._turn(doing, deadline, mark):
+            if (await self._power(deadline)).state is wanted:
+                return
+            await self._ask("switch", deadline, on=wanted is PowerState.ON)
+            until = Deadline.after(min(SETTLE_SECONDS, max(0.0, deadline.remaining - 1.0)))
+            while (reading := await self._power(deadline)).state is not wanted:
+                if until.remaining <= 0:
+                    raise Busy(
+                        f"{self._address.provider}: the BMC at {self._address.bmc} took the order for power {wanted}, "
+                        f"and still says {reading.state}; it is looked at again",
+                        after_seconds=5.0,
+                    )
+                await asyncio.sleep(_LOOK_SECONDS)
+
+    async def _ask(self, verb: str, deadline: Deadline, **said: object) -> Mapping[str, Any]:
+        return await self._conversation.ask(verb, deadline, **said)
+
+    @contextlib.asynccontextmanager
+    async def _turn(self, doing: str, deadline: Deadline, mark: Mark | None = None) -> AsyncIterator[None]:
+        """The BMC for oneself; its troubles come out as errors. With a mark: unless a newer claim acted already."""
+        deadline.check(f"{self._address.provider}: {doing}")
+        async with self._conversation.turn(f"{self._address.provider}: {doing}", deadline):
+            if mark is not None:
+                await run_blocking(self._fences.take, self._address.bmc, mark)
+            try:
+                yield
+            except BmcTrouble as trouble:
+                raise error_of(trouble, self._address.provider, self._address.bmc, doing) from None
+
+
+async def open_ipmi(target: Target, credential: Credential, state_dir: Path, kept: Kept | None) -> IpmiDriver:
+    """A driver; the BMC is spoken to when the first thing is asked of it.
+
+    With `kept`, all openings share the BMC's session and its lane. Raises `InvalidRequest` for settings that are wrong.
+    """
+    address = read_address(target)
+
+    def make() -> Conversation:
+        return Conversation(address.host, address.port, credential)
+
+    key = ("ipmi", address.host, address.port, credential)
+    conversation = kept.get(key, make) if kept is not None else make()
+    return IpmiDriver(address, conversation, Fences(state_dir / "ipmi"), shared=kept is not None)

@@ -1,0 +1,83 @@
+"""What can go wrong with a BMC, by name: said by the child process, and made an error by the driver."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+
+class Trouble(StrEnum):
+    """Why a BMC did not do what it was asked."""
+
+    UNKNOWN_HOST = "unknown-host"
+    NO_ANSWER = "no-answer"
+    SILENT_ON_USER = "silent-on-user"
+    GARBLED = "garbled"
+    WRONG_PASSWORD = "wrong-password"  # noqa: S105 - the name of a trouble
+    WRONG_USER = "wrong-user"
+    NO_SESSION = "no-session"
+    NO_CIPHER = "no-cipher"
+    TOO_OLD = "too-old"
+    BUSY = "busy"
+    NOT_OFFERED = "not-offered"
+    NOT_ALLOWED = "not-allowed"
+    FAILED = "failed"
+
+
+ENDS_SESSION = frozenset(
+    {Trouble.NO_ANSWER, Trouble.SILENT_ON_USER, Trouble.GARBLED, Trouble.UNKNOWN_HOST, Trouble.NO_SESSION}
+)
+"""After these nothing more can be asked in the same session."""
+
+
+class BmcTrouble(Exception):
+    """One trouble, with the BMC's own words and its completion or status code (0 where there is none)."""
+
+    def __init__(self, trouble: Trouble, said: str = "", code: int = 0) -> None:
+        super().__init__(said)
+        self.trouble = trouble
+        self.said = said
+        self.code = code
+
+
+def trouble_of_completion(code: int) -> Trouble:
+    """What a completion code means (IPMI 2.0, table 5-2)."""
+    return _COMPLETIONS.get(code, Trouble.FAILED)
+
+
+def trouble_of_status(code: int) -> Trouble:
+    """What a status code of the session's set-up means (IPMI 2.0, table 13-15)."""
+    return _STATUSES.get(code, Trouble.GARBLED)
+
+
+_COMPLETIONS = {
+    0x80: Trouble.NOT_OFFERED,  # for boot options: parameter not supported
+    0xC0: Trouble.BUSY,
+    0xC1: Trouble.NOT_OFFERED,
+    0xC2: Trouble.NOT_OFFERED,
+    0xC3: Trouble.BUSY,  # timed out inside
+    0xC4: Trouble.BUSY,  # out of space
+    0xC9: Trouble.NOT_OFFERED,
+    0xCB: Trouble.NOT_OFFERED,
+    0xCC: Trouble.NOT_OFFERED,
+    0xCE: Trouble.BUSY,  # could not respond
+    0xD0: Trouble.BUSY,  # repository in update
+    0xD1: Trouble.BUSY,  # firmware in update
+    0xD2: Trouble.BUSY,  # initialising
+    0xD4: Trouble.NOT_ALLOWED,
+    0xD5: Trouble.BUSY,  # not in the present state
+    0xD6: Trouble.NOT_OFFERED,
+}
+
+_STATUSES = {
+    0x01: Trouble.NO_SESSION,
+    0x04: Trouble.NO_CIPHER,
+    0x05: Trouble.NO_CIPHER,
+    0x09: Trouble.NOT_ALLOWED,
+    0x0A: Trouble.NOT_ALLOWED,
+    0x0B: Trouble.NO_SESSION,
+    0x0C: Trouble.WRONG_USER,
+    0x0D: Trouble.WRONG_USER,
+    0x0F: Trouble.WRONG_PASSWORD,
+    0x10: Trouble.NO_CIPHER,
+    0x11: Trouble.NO_CIPHER,
+}

@@ -1,0 +1,35 @@
+"""Servers behind a BMC that speaks Redfish, through sushy.
+
+`driver` satisfies the Protocols. Behind it `bmc` holds the session, the one lane per BMC and the thread; `wire` sends
+each change once and reads with patience; `faults` names the errors; `address` reads URL and settings; `systems` finds
+the one system that is meant; `power`, `boot` and `media` change it, `inspection` looks; `fences` refuses who lost the
+claim.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from mulligan.activities.credentials import Credential
+from mulligan.activities.drivers.kept import Kept
+from mulligan.activities.drivers.redfish.address import read_address
+from mulligan.activities.drivers.redfish.bmc import Bmc
+from mulligan.activities.drivers.redfish.driver import RedfishDriver
+from mulligan.activities.drivers.redfish.fences import Fences
+from mulligan.activities.values import Target
+
+__all__ = ["RedfishDriver", "open_redfish"]
+
+
+async def open_redfish(target: Target, credential: Credential, state_dir: Path, kept: Kept | None) -> RedfishDriver:
+    """A driver; the BMC is spoken to when the first thing is asked of it.
+
+    With `kept`, all openings share the BMC's session and its lane. Raises `InvalidRequest` for settings that are wrong.
+    """
+    address = read_address(target)
+
+    def make() -> Bmc:
+        return Bmc(address, credential)
+
+    bmc = kept.get(("redfish", address.host, credential), make) if kept is not None else make()
+    return RedfishDriver(target.name, address, bmc, Fences(state_dir / "redfish"), shared=kept is not None)

@@ -1,0 +1,137 @@
+"""One BMC as a worker sees it: one session, one command at a time, one thread, shared by all drivers that are open.
+
+One lane per BMC and *worker*: workers that share a partition do not wait for each other.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+import sushy
+from sushy import exceptions
+from sushy.auth import BasicAuth
+
+from mulligan.activities.credentials import Credential
+from mulligan.activities.drivers.base import Deadline
+from mulligan.activities.drivers.redfish.address import Address
+from mulligan.activities.drivers.redfish.faults import speaking
+from mulligan.activities.drivers.redfish.wire import Login, Wire, within
+from mulligan.activities.errors import Busy, Unreachable
+from mulligan.activities.threads import run_in
+
+T = TypeVar("T")
+
+LINGER_SECONDS = 20.0
+"""A session outlives its last user this long, so that the steps of a run share it."""
+_LOG_OUT_SECONDS = 5.0
+_NO_SESSIONS = frozenset({404, 405, 501})
+"""What a BMC answers that knows no sessions; it is then sent the password with each request."""
+
+
+class Bmc:
+    """The shared part of all drivers of one BMC."""
+
+    def __init__(self, address: Address, credential: Credential) -> None:
+        self.host = address.host
+        self._credential = credential
+        self._lane = asyncio.Lock()
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix=f"redfish-{address.provider}")
+        self._wire: Wire | None = None
+        self._login: Login | None = None
+        self._root: sushy.Sushy | None = None
+        self._users = 0
+        self._ending: asyncio.Task[None] | None = None
+        self.asked: dict[str, tuple[object, float]] = {}
+        """What each system was last asked to be, and when on the monotonic clock: the answer may have been lost."""
+
+    def join(self) -> None:
+        """One more driver uses it."""
+        self._users += 1
+        if self._ending is not None:
+            self._ending.cancel()
+            self._ending = None
+
+    async def leave(self, *, now: bool) -> None:
+        """One driver less; the last one's leaving ends the session, at once or a little later."""
+        self._users -= 1
+        if self._users == 0 and now:
+            await self.close()
+        elif self._users == 0:
+            self._ending = asyncio.create_task(self._end_later())
+
+    async def call(self, provider: str, doing: str, deadline: Deadline, work: Callable[[sushy.Sushy], T]) -> T:
+        """Run `work` in the BMC's thread when it is its turn; sushy's errors come out as the domain's."""
+        async with self._turn(provider, doing, deadline):
+            return await run_in(self._thread, lambda: self._work(provider, doing, deadline, work))
+
+    async def close(self) -> None:
+        """End the session, after what is under way; safe to call twice."""
+        if self._ending is not None and self._ending is not asyncio.current_task():
+            self._ending.cancel()
+        await self._log_out()
+        self._thread.shutdown(wait=False)
+
+    @contextlib.asynccontextmanager
+    async def _turn(self, provider: str, doing: str, deadline: Deadline) -> AsyncIterator[None]:
+        try:
+            async with asyncio.timeout(deadline.remaining):
+                await self._lane.acquire()
+        except TimeoutError:
+            raise Busy(
+                f"{provider}: {doing}: something else is asked of the BMC at {self.host.url} and has not ended; one "
+                "thing at a time is asked of it, and this will be tried again",
+                after_seconds=2.0,
+                provider=provider,
+                url=self.host.url,
+            ) from None
+        try:
+            yield
+        finally:
+            self._lane.release()
+
+    def _work(self, provider: str, doing: str, deadline: Deadline, work: Callable[[sushy.Sushy], T]) -> T:
+        secret = self._credential.password
+        with speaking(doing, provider, self.host, self._patience, secret), within(deadline):
+            if self._root is None:
+                self._root = self._log_in()
+            return work(self._root)
+
+    def _log_in(self) -> sushy.Sushy:
+        """A session. A refused password is tried once only: accounts are locked after a few."""
+        self._wire = Wire(self.host)
+        login = Login(self._credential.username, self._credential.password)
+        try:
+            root = sushy.Sushy(self.host.url, auth=login, connector=self._wire)
+            self._login = login
+        except (exceptions.HTTPError, exceptions.MissingAttributeError) as error:
+            known = isinstance(error, exceptions.HTTPError) and not isinstance(error, exceptions.MissingXAuthToken)
+            if known and error.status_code not in _NO_SESSIONS:
+                raise
+            basic = BasicAuth(self._credential.username, self._credential.password)
+            root = sushy.Sushy(self.host.url, auth=basic, connector=self._wire)
+        root._auth = None  # its destructor would speak to the BMC, whenever it is collected
+        return root
+
+    async def _end_later(self) -> None:
+        await asyncio.sleep(LINGER_SECONDS)
+        await self._log_out()
+
+    async def _log_out(self) -> None:
+        async with self._lane:
+            login, self._login, self._root = self._login, None, None
+            if login is not None:
+                with contextlib.suppress(RuntimeError):  # the thread was ended by an earlier close
+                    await run_in(self._thread, lambda: _end(login))
+
+    def _patience(self) -> float:
+        return self._wire.retry_after_seconds if self._wire is not None else 0.0
+
+
+def _end(login: Login) -> None:
+    """End the session. A BMC that is gone has none, and one that does not answer lets it expire."""
+    with within(Deadline.after(_LOG_OUT_SECONDS)), contextlib.suppress(exceptions.SushyError, Unreachable):
+        login.close()

@@ -1,0 +1,97 @@
+"""The one-time boot override: asked for, and read back afresh, because BMCs forget it."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+from sushy import exceptions
+from sushy.resources.system.constants import BootSource, BootSourceOverrideEnabled, BootSourceOverrideMode
+from sushy.resources.system.system import System
+
+from mulligan.activities.drivers.base import BootDevice, BootReading
+from mulligan.activities.errors import Leftover, Unsupported
+from mulligan.activities.values import Firmware
+
+SOURCES: dict[BootDevice, tuple[BootSource, ...]] = {
+    BootDevice.DISK: (BootSource.HDD,),
+    BootDevice.NETWORK: (BootSource.PXE,),
+    BootDevice.VIRTUAL_MEDIA: (BootSource.CD, BootSource.USB_CD),
+}
+"""Redfish's words for each device, the one that is asked for first."""
+
+MODES = {BootSourceOverrideMode.UEFI: Firmware.UEFI, BootSourceOverrideMode.LEGACY: Firmware.BIOS}
+_MODE_OF = {firmware: mode for mode, firmware in MODES.items()}
+
+
+def devices_of(system: System) -> tuple[BootDevice, ...]:
+    """What the system says that it can be told to boot from; all of it where it does not say."""
+    allowed = set(system.get_allowed_system_boot_source_values())
+    return tuple(device for device, sources in SOURCES.items() if allowed & set(sources))
+
+
+def read_boot(system: System, asked: BootDevice | None = None, asked_firmware: Firmware = Firmware.ANY) -> BootReading:
+    """The override of a system that was read just now."""
+    boot = system.boot
+    target, enabled, mode = (boot.target, boot.enabled, boot.mode) if boot is not None else (None, None, None)
+    off = enabled in (None, BootSourceOverrideEnabled.DISABLED) or target in (None, BootSource.NONE)
+    device = None if off else next((each for each, sources in SOURCES.items() if target in sources), None)
+    words = ", ".join(str(each.value) for each in (target, enabled, mode) if each is not None)
+    if not off and device is None:
+        words = f"{words} (none of ours)"
+    once = enabled is BootSourceOverrideEnabled.ONCE
+    firmware = MODES.get(mode, Firmware.ANY)
+    return BootReading(device, firmware, once, datetime.now(UTC), words or "nothing", asked, asked_firmware)
+
+
+def boot_next(system: System, device: BootDevice, firmware: Firmware) -> BootReading:
+    """Ask for one boot from the device, unless the system says so already."""
+    before = read_boot(system, device, firmware)
+    if before.agrees and before.once and firmware in (Firmware.ANY, before.firmware):
+        return before
+    if device not in devices_of(system):
+        raise Unsupported(f"the machine cannot be told to boot from {device}; it can from {_told(system)}")
+    allowed = system.get_allowed_system_boot_source_values()
+    source = next(each for each in SOURCES[device] if each in allowed)
+    _change(system, source, BootSourceOverrideEnabled.ONCE, _MODE_OF.get(firmware), device)
+    return read_boot(system, device, firmware)
+
+
+def clear_boot(system: System) -> None:
+    """Remove the override, and see that it is gone."""
+    if _is_clear(system):
+        return
+    _change(system, None, BootSourceOverrideEnabled.DISABLED, None, None)
+    if not _is_clear(system):
+        left = read_boot(system).detail
+        raise Leftover(f"the BMC was asked to forget the boot override, and still says {left}", objects=[left])
+
+
+def _change(
+    system: System,
+    source: BootSource | None,
+    enabled: BootSourceOverrideEnabled,
+    mode: BootSourceOverrideMode | None,
+    device: BootDevice | None,
+) -> None:
+    """Send it once, then read: when the answer was lost, whether the device is there then decides."""
+    lost: exceptions.ConnectionError | None = None
+    try:
+        system.set_system_boot_options(target=source, enabled=enabled, mode=mode)
+    except exceptions.ConnectionError as error:
+        lost = error
+    system.refresh()
+    if lost is not None and read_boot(system).device is not device:
+        raise lost
+
+
+def _is_clear(system: System) -> bool:
+    boot = system.boot
+    return (
+        boot is None
+        or boot.enabled in (None, BootSourceOverrideEnabled.DISABLED)
+        or boot.target in (None, BootSource.NONE)
+    )
+
+
+def _told(system: System) -> str:
+    return ", ".join(devices_of(system)) or "nothing"

@@ -1,0 +1,132 @@
+"""The Redfish driver: the Protocols of `drivers.base`, each call one visit to the BMC's lane."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeVar
+
+import sushy
+from sushy.resources.system.system import System
+
+from mulligan.activities.drivers.base import BootDevice, BootReading, Deadline, MediaReading, PowerReading
+from mulligan.activities.drivers.redfish import boot, media, power
+from mulligan.activities.drivers.redfish.address import Address
+from mulligan.activities.drivers.redfish.bmc import Bmc
+from mulligan.activities.drivers.redfish.fences import Fences
+from mulligan.activities.drivers.redfish.inspection import inspect_system
+from mulligan.activities.drivers.redfish.systems import find_system
+from mulligan.activities.values import Firmware, Inspection, Mark, PowerState
+
+T = TypeVar("T")
+
+
+class RedfishDriver:
+    """One server. Satisfies Driver, Power, BootTarget and VirtualMedia; it cannot put an image on a disk."""
+
+    moves_bytes = True
+
+    def __init__(self, name: str, address: Address, bmc: Bmc, fences: Fences, *, shared: bool) -> None:
+        self._name = name
+        self._address = address
+        self._bmc = bmc
+        self._fences = fences
+        self._shared = shared
+        self._open = True
+        bmc.join()
+
+    @property
+    def _system(self) -> str:
+        """The system's name among all: what the fences are kept by."""
+        return f"{self._address.host.url}{self._address.path or f'?serial={self._address.serial}'}"
+
+    async def inspect(self, deadline: Deadline) -> Inspection:
+        """Read what the BMC says of the server. The claims on it may be counted from the start afterwards."""
+
+        def look(system: System) -> Inspection:
+            found = inspect_system(system, self._address)
+            self._fences.forget(self._system)
+            return found
+
+        return await self._look("looking at the server", deadline, look)
+
+    async def remains(self, machine_id: str, deadline: Deadline) -> tuple[str, ...]:
+        """The virtual drives that hold an image of the machine's last run."""
+
+        def look(system: System) -> tuple[str, ...]:
+            holder = self._fences.holder(self._system)
+            if holder is None or holder.machine_id != machine_id:
+                return ()
+            drives = [media.read_drive(drive) for drive in media.drives_of(system)]
+            return tuple(f"media in {drive.slot}: {drive.url}" for drive in drives if holder.run_id in drive.url)
+
+        return await self._look(f"listing what remains of machine {machine_id}", deadline, look)
+
+    async def power(self, mark: Mark, deadline: Deadline) -> PowerReading:
+        """The server's power."""
+        return await self._look("reading the power", deadline, power.read_power)
+
+    async def power_on(self, mark: Mark, deadline: Deadline) -> None:
+        """Switch on, and see it."""
+        await self._switch("switching on", mark, PowerState.ON, deadline)
+
+    async def power_off(self, mark: Mark, deadline: Deadline) -> None:
+        """Cut the power, and see it."""
+        await self._switch("switching off", mark, PowerState.OFF, deadline)
+
+    async def boot_next(self, mark: Mark, device: BootDevice, firmware: Firmware, deadline: Deadline) -> BootReading:
+        """Set the override by one PATCH, with the ETag that the BMC gave."""
+        asking = f"asking for one boot from {device}"
+        return await self._change(asking, mark, deadline, lambda system: boot.boot_next(system, device, firmware))
+
+    async def boot_override(self, mark: Mark, deadline: Deadline) -> BootReading:
+        """Read the override."""
+        return await self._look("reading the boot override", deadline, boot.read_boot)
+
+    async def clear_boot_override(self, mark: Mark, deadline: Deadline) -> None:
+        """Disable the override."""
+        await self._change("removing the boot override", mark, deadline, boot.clear_boot)
+
+    async def media(self, deadline: Deadline) -> tuple[MediaReading, ...]:
+        """Read the drives, under the system or under its manager."""
+
+        def look(system: System) -> tuple[MediaReading, ...]:
+            return tuple(media.read_drive(drive) for drive in media.drives_of(system))
+
+        return await self._look("reading the virtual drives", deadline, look)
+
+    async def eject_media(self, mark: Mark, deadline: Deadline) -> None:
+        """Empty every drive."""
+        await self._change("ejecting virtual media", mark, deadline, lambda system: media.eject_all(system, deadline))
+
+    async def insert_media(self, mark: Mark, url: str, deadline: Deadline) -> MediaReading:
+        """Put the URL into the first drive."""
+        return await self._change(
+            "inserting virtual media", mark, deadline, lambda system: media.insert(system, mark, url, deadline)
+        )
+
+    async def close(self) -> None:
+        """Leave the BMC's session; the last one to leave ends it."""
+        if self._open:
+            self._open = False
+            await self._bmc.leave(now=not self._shared)
+
+    async def _switch(self, doing: str, mark: Mark, wanted: PowerState, deadline: Deadline) -> None:
+        await self._change(doing, mark, deadline, lambda system: power.switch(self._bmc, system, wanted, deadline))
+
+    async def _look(self, doing: str, deadline: Deadline, work: Callable[[System], T]) -> T:
+        """Run `work` on the system, read afresh."""
+
+        def visit(root: sushy.Sushy) -> T:
+            return work(find_system(root, self._address))
+
+        return await self._bmc.call(self._name, doing, deadline, visit)
+
+    async def _change(self, doing: str, mark: Mark, deadline: Deadline, work: Callable[[System], T]) -> T:
+        """Run `work` on the system, read afresh, unless a newer claim holds it."""
+
+        def visit(root: sushy.Sushy) -> T:
+            system = find_system(root, self._address)
+            self._fences.take(self._system, mark)
+            return work(system)
+
+        return await self._bmc.call(self._name, doing, deadline, visit)

@@ -1,0 +1,81 @@
+"""Power, by verbs of state. A BMC that acts may say so late, or lose its answer: it is looked at before it is asked."""
+
+from __future__ import annotations
+
+import time
+from datetime import UTC, datetime
+
+from sushy import exceptions
+from sushy.resources.constants import PowerState as Theirs
+from sushy.resources.constants import ResetType
+from sushy.resources.system.system import System
+
+from mulligan.activities.drivers.base import Deadline, PowerReading
+from mulligan.activities.drivers.redfish.bmc import Bmc
+from mulligan.activities.errors import Busy
+from mulligan.activities.values import PowerState
+
+SETTLE_SECONDS = 8.0
+"""How long one call waits for the BMC to say what it was asked to bring about."""
+PATIENCE_SECONDS = 45.0
+"""How long nothing is asked again after it was asked once, whether the answer came or not."""
+_LOOK_SECONDS = 0.5
+
+_ON = frozenset({Theirs.ON, Theirs.POWERING_ON})
+_VERBS = {PowerState.ON: ResetType.ON, PowerState.OFF: ResetType.FORCE_OFF}
+
+
+def read_power(system: System) -> PowerReading:
+    """The power of a system that was read just now. What is being switched off still is on."""
+    state = system.power_state
+    if state is None:
+        raise Busy("the BMC does not say whether the machine is on; it is asked again", after_seconds=5.0)
+    on = state is not Theirs.OFF
+    return PowerReading(PowerState.ON if on else PowerState.OFF, datetime.now(UTC), str(state.value))
+
+
+def switch(bmc: Bmc, system: System, wanted: PowerState, deadline: Deadline) -> None:
+    """Bring the power into the wanted state, and see it there.
+
+    The change is sent once: when its answer is lost, or the BMC does not show it yet, `Busy` or `Unreachable` is
+    raised, and later calls only look, for `PATIENCE_SECONDS`.
+    """
+    if _is(system, wanted):
+        bmc.asked.pop(system.path, None)
+        return
+    before = bmc.asked.get(system.path)
+    asked_already = before is not None and before[0] is wanted and time.monotonic() - before[1] < PATIENCE_SECONDS
+    lost: exceptions.ConnectionError | None = None
+    if not asked_already:
+        try:
+            bmc.asked[system.path] = (wanted, time.monotonic())
+            system.reset_system(_VERBS[wanted])
+        except exceptions.ConnectionError as error:
+            lost = error
+        except exceptions.SushyError:
+            del bmc.asked[system.path]  # it was refused, so nothing happened
+            raise
+    _settle(system, wanted, deadline, lost)
+    bmc.asked.pop(system.path, None)
+
+
+def _settle(system: System, wanted: PowerState, deadline: Deadline, lost: exceptions.ConnectionError | None) -> None:
+    until = Deadline.after(min(SETTLE_SECONDS, max(0.0, deadline.remaining - 1.0)))
+    while True:
+        try:
+            system.refresh()
+        except exceptions.ConnectionError as error:
+            raise (lost or error) from None
+        if _is(system, wanted):
+            return
+        if until.remaining <= 0:
+            break
+        time.sleep(min(_LOOK_SECONDS, until.remaining))
+    if lost is not None:
+        raise lost
+    said = system.power_state.value if system.power_state is not None else "nothing"
+    raise Busy(f"the BMC was asked for power {wanted}, and still says {said}; it is looked at again", after_seconds=5.0)
+
+
+def _is(system: System, wanted: PowerState) -> bool:
+    return system.power_state in (_ON if wanted is PowerState.ON else {Theirs.OFF})

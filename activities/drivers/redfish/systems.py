@@ -1,0 +1,92 @@
+"""Which of the systems behind a BMC is meant. The serial number identifies a machine; a resource's id only a place."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import sushy
+from sushy import exceptions
+from sushy.resources.system.system import System
+
+from mulligan.activities.drivers.redfish.address import Address
+from mulligan.activities.errors import Conflict, InvalidRequest, NotFound
+
+_PLACEHOLDERS = ("o.e.m", "default string", "not specified", "none", "unknown", "serial", "0123456789")
+"""What is in the place of a serial number where a maker forgot it."""
+
+
+def serial_of(system: System) -> str:
+    """The serial number; empty where there is none that tells machines apart."""
+    text = str(system.serial_number or "").strip()
+    made_up = len(text) < 4 or len(set(text)) == 1 or any(word in text.lower() for word in _PLACEHOLDERS)
+    return "" if made_up else text
+
+
+def find_system(root: sushy.Sushy, address: Address) -> System:
+    """The system, read afresh.
+
+    Raises `NotFound` with those that there are, `InvalidRequest` when several could be meant, and `Conflict` when
+    another machine is where ours was.
+    """
+    if not address.path:
+        return _by_serial(_all(root), address) if address.serial else _only(_all(root), address)
+    try:
+        system = root.get_system(address.path)
+    except exceptions.ResourceNotFoundError:
+        there = _all(root)
+        if not any(_is(each, address.serial) for each in there):
+            asked = address.path.rpartition("/")[2]
+            raise NotFound(
+                f"{address.provider}: the BMC at {address.host.url} has no system {asked!r}; it has {_told(there)}",
+                nearest=[each.identity for each in there],
+                provider=address.provider,
+            ) from None
+        return _by_serial(there, address)
+    if not address.serial or _is(system, address.serial):
+        return system
+    there = _all(root)
+    if any(_is(each, address.serial) for each in there):
+        return _by_serial(there, address)
+    raise Conflict(
+        f"{address.provider}: system {system.identity} at {address.host.url} has serial number "
+        f"{system.serial_number or '(none)'}, not {address.serial}: another machine, which is left alone; if it is to "
+        "be used in place of the other, remove the provider and add it again",
+        provider=address.provider,
+        serial=str(system.serial_number),
+    )
+
+
+def _all(root: sushy.Sushy) -> list[System]:
+    return list(root.get_system_collection().get_members())
+
+
+def _is(system: System, serial: str) -> bool:
+    return bool(serial) and str(system.serial_number or "").strip().lower() == serial.lower()
+
+
+def _by_serial(there: Iterable[System], address: Address) -> System:
+    systems = list(there)
+    found = [each for each in systems if _is(each, address.serial)]
+    if len(found) == 1:
+        return found[0]
+    raise NotFound(
+        f"{address.provider}: the BMC at {address.host.url} has {len(found)} systems with serial number "
+        f"{address.serial}; it has {_told(systems)}",
+        nearest=[each.identity for each in systems],
+        provider=address.provider,
+    )
+
+
+def _only(there: list[System], address: Address) -> System:
+    if len(there) == 1:
+        return there[0]
+    raise InvalidRequest(
+        f"{address.provider}: the BMC at {address.host.url} has {_told(there)}; say which is meant, by /Systems/ID at "
+        "the end of its URL or by --set serial=NUMBER",
+        violations=[("url", "names no system, and there is not exactly one")],
+    )
+
+
+def _told(systems: Iterable[System]) -> str:
+    told = [f"{each.identity} (serial number {each.serial_number or 'unknown'})" for each in systems]
+    return ", ".join(told[:16]) or "none"

@@ -1,0 +1,161 @@
+"""HTTP to one BMC: reads with patience, changes sent exactly once, each within the caller's deadline.
+
+sushy repeats requests by itself, changes too: against a BMC that acts and then drops the connection one reset became
+ten. This connector takes that away, and repeats only reads, and only when an answer got lost.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import time
+from collections.abc import Iterator
+from contextvars import ContextVar
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit, urlunsplit
+
+import requests
+from requests.adapters import HTTPAdapter
+from requests.exceptions import ConnectTimeout, ReadTimeout, SSLError
+from sushy import exceptions
+from sushy.auth import SessionAuth
+from sushy.connector import Connector
+from urllib3.exceptions import NewConnectionError
+
+from mulligan.activities.drivers.base import Deadline
+from mulligan.activities.drivers.redfish.address import Host
+from mulligan.activities.errors import HostNotReady
+
+CONNECT_SECONDS = 5.0
+READ_SECONDS = 30.0
+READ_TRIES = 3
+READ_PAUSE_SECONDS = 0.3
+
+logging.getLogger("sushy").setLevel(logging.CRITICAL + 1)  # errors are raised, and said once, without what BMCs echo
+
+_deadline: ContextVar[Deadline | None] = ContextVar("deadline", default=None)
+
+
+@contextlib.contextmanager
+def within(deadline: Deadline) -> Iterator[None]:
+    """Every request in the block gives up by then."""
+    token = _deadline.set(deadline)
+    try:
+        yield
+    finally:
+        _deadline.reset(token)
+
+
+class Redirected(exceptions.SushyError):  # type: ignore[misc]  # sushy has no types
+    """The BMC answered that what was asked for is elsewhere; nothing is sent there."""
+
+
+class _Pinned(HTTPAdapter):
+    """Accepts one certificate, whoever signed it."""
+
+    def __init__(self, fingerprint: str) -> None:
+        self._fingerprint = fingerprint
+        super().__init__()
+
+    def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
+        super().init_poolmanager(*args, **kwargs, assert_fingerprint=self._fingerprint)
+
+
+class Wire(Connector):  # type: ignore[misc]  # sushy has no types
+    """The connection that all resources of one BMC share."""
+
+    def __init__(self, host: Host) -> None:
+        verify: bool | str = host.verify and not host.fingerprint
+        if verify and host.ca:
+            if not Path(host.ca).is_file():
+                raise HostNotReady(
+                    f"{host.url}: the setting `ca` names {host.ca}, which is no file on this worker; put it there",
+                    remedy=f"ls -l {host.ca}",
+                )
+            verify = host.ca
+        super().__init__(host.url, verify=verify, server_side_retries=1, response_callback=self._look)
+        self._session.trust_env = False  # neither a proxy nor a .netrc comes between a worker and its BMCs
+        if host.fingerprint:
+            self._session.mount("https://", _Pinned(host.fingerprint))
+        self.last: requests.Response | None = None
+        """The newest answer."""
+
+    def check_retry_on_exception(self, exception_msg: Any) -> bool:
+        """Never: a change that was refused as too early is tried again by the workflow, which can be seen."""
+        return False
+
+    def _op(self, method: str, path: str = "", **kwargs: Any) -> requests.Response:
+        kwargs |= {"server_side_retries_left": 0, "allow_redirects": False}
+        path = urlunsplit(urlsplit(path)._replace(scheme="", netloc=""))  # to this BMC, whatever a document says
+        for left in reversed(range(READ_TRIES if method == "GET" else 1)):
+            try:
+                answer: requests.Response = super()._op(method, path, **kwargs | {"timeout": _timeout(method, path)})
+            except exceptions.ConnectionError as error:
+                if not left or not _was_lost(error):
+                    raise
+                time.sleep(READ_PAUSE_SECONDS)
+                continue
+            if 300 <= answer.status_code < 400:
+                raise Redirected(f"it sent {method} {path} elsewhere, with status {answer.status_code}")
+            return answer
+        raise AssertionError("the last try returns or raises")
+
+    def log_out(self, session: str) -> None:
+        """End a session; one that is gone already, or a BMC that is, is all the same."""
+        with contextlib.suppress(exceptions.SushyError):
+            self._op("DELETE", session, allow_reauth=False)
+
+    def _look(self, answer: requests.Response) -> None:
+        self.last = answer
+
+    @property
+    def retry_after_seconds(self) -> float:
+        """What the newest answer asked for, where it asked for patience; at most ten minutes."""
+        text = self.last.headers.get("Retry-After", "") if self.last is not None else ""
+        return min(600.0, float(text)) if text.isdecimal() else 0.0
+
+
+class Login(SessionAuth):  # type: ignore[misc]  # sushy has no types
+    """A session, that is always ended before another one is begun: BMCs have few."""
+
+    def _do_authenticate(self) -> None:
+        """Begin a session. Raises `MissingAttributeError` where the BMC tells of none, instead of guessing its path."""
+        document = self._root_resource.json
+        if not (document.get("Links") or {}).get("Sessions") and not document.get("SessionService"):
+            raise exceptions.MissingAttributeError(attribute="SessionService", resource=self._root_resource.path)
+        super()._do_authenticate()
+
+    def refresh_session(self) -> None:
+        """End the one that the BMC refuses, and begin another; what is forbidden stays so with a new one."""
+        refused = self._connector.last
+        if refused is not None and refused.status_code == requests.codes.forbidden:
+            raise exceptions.AccessError(refused.request.method, refused.url, refused)
+        self.close()
+        self._do_authenticate()
+
+    def close(self) -> None:
+        """End the session; safe to call twice."""
+        if (session := self.get_session_resource_id()) is not None:
+            self._connector.log_out(session)
+        if self._connector is not None:
+            self.reset_session_attrs()
+
+
+def _timeout(method: str, path: str) -> tuple[float, float]:
+    """Seconds to connect, and to wait for an answer."""
+    deadline = _deadline.get()
+    if deadline is None:
+        return CONNECT_SECONDS, READ_SECONDS
+    deadline.check(f"{method} {path}")
+    left = max(0.05, deadline.remaining)  # requests takes no 0
+    return min(CONNECT_SECONDS, left), min(READ_SECONDS, left)
+
+
+def _was_lost(error: exceptions.ConnectionError) -> bool:
+    """Whether a connection came about and an answer did not arrive, at once: then asking again may well help."""
+    cause = error.__context__
+    if cause is None or isinstance(cause, ConnectTimeout | ReadTimeout | SSLError):
+        return False
+    inner = cause.args[0] if cause.args else None
+    return not isinstance(getattr(inner, "reason", None), NewConnectionError)

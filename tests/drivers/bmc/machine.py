@@ -1,0 +1,151 @@
+"""One server behind the lying BMC: what it is, and the documents that tell of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+ROOT = "/redfish/v1"
+
+
+@dataclass
+class Machine:
+    """The truth, whatever the BMC says of it."""
+
+    identity: str
+    serial: str = "SN-4711-A"
+    power: str = "Off"
+    target: str = "None"
+    enabled: str = "Disabled"
+    mode: str = "UEFI"
+    image: str = ""
+    version: int = 1
+    """Grows with every change; the ETag is made of it."""
+    shown_power: str = "Off"
+    """What the BMC tells of the power, where that comes late."""
+    drives_under: str = "Managers"
+
+    @property
+    def path(self) -> str:
+        return f"{ROOT}/Systems/{self.identity}"
+
+    @property
+    def drive(self) -> str:
+        return f"{ROOT}/{self.drives_under}/{self.identity}/VirtualMedia/Cd"
+
+    @property
+    def etag(self) -> str:
+        return f'"v{self.version}"'
+
+    def system(self) -> dict[str, Any]:
+        document: dict[str, Any] = {
+            "@odata.id": self.path, "Id": self.identity, "Name": f"System {self.identity}",
+            "SerialNumber": self.serial, "Manufacturer": "Contoso", "Model": "R-1", "UUID": f"uuid-{self.identity}",
+            "BiosVersion": "2.1", "PowerState": self.shown_power,
+            "MemorySummary": {"TotalSystemMemoryGiB": 64.0},
+            "ProcessorSummary": {"Count": 2, "LogicalProcessorCount": 32},
+            "Processors": {"@odata.id": f"{self.path}/Processors"},
+            "EthernetInterfaces": {"@odata.id": f"{self.path}/EthernetInterfaces"},
+            "SimpleStorage": {"@odata.id": f"{self.path}/SimpleStorage"},
+            "SecureBoot": {"@odata.id": f"{self.path}/SecureBoot"},
+            "Links": {"ManagedBy": [{"@odata.id": f"{ROOT}/Managers/{self.identity}"}]},
+            "Boot": {
+                "BootSourceOverrideTarget": self.target, "BootSourceOverrideEnabled": self.enabled,
+                "BootSourceOverrideMode": self.mode,
+                "BootSourceOverrideTarget@Redfish.AllowableValues": ["None", "Pxe", "Cd", "Hdd"],
+                "BootSourceOverrideMode@Redfish.AllowableValues": ["UEFI", "Legacy"],
+            },
+            "Actions": {"#ComputerSystem.Reset": {
+                "target": f"{self.path}/Actions/ComputerSystem.Reset",
+                "ResetType@Redfish.AllowableValues": ["On", "ForceOff"],
+            }},
+        }  # fmt: skip
+        if self.drives_under == "Systems":
+            document["VirtualMedia"] = {"@odata.id": f"{self.path}/VirtualMedia"}
+        return document
+
+    def documents(self) -> dict[str, dict[str, Any]]:
+        """Every resource of the machine, by path."""
+        found = {self.path: self.system()}
+        found |= _collection(f"{self.path}/Processors", {
+            str(n): {"Model": "Xeon", "ProcessorArchitecture": "x86", "InstructionSet": "x86-64", "TotalCores": 8,
+                     "TotalThreads": 16} for n in (1, 2)
+        })  # fmt: skip
+        found |= _collection(f"{self.path}/EthernetInterfaces", {"nic1": {"MACAddress": "52:54:00:00:00:01"}})
+        found |= _collection(f"{self.path}/SimpleStorage", {"s1": {"Devices": [
+            {"Name": "disk", "Model": "SSD-1", "CapacityBytes": 480 << 30},
+            {"Name": "other", "CapacityBytes": 960 << 30},
+        ]}})  # fmt: skip
+        found[f"{self.path}/SecureBoot"] = {"Id": "SecureBoot", "Name": "SecureBoot", "SecureBootEnable": True}
+        manager = f"{ROOT}/Managers/{self.identity}"
+        found[manager] = {
+            "@odata.id": manager, "Id": self.identity, "Name": "BMC", "FirmwareVersion": "1.9",
+            "VirtualMedia": {"@odata.id": f"{manager}/VirtualMedia"},
+        }  # fmt: skip
+        drives = self.drive.rpartition("/")[0]
+        found |= _collection(f"{manager}/VirtualMedia", {})
+        found |= _collection(drives, {"Cd": {
+            "MediaTypes": ["CD", "DVD"], "Image": self.image or None, "Inserted": False,
+            "Actions": {f"#VirtualMedia.{verb}Media": {"target": f"{self.drive}/Actions/VirtualMedia.{verb}Media"}
+                        for verb in ("Insert", "Eject")},
+        }})  # fmt: skip
+        return found
+
+    def act(self, path: str, body: dict[str, Any]) -> None:
+        """Do what a change asks for."""
+        self.version += 1
+        verb = path.rpartition("/")[2]
+        if verb == "ComputerSystem.Reset":
+            self.power = "On" if body["ResetType"] == "On" else "Off"
+        elif verb == "VirtualMedia.InsertMedia":
+            self.image = body["Image"]
+        elif verb == "VirtualMedia.EjectMedia":
+            self.image = ""
+        else:
+            boot = body["Boot"]
+            self.target = boot.get("BootSourceOverrideTarget", self.target)
+            self.enabled = boot.get("BootSourceOverrideEnabled", self.enabled)
+            self.mode = boot.get("BootSourceOverrideMode", self.mode)
+
+
+@dataclass
+class Lies:
+    """How the BMC misbehaves. Numbers count down: so many times, then it is honest."""
+
+    drops_changes: int = 0
+    """It acts, and closes the connection without an answer."""
+    drops_reads: int = 0
+    busy: int = 0
+    """It refuses changes with `busy_status`, without acting."""
+    busy_status: int = 503
+    busy_text: str = "Service temporarily unavailable"
+    retry_after: str = ""
+    silent: int = 0
+    """It takes requests for the machine and never answers, until the server ends."""
+    slow: int = 0
+    """It acts, and answers only when the server ends."""
+    late_power: int = 0
+    """So many reads of a system tell of the power before the change."""
+    sticky_media: bool = False
+    forgets_override: int = 0
+    garbage: list[bytes] = field(default_factory=list)
+    """Bodies that it sends in place of the next documents of the machine."""
+    needs_etag: bool = False
+    wrong_etag: bool = False
+    """The ETag that it tells of is never the one that it wants; without one it takes a change."""
+    no_sessions: bool = False
+    refuses_session: int = 0
+    """It takes a session for expired, and keeps it open all the same."""
+    forbids: bool = False
+    echoes: bool = False
+    """Its refusals repeat the password."""
+    redirects_to: str = ""
+    foreign_links: bool = False
+    """Its session is told as a URL on another host."""
+
+
+def _collection(path: str, members: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """A collection and its members, by path."""
+    found = {f"{path}/{name}": {"@odata.id": f"{path}/{name}", "Id": name, "Name": name} | more
+             for name, more in members.items()}  # fmt: skip
+    return {path: {"Name": "Collection", "Members": [{"@odata.id": each} for each in found]}} | found

@@ -1,0 +1,254 @@
+"""A BMC that speaks Redfish over HTTP or HTTPS, and lies on demand. It writes down every request, and what it did."""
+
+from __future__ import annotations
+
+import base64
+import json
+import socket
+import ssl
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+from tests.drivers.bmc.machine import ROOT, Lies, Machine
+
+USER, PASSWORD = "mulligan", "canary-7c1f-secret"
+SESSIONS = f"{ROOT}/SessionService/Sessions"
+
+
+@dataclass(frozen=True)
+class Sent:
+    """One request, as it arrived."""
+
+    method: str
+    path: str
+    body: dict[str, Any]
+    acted: bool
+    """Whether the machine was changed by it."""
+
+
+class LyingBmc:
+    """The BMC: its machines, its sessions, its lies, and the log of what it was asked."""
+
+    def __init__(self, *machines: Machine) -> None:
+        self.machines = machines or (Machine("1"),)
+        self.lies = Lies()
+        self.log: list[Sent] = []
+        self.sessions: dict[str, str] = {}
+        """Path of each session that is open, by its token."""
+        self.opened = 0
+        self.refused_logins = 0
+        self.lock = threading.RLock()
+        self.ending = threading.Event()
+        self.url = ""
+
+    @property
+    def machine(self) -> Machine:
+        """The first machine."""
+        return self.machines[0]
+
+    def changes(self) -> list[Sent]:
+        """Every request that asked for a change of a machine, oldest first."""
+        with self.lock:
+            return [each for each in self.log if each.method != "GET" and not each.path.startswith(SESSIONS)]
+
+    def acts(self) -> list[str]:
+        """The last word of the path of each request that changed a machine."""
+        return [each.path.rpartition("/")[2] for each in self.changes() if each.acted]
+
+    def expire_sessions(self) -> None:
+        """Forget all sessions, as a BMC does that restarts."""
+        with self.lock:
+            self.sessions.clear()
+
+    @contextmanager
+    def listening(self, tls: ssl.SSLContext | None = None) -> Iterator[LyingBmc]:
+        """Serve on a free port of the loopback address."""
+        bmc = self
+
+        class Handler(_Handler):
+            owner = bmc
+
+        server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        server.daemon_threads = True
+        server.handle_error = lambda *_: None  # type: ignore[method-assign]  # a client that gives up is no error
+        if tls is not None:
+            server.socket = tls.wrap_socket(server.socket, server_side=True)
+        self.url = f"redfish{'' if tls else '+http'}://127.0.0.1:{server.server_port}"
+        thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
+        thread.start()
+        try:
+            yield self
+        finally:
+            self.ending.set()
+            server.shutdown()
+            server.server_close()
+            thread.join()
+
+
+class _Handler(BaseHTTPRequestHandler):
+    """One request: who asks, what is asked, which lie is told, what is answered."""
+
+    owner: LyingBmc
+
+    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002
+        """Nothing: the log is `LyingBmc.log`."""
+
+    def do_GET(self) -> None:
+        self._handle({})
+
+    def do_POST(self) -> None:
+        self._handle(self._body())
+
+    def do_PATCH(self) -> None:
+        self._handle(self._body())
+
+    def do_DELETE(self) -> None:
+        self._handle({})
+
+    def _body(self) -> dict[str, Any]:
+        return json.loads(self.rfile.read(int(self.headers.get("Content-Length") or 0)) or b"{}")
+
+    def _handle(self, body: dict[str, Any]) -> None:
+        with self.owner.lock:
+            answer = self._answer(body)
+        answer()
+
+    def _answer(self, body: dict[str, Any]) -> Any:
+        """Decide, under the lock, and give what then answers without it."""
+        path = self.path.split("?")[0].rstrip("/")
+        bmc, lies = self.owner, self.owner.lies
+        if path == ROOT and self.command == "GET":
+            return self._reply(200, _root())
+        if path == SESSIONS and self.command == "POST":
+            return self._log_in(body)
+        if not self._known() or lies.refuses_session:
+            lies.refuses_session = max(0, lies.refuses_session - 1)
+            bmc.refused_logins += "Authorization" in self.headers
+            self._note(path, body, acted=False)
+            return self._refuse(401, "Base.1.0.NoValidSession", "log in")
+        if path.startswith(SESSIONS):
+            bmc.sessions = {token: each for token, each in bmc.sessions.items() if each != path}
+            return self._reply(204)
+        if lies.silent:
+            lies.silent -= 1
+            self._note(path, body, acted=False)
+            return lambda: bmc.ending.wait(30)
+        if lies.redirects_to:
+            return self._reply(307, headers={"Location": lies.redirects_to})
+        return self._read(path) if self.command == "GET" else self._change(path, body)
+
+    def _read(self, path: str) -> Any:
+        bmc, lies = self.owner, self.owner.lies
+        self._note(path, {}, acted=False)
+        if lies.drops_reads:
+            lies.drops_reads -= 1
+            return self._drop
+        if path == f"{ROOT}/Systems":
+            return self._reply(200, {"Name": "Systems", "Members": [{"@odata.id": each.path} for each in bmc.machines]})
+        machine = next((each for each in bmc.machines if path in each.documents()), None)
+        if machine is None:
+            return self._refuse(404, "Base.1.0.ResourceMissingAtURI", "no such thing")
+        if lies.garbage:
+            return self._raw(lies.garbage.pop(0))
+        if path == machine.path:
+            if lies.late_power and machine.shown_power != machine.power:
+                lies.late_power -= 1
+            else:
+                machine.shown_power = machine.power
+        etag = '"never"' if lies.wrong_etag else machine.etag
+        return self._reply(200, machine.documents()[path], {"ETag": etag})
+
+    def _change(self, path: str, body: dict[str, Any]) -> Any:
+        bmc, lies = self.owner, self.owner.lies
+        machine = next(each for each in bmc.machines if path.startswith((each.path, each.drive)))
+        match = self.headers.get("If-Match")
+        refusal: tuple[int, str, str] | None = None
+        if lies.forbids:
+            refusal = (403, "Base.1.0.InsufficientPrivilege", "not for you")
+        elif lies.busy:
+            lies.busy -= 1
+            refusal = (lies.busy_status, "Base.1.0.GeneralError", lies.busy_text)
+        elif self.command == "PATCH" and lies.needs_etag and match is None:
+            refusal = (428, "Base.1.0.PreconditionRequired", "If-Match is needed")
+        elif self.command == "PATCH" and match not in (None, machine.etag):
+            refusal = (412, "Base.1.0.PreconditionFailed", "it was changed")
+        if refusal is not None:
+            self._note(path, body, acted=False)
+            return self._refuse(*refusal)
+        return self._act(machine, path, body)
+
+    def _act(self, machine: Machine, path: str, body: dict[str, Any]) -> Any:
+        lies = self.owner.lies
+        eject, override = path.endswith("EjectMedia"), self.command == "PATCH"
+        acted = not (eject and lies.sticky_media) and not (override and lies.forgets_override)
+        if acted:
+            machine.act(path, body)
+        elif override:
+            lies.forgets_override -= 1
+        self._note(path, body, acted=acted)
+        if lies.slow:
+            lies.slow -= 1
+            return lambda: self.owner.ending.wait(30)
+        if lies.drops_changes:
+            lies.drops_changes -= 1
+            return self._drop
+        return self._reply(204)
+
+    def _log_in(self, body: dict[str, Any]) -> Any:
+        bmc = self.owner
+        if bmc.lies.no_sessions:
+            return self._refuse(404, "Base.1.0.ResourceMissingAtURI", "no sessions here")
+        if (body.get("UserName"), body.get("Password")) != (USER, PASSWORD):
+            bmc.refused_logins += 1
+            return self._refuse(401, "Base.1.0.NoValidSession", f"wrong password {body.get('Password')}")
+        bmc.opened += 1
+        token, path = f"token-{bmc.opened}", f"{SESSIONS}/{bmc.opened}"
+        bmc.sessions[token] = path
+        location = f"http://192.0.2.1{path}" if bmc.lies.foreign_links else path
+        return self._reply(201, {"Id": str(bmc.opened)}, {"X-Auth-Token": token, "Location": location})
+
+    def _known(self) -> bool:
+        basic = "Basic " + base64.b64encode(f"{USER}:{PASSWORD}".encode()).decode()
+        allowed = self.owner.lies.no_sessions and self.headers.get("Authorization") == basic
+        return allowed or self.headers.get("X-Auth-Token") in self.owner.sessions
+
+    def _note(self, path: str, body: dict[str, Any], *, acted: bool) -> None:
+        self.owner.log.append(Sent(self.command, path, body, acted))
+
+    def _refuse(self, status: int, code: str, text: str) -> Any:
+        if self.owner.lies.echoes and self._known():
+            text += f" (you are {USER} with {PASSWORD})"
+        after = {"Retry-After": self.owner.lies.retry_after} if self.owner.lies.retry_after else {}
+        info = [{"MessageId": code, "Message": text, "Severity": "Warning"}]
+        error = {"code": code, "message": text, "@Message.ExtendedInfo": info}
+        return self._reply(status, {"error": error}, after)
+
+    def _reply(self, status: int, body: dict[str, Any] | None = None, headers: dict[str, str] | None = None) -> Any:
+        return self._raw(json.dumps(body).encode() if body is not None else b"", status, headers)
+
+    def _raw(self, content: bytes, status: int = 200, headers: dict[str, str] | None = None) -> Any:
+        def send() -> None:
+            self.send_response(status)
+            for name, value in (headers or {}).items():
+                self.send_header(name, value)
+            self.send_header("Content-Length", str(len(content)))
+            self.end_headers()
+            self.wfile.write(content)
+
+        return send
+
+    def _drop(self) -> None:
+        self.close_connection = True
+        self.connection.shutdown(socket.SHUT_RDWR)
+
+
+def _root() -> dict[str, Any]:
+    return {
+        "@odata.id": f"{ROOT}/", "Id": "RootService", "Name": "Root", "RedfishVersion": "1.6.0",
+        "Systems": {"@odata.id": f"{ROOT}/Systems"}, "Managers": {"@odata.id": f"{ROOT}/Managers"},
+        "SessionService": {"@odata.id": f"{ROOT}/SessionService"}, "Links": {"Sessions": {"@odata.id": SESSIONS}},
+    }  # fmt: skip

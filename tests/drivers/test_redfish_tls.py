@@ -1,0 +1,99 @@
+"""Whose BMC it is: certificates of an authority, pinned ones, and none that are checked."""
+
+from __future__ import annotations
+
+import datetime
+import ipaddress
+import ssl
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+
+from mulligan.activities.errors import AccessDenied, HostNotReady
+from mulligan.activities.values import PowerState
+from tests.drivers.bmc.machine import Machine
+from tests.drivers.bmc.parts import a_mark, a_target, opened
+from tests.drivers.bmc.server import LyingBmc
+from tests.drivers.contract import soon
+
+
+@dataclass(frozen=True)
+class Secure:
+    """A BMC behind TLS, with a certificate that signed itself."""
+
+    bmc: LyingBmc
+    certificate: Path
+    fingerprint: str
+
+
+@pytest.fixture(scope="module")
+def secure(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Secure]:
+    """Certificate and key as files, and a BMC that shows them."""
+    folder = tmp_path_factory.mktemp("tls")
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "bmc")])
+    now = datetime.datetime.now(datetime.UTC)
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - datetime.timedelta(days=1))
+        .not_valid_after(now + datetime.timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]), False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), True)
+        .sign(key, hashes.SHA256())
+    )
+    path, key_path = folder / "bmc.pem", folder / "bmc.key"
+    path.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
+    key_path.write_bytes(
+        key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    )
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(path, key_path)
+    with LyingBmc(Machine("1")).listening(context) as bmc:
+        yield Secure(bmc, path, certificate.fingerprint(hashes.SHA256()).hex())
+
+
+@pytest.mark.parametrize("how", ["ca", "fingerprint", "colons", "off"])
+async def test_a_bmc_is_trusted_as_the_provider_says(
+    secure: Secure, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    """By an authority, by its very certificate, or without a look; never by what the environment says."""
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", "/nonexistent")
+    monkeypatch.setenv("HTTPS_PROXY", "http://127.0.0.1:1")
+    settings = {
+        "ca": {"ca": str(secure.certificate)},
+        "fingerprint": {"fingerprint": secure.fingerprint},
+        "colons": {"fingerprint": bytes.fromhex(secure.fingerprint).hex(":").upper()},
+        "off": {"verify": "off"},
+    }[how]
+    async with opened(secure.bmc, tmp_path, a_target(secure.bmc, **settings)) as driver:
+        assert (await driver.power(a_mark(), soon())).state is PowerState.OFF
+
+
+@pytest.mark.parametrize("settings", [{}, {"fingerprint": "ab" * 32}])
+async def test_a_strange_certificate_ends_it_before_a_password_is_sent(
+    secure: Secure, tmp_path: Path, settings: dict[str, str]
+) -> None:
+    """The error tells what the BMC showed, so that it can be compared and pinned."""
+    before = secure.bmc.opened
+    async with opened(secure.bmc, tmp_path, a_target(secure.bmc, **settings)) as driver:
+        with pytest.raises(AccessDenied, match=f"{secure.fingerprint}.*--set fingerprint=") as error:
+            await driver.inspect(soon())
+    assert error.value.metadata["certificate"] == secure.fingerprint
+    assert secure.bmc.opened == before
+
+
+async def test_an_authority_that_is_not_there_is_named(secure: Secure, tmp_path: Path) -> None:
+    """The file is looked for on the worker."""
+    async with opened(secure.bmc, tmp_path, a_target(secure.bmc, ca="/nonexistent.pem")) as driver:
+        with pytest.raises(HostNotReady, match="no file on this worker"):
+            await driver.inspect(soon())
