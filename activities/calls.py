@@ -171,6 +171,8 @@ class Why:
 
     said: str
     blame: str = ""
+    reason: str = ""
+    """The name of the error with which it last failed; empty when it did not."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -109,7 +109,8 @@ class RecordActivities:
             if pending.activity_id == info.activity_id:
                 continue
             if pending.HasField("last_failure"):
-                return calls.Why(describe_failure(pending.last_failure)[0], blamed_by(pending.last_failure))
+                said, reason = describe_failure(pending.last_failure)
+                return calls.Why(said, blamed_by(pending.last_failure), reason)
             return calls.Why(said_by_heartbeat(pending.heartbeat_details))
         return calls.Why("")
 

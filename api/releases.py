@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from temporalio.client import Client
 from temporalio.common import WorkflowIDConflictPolicy
 from temporalio.exceptions import WorkflowAlreadyStartedError
@@ -19,21 +21,35 @@ from mulligan.workflows import runs, search
 from mulligan.workflows.runs import ReleaseIn, provision_id, release_id
 
 
+def _too_early(machine: Machine) -> Conflict:
+    remedy = f"mulligan machine release {machine.name} --project {machine.project}"
+    return Conflict(
+        f"machine {machine.name!r} is {machine.state}, and only one that is quarantined can be forgotten; take it down "
+        f"first: `{remedy}`. Where its provider does not answer, `mulligan run abort` on that run quarantines it",
+        machine=machine.name,
+        state=machine.state,
+        remedy=remedy,
+    )
+
+
 class Releases:
     """Starts, or joins, the runs that take machines down."""
 
     def __init__(self, client: Client, inventory: Inventory, runs_: Runs) -> None:
         self._client, self._inventory, self._runs = client, inventory, runs_
 
-    async def start(self, project: str, name: str) -> Started:
+    async def start(self, project: str, name: str, *, forget: bool = False) -> Started:
         """The run that takes the machine down, or the machine if it is gone already.
 
         A machine that is held is taken down by cancelling the run that holds it. One that an ended run left behind
-        with nothing claimed is gone with this call. Raises `NotFound`, and `Conflict` while a run makes the machine.
+        with nothing claimed is gone with this call. `forget` asks nothing of the provider of one that is quarantined.
+        Raises `NotFound`, and `Conflict` while a run makes the machine, or for one that is to be forgotten too early.
         """
         machine = await run_blocking(self._inventory.machine, project, name)
         if machine.state in FINAL:
             return await self._gone(machine)
+        if forget and machine.state is not MachineState.QUARANTINED:
+            raise _too_early(machine)
         if machine.state in BEING_MADE and await self._runs.making(project, name, machine.id) is not None:
             return await self._end_hold(machine)
         if (run := await self._runs.taking_down(machine)) is not None:
@@ -46,10 +62,10 @@ class Releases:
             return await self.start(project, name)
         if claim is None:
             claim = await run_blocking(self._inventory.claim_by_id, machine.claim_id)
-        return await self._begin(machine, claim)
+        return await self._begin(machine, claim, forget)
 
-    async def _begin(self, machine: Machine, claim: ClaimRow) -> Started:
-        asked = await self._asked(machine, claim)
+    async def _begin(self, machine: Machine, claim: ClaimRow, forget: bool) -> Started:
+        asked = replace(await self._asked(machine, claim), forget=forget)
         try:
             handle = await self._client.start_workflow(
                 runs.RELEASE,

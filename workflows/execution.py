@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -18,7 +18,7 @@ with workflow.unsafe.imports_passed_through():
     from mulligan.activities import calls
     from mulligan.activities.calls import CONTROL_QUEUE, partition_queue
     from mulligan.activities.story import TIMER_AWAITING, TIMER_DEADLINE, TIMER_SLOW, action_id
-    from mulligan.workflows.steps import KEEP_STORY, QUARANTINE, WHY, Action
+    from mulligan.workflows.steps import KEEP_STORY, QUARANTINE, SUSPECT, WHY, Action
 
 In = TypeVar("In")
 Out = TypeVar("Out")
@@ -26,6 +26,9 @@ T = TypeVar("T")
 
 SLOW_SHARE = 0.25
 """The share of its deadline after which a step is said to be slow."""
+
+SLOW_AFTER = timedelta(minutes=5)
+"""After so long every step is said to be slow, however much time it has."""
 
 DEADLINE_PASSED = "DEADLINE_PASSED"
 CLAIM_LOST = "CLAIM_LOST"
@@ -98,6 +101,10 @@ class Undo:
     do: Callable[[], Coroutine[Any, Any, object]]
 
 
+async def _go_on() -> Failure | None:
+    return None
+
+
 class Execution:
     """Carries out the actions of one run."""
 
@@ -109,6 +116,8 @@ class Execution:
         """What the current step awaits; part of the error when its deadline passes."""
         self.changed: Callable[[], None] = lambda: None
         """Called when what the step awaits, its deadline, or what is to be undone is another."""
+        self.when_slow: Callable[[], Awaitable[Failure | None]] = _go_on
+        """Asked once when a step is slow; why it shall end now, if it shall."""
         self.ended_by: Failure | None = None
         """Why the current step shall end at once, whatever it is doing: its claim was lost, or an operator said so."""
         self.deadline = workflow.now()
@@ -186,7 +195,7 @@ class Execution:
         with suppress(TimeoutError):
             await workflow.wait_condition(task.done, timeout=LAST_CHANCE, timeout_summary="a last chance for the undo")
         if not task.done():
-            why = await self._why()
+            why = await self.why()
             await self._settle(task)
             if task.cancelled() or task.exception() is not None:
                 last = f"; last: {why.said}" if why.said else ""
@@ -241,7 +250,7 @@ class Execution:
         why = calls.Why("")
         try:
             while (await self._done_or_over(task, step, began, slow)) and self.ended_by is None:
-                deadline, why = self.deadline, await shielded(self._why())
+                deadline, why = self.deadline, await shielded(self.why())
                 if task.done() or self.deadline == deadline:
                     break
         except asyncio.CancelledError:
@@ -298,7 +307,7 @@ class Execution:
 
     async def _done_or_over(self, task: asyncio.Task[T], step: str, began: datetime, slow: str) -> bool:
         """Wait until the task is done, is to end, or is too late: then True. Say once that it is slow."""
-        slow_at = began + (self.deadline - began) * SLOW_SHARE
+        slow_at = began + min((self.deadline - began) * SLOW_SHARE, SLOW_AFTER)
         deadline, is_slow = self.deadline, False
         while not task.done() and self.ended_by is None:
             allowed = f"{(deadline - began).total_seconds():.0f} s"
@@ -313,6 +322,9 @@ class Execution:
                 return True
             else:
                 is_slow = True
+                ended_by = await self.when_slow()
+                if ended_by is not None and self.ended_by is None and not task.done():
+                    self.ended_by = ended_by
         return False
 
     async def _changed_before(self, due: datetime, summary: str, task: asyncio.Task[T], deadline: datetime) -> bool:
@@ -334,7 +346,14 @@ class Execution:
         message = f"{step} was not done within {allowed:.0f} s; it was awaiting {self.awaiting}{last}"
         return ApplicationError(message, {"blame": why.blame}, type=DEADLINE_PASSED, non_retryable=True)
 
-    async def _why(self) -> calls.Why:
+    async def suspect(self, suspicion: calls.Suspicion) -> None:
+        """Hold a failure against a provider. Without that the run goes on all the same."""
+        try:
+            await self.act(SUSPECT, suspicion, f"{suspicion.provider} is suspect: {suspicion.reason}")
+        except ActivityError as error:
+            workflow.logger.warning("not held against %s: %s", suspicion.provider, Failure.of(error).message)
+
+    async def why(self) -> calls.Why:
         """What the step's last attempt failed with, or was doing: only Temporal knows, before the step is stopped."""
         try:
             return await self.act(WHY, calls.Nothing(), "Ask why", limit=WHY_WITHIN)

@@ -58,6 +58,7 @@ class ProvisionMachine(Steering):
         self.run.changed = lambda: self._show(self.shown)
         self.shown = "claim"
         self.tried: list[str] = []
+        self.run.when_slow = self._when_slow
         self.making = Making(self.run, asked, ())
         self.failure: Failure | None = None
         self.lease: asyncio.Task[None]
@@ -153,7 +154,7 @@ class ProvisionMachine(Steering):
     async def _suspect(self, provider: str, failure: Failure) -> None:
         image = self.asked.image
         suspicion = calls.Suspicion(provider, failure.message, image.name, image.digest, failure.step)
-        await self.run.act(steps.SUSPECT, suspicion, f"{provider} is suspect: {failure.message}")
+        await self.run.suspect(suspicion)
 
     def _is_blamed(self, failure: Failure) -> bool:
         """Whether the provider, or the image on it, may be at fault."""
@@ -193,10 +194,26 @@ class ProvisionMachine(Steering):
                 if not is_to_be_held:
                     raise
                 self.failure = failure
+                if self._is_blamed(failure):
+                    await shielded(self._suspect(self.making.provider, failure))
                 step = await self._decided(failure.message)
             else:
                 step = next(iter(HOLDABLE[HOLDABLE.index(step) + 1 :]), "")
         self.failure = earlier
+
+    async def _when_slow(self) -> Failure | None:
+        """Leave a provider that does not answer while another one could make the machine: a step that moves an image
+        may take hours, and a host that is dead does not come back by being asked."""
+        step, provider = self.run.step, self.making.provider
+        if step not in HOLDABLE or self.phase is not Phase.WORKING or len(self.tried) > self.request.mulligans:
+            return None
+        why_slow = await shielded(self.run.why())
+        if why_slow.reason != "UNREACHABLE" or why_slow.blame:
+            return None
+        async with self.run.asking:
+            found = await self.is_another()
+        said = f"{provider} does not answer, and another provider could make it; last: {why_slow.said}"
+        return Failure(step, "", why_slow.reason, said) if found.fits else None
 
     def _awaited(self, step: str) -> str:
         proving = f"proving level {self.request.verify}"
@@ -319,6 +336,7 @@ class ProvisionMachine(Steering):
         request = self.request
         reason = await self.run.quarantine(claim_id, self.asked.machine_id, request.project, request.name, failure)
         if reason:
+            await self.run.suspect(calls.Suspicion(self.making.provider, failure.message, step="undo"))
             await self._keep_story(Outcome.QUARANTINED, reason)
         return reason
 

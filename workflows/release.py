@@ -35,14 +35,16 @@ class TakeDown(Undoing):
         )
         claim = calls.ClaimRef(asked.claim_id, asked.dirty)
         run.undo_with(steps.RELEASE_CLAIM, claim, "Give the claim back", step="claim")
-        run.undo_with(steps.REMOVE_DISKS, made, "Remove disk and seed", partition=partition, step="image")
-        run.undo_with(steps.TEAR_DOWN, made, "Switch off and remove the machine", partition=partition, step="boot")
+        if not asked.forget:
+            run.undo_with(steps.REMOVE_DISKS, made, "Remove disk and seed", partition=partition, step="image")
+            run.undo_with(steps.TEAR_DOWN, made, "Switch off and remove the machine", partition=partition, step="boot")
         try:
             await run.roll_back()
         except UndoFailed as error:
             self.phase = Phase.ENDING
             left = await run.quarantine(asked.claim_id, asked.machine_id, asked.project, asked.machine, error.failure)
             if left:
+                await run.suspect(calls.Suspicion(asked.target.name, error.failure.message, step="undo"))
                 await self._keep_story(asked, Outcome.QUARANTINED, left)
                 raise ApplicationError(left, type="QUARANTINED", non_retryable=True) from None
         self.phase = Phase.ENDING
@@ -52,7 +54,10 @@ class TakeDown(Undoing):
             "Record that it is gone",
         )
         await self._keep_story(asked, Outcome.RELEASED, "")
-        return runs.ReleaseOut(f"{asked.machine} is gone, and nothing of it is left", asked.machine_id)
+        said = f"{asked.machine} is gone, and nothing of it is left"
+        if asked.forget:
+            said = f"{asked.machine} is forgotten; nothing was asked of {asked.target.name}, and nothing removed there"
+        return runs.ReleaseOut(said, asked.machine_id)
 
     async def _keep_story(self, asked: runs.ReleaseIn, outcome: Outcome, reason: str) -> None:
         search.upsert(outcome=outcome)

@@ -91,6 +91,8 @@ class ReleaseIn:
     """The run that made the machine: its mark."""
     fence: int
     dirty: bool = False
+    forget: bool = False
+    """The provider is gone for good: ask nothing of it, only give back what is claimed of it."""
     given_back: bool = False
     """Whether its user had the machine, and gave it back: a reclaim that goes on with that ends as a release does."""
 

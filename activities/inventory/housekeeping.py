@@ -67,7 +67,7 @@ def _refuse_held(connection: Connection, name: str) -> None:
     release = f"mulligan machine release {rows[0].machine} --project {rows[0].project}"
     raise Conflict(
         f"provider {name!r} cannot be removed: {len(rows)} machine(s) hold something of it: {named}{more}; release "
-        f"them first, e.g. `{release}`",
+        f"them first, e.g. `{release}` (with `--forget` where that ends quarantined because the provider is gone)",
         remedy=release,
         provider=name,
         machines=",".join(f"{row.project}/{row.machine}" for row in rows[:_NAMED]),

@@ -93,8 +93,9 @@ def show(session: Session, name: str, project: str | None) -> None:
 @click.argument("names", metavar="NAME...", nargs=-1, required=True)
 @click.option("--project", help="Default: default.")
 @click.option("--detach", is_flag=True, help="Start the run, name it, and do not watch it.")
+@click.option("--forget", is_flag=True, help="Ask nothing of a provider that is gone for good. Only when quarantined.")
 @api_command
-def release(session: Session, names: tuple[str, ...], project: str | None, detach: bool) -> ExitCode:
+def release(session: Session, names: tuple[str, ...], project: str | None, detach: bool, forget: bool) -> ExitCode:
     """Take machines down, with their disks, and give their resources back.
 
     Several are released one after the other; one that cannot be does not keep the others. The exit code is the worst.
@@ -102,7 +103,7 @@ def release(session: Session, names: tuple[str, ...], project: str | None, detac
     worst = ExitCode.OK
     for name in dict.fromkeys(names):
         try:
-            code = _release(session, name, project or "", detach=detach)
+            code = _release(session, name, project or "", detach=detach, forget=forget)
         except (grpc.RpcError, CliError) as error:
             known = error if isinstance(error, CliError) else of_rpc(error, noun="machine", api=session.api)
             if len(names) == 1 or known.code is ExitCode.UNAVAILABLE:
@@ -115,16 +116,16 @@ def release(session: Session, names: tuple[str, ...], project: str | None, detac
     return worst
 
 
-def _release(session: Session, name: str, project: str, *, detach: bool) -> ExitCode:
+def _release(session: Session, name: str, project: str, *, detach: bool, forget: bool) -> ExitCode:
     view = RunView()
-    request = provisioning_pb2.ReleaseMachineRequest(project=project, name=name, detach=detach)
+    request = provisioning_pb2.ReleaseMachineRequest(project=project, name=name, detach=detach, forget=forget)
 
     def opened(timeout: float | None) -> Updates:
         return _updates(session.provisioning.ReleaseMachine(request, timeout=timeout), view)
 
     if detach:
         return _started(session, view, opened(session.deadline()))
-    return follow(session, view, opened) or finish_release(session, view)
+    return follow(session, view, opened) or finish_release(session, view, forgotten=forget)
 
 
 def _updates(

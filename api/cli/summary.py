@@ -47,13 +47,16 @@ def finish(session: Session, view: RunView) -> ExitCode:
     return code
 
 
-def finish_release(session: Session, view: RunView) -> ExitCode:
+def finish_release(session: Session, view: RunView, *, forgotten: bool = False) -> ExitCode:
     """Say how a release ended. A machine that is gone is what was asked for, also when its own run was undone for it,
     or had ended before."""
     gone = (machine_pb2.MACHINE_STATE_RELEASED, machine_pb2.MACHINE_STATE_FAILED)
     if view.machine is None or view.machine.state not in gone:
         return finish(session, view)
-    if not session.as_json:
+    if not session.as_json and forgotten:
+        name, provider = view.machine.name, view.machine.provider
+        click.echo(clean(f"machine {name} is forgotten; nothing was asked of {provider}, and nothing removed there"))
+    elif not session.as_json:
         _gone(view)
     return ExitCode.OK
 

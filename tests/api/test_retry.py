@@ -97,7 +97,7 @@ async def test_what_is_open_or_ready_or_takes_down_is_not_retried(api: Api, stac
     await everything(api.release(project))
     error = await refusal(retry(api, f"release:{project}:m"))
     assert info(error).metadata["remedy"] == f"mulligan machine release m --project {project}"
-    assert (await refusal(retry(api, "provision:nobody:m"))).code() is grpc.StatusCode.NOT_FOUND
+    assert (await refusal(retry(api, f"provision:{project}-other:m"))).code() is grpc.StatusCode.NOT_FOUND
 
 
 async def test_what_is_quarantined_is_mended_first(api: Api, stack: Stack) -> None:

@@ -120,12 +120,12 @@ class Stack:
         generation = self.inventory.provider(target.name).generation
         return self.inventory.edit_provider(target.name, generation=generation, settings=settings).target
 
-    async def release(self, project: str, name: str) -> WorkflowHandle[Any, Any]:
+    async def release(self, project: str, name: str, *, forget: bool = False) -> WorkflowHandle[Any, Any]:
         """Start the run that takes a machine down."""
         machine = self.inventory.machine(project, name)
         claim = self.inventory.claim_by_id(machine.claim_id)
         target = self.inventory.provider(claim.provider).target
-        asked = runs.ReleaseIn(machine.id, project, name, claim.id, target, machine.run_id, claim.fence)
+        asked = runs.ReleaseIn(machine.id, project, name, claim.id, target, machine.run_id, claim.fence, forget=forget)
         known = search.started(
             project=project, machine=name, partition=target.partition, provider=target.name, step="undo"
         )
@@ -183,7 +183,13 @@ async def running_stack(address: str, directory: Path) -> AsyncIterator[Stack]:
     keyring = Keyring.load(directory / "secret.key")
     boot = BootServer(keyring, RunListener(client))
     ((_, port),) = await boot.start([("127.0.0.1", 0)])
-    site = Site(ImageStore(directory / "cache"), keyring, directory / "drivers", lambda _: f"http://127.0.0.1:{port}")
+    site = Site(
+        ImageStore(directory / "cache"),
+        keyring,
+        directory / "drivers",
+        lambda _: f"http://127.0.0.1:{port}",
+        directory / "credentials.yaml",
+    )
     control = Worker(
         client,
         task_queue=CONTROL_QUEUE,
@@ -195,6 +201,7 @@ async def running_stack(address: str, directory: Path) -> AsyncIterator[Stack]:
     async with control, partition_worker(client, "default", site):
         reaper = Reaper(inventory, client, lease_seconds=60)
         yield Stack(client, inventory, site, port, directory, reaper)
+    await site.kept.close()
     await boot.stop()
     inventory.close()
 

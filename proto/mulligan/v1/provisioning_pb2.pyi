@@ -1121,22 +1121,28 @@ class ReleaseMachineRequest(_message.Message):
     PROJECT_FIELD_NUMBER: _builtins.int
     NAME_FIELD_NUMBER: _builtins.int
     DETACH_FIELD_NUMBER: _builtins.int
+    FORGET_FIELD_NUMBER: _builtins.int
     project: _builtins.str
     """The project. Empty means `default`."""
     name: _builtins.str
     """The machine's name."""
     detach: _builtins.bool
     """Do not stream: end the stream after the first message, which names the run."""
+    forget: _builtins.bool
+    """The provider is gone for good: ask nothing of it, and only give back what is claimed of it. FAILED_PRECONDITION for
+    a machine that is not QUARANTINED: one that can be taken down is taken down.
+    """
     def __init__(
         self,
         *,
         project: _builtins.str = ...,
         name: _builtins.str = ...,
         detach: _builtins.bool = ...,
+        forget: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["detach", b"detach", "name", b"name", "project", b"project"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["detach", b"detach", "forget", b"forget", "name", b"name", "project", b"project"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
