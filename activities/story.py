@@ -7,11 +7,12 @@ so that the fold needs nothing but the history.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
-from typing import Any
+from typing import Any, NamedTuple
 
 from temporalio.api.enums.v1 import EventType
 from temporalio.api.failure.v1 import Failure
@@ -89,6 +90,17 @@ TIMER_DEADLINE = "deadline: "
 TIMER_AWAITING = "awaiting: "
 """How the summaries of the workflows' timers begin."""
 
+_ALLOWED = re.compile(r"; allowed (\d+) s in all$")
+_ROUNDING = timedelta(seconds=1)
+"""A summary gives whole seconds: moments so close to each other are the same deadline."""
+
+
+class Due(NamedTuple):
+    """Until when a step has time."""
+
+    step: str
+    at: datetime
+
 
 @dataclass
 class _Action:
@@ -114,6 +126,10 @@ class StoryFold:
     """What was undone, in that order, in the present try."""
     levers: dict[str, Lever] = field(default_factory=dict)
     """The levers that are being answered, by the id of their update."""
+    due: Due | None = None
+    """Until when the step that runs has time."""
+    step_began: datetime | None = None
+    """When the first timer of that step was started."""
 
     def feed(self, event: HistoryEvent) -> RunEvent | None:
         """The run event that this history event gives, if any. Events seen before give none."""
@@ -131,6 +147,8 @@ class StoryFold:
             return None
         action = _Action(*parsed, message=text_of(event.user_metadata.summary))
         self.actions[event.event_id] = action
+        if action.step == "undo" or action.action == "held":
+            self.due = None
         if action.step == "claim":
             self.held_tries.add(action.try_number)
         if action.try_number > self.try_number:
@@ -179,10 +197,28 @@ class StoryFold:
         """Remember what the timer means. One without a meaning of its own stands for what a step awaits."""
         timer_id = event.timer_started_event_attributes.timer_id
         summary = self.timers[timer_id] = text_of(event.user_metadata.summary)
+        self._note_due(event, summary)
         if not summary.startswith(TIMER_AWAITING):
             return None
         step, _, message = summary.removeprefix(TIMER_AWAITING).partition(": ")
         return self._event(event, EventKind.AWAITING, step=step, message=message)
+
+    def _note_due(self, event: HistoryEvent, summary: str) -> None:
+        """A step is given another timer whenever its deadline is moved."""
+        began, at = when(event.event_time), None
+        step = summary.partition(": ")[2].partition(": ")[0]
+        if self.due is not None and self.due.step == step and self.step_began is not None:
+            began = self.step_began
+        if summary.startswith(TIMER_SLOW) and (allowed := _ALLOWED.search(summary)) is not None:
+            at = began + timedelta(seconds=int(allowed[1]))
+        elif summary.startswith(TIMER_DEADLINE):
+            timeout = event.timer_started_event_attributes.start_to_fire_timeout
+            at = when(event.event_time) + timeout.ToTimedelta()
+        if at is None:
+            return
+        self.step_began = began
+        if self.due is None or self.due.step != step or abs(self.due.at - at) > _ROUNDING:
+            self.due = Due(step, at)
 
     def timer_fired(self, event: HistoryEvent) -> RunEvent | None:
         """A step is slow, or its deadline passed."""

@@ -34,7 +34,8 @@ class RunView:
     cancel_requested: bool = False
     held: bool = False
     provider: str = ""
-    """The provider that an enrolment registers; empty for every other run."""
+    """The provider that is claimed, or was claimed last, or is registered; empty where not known."""
+    undoing: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +55,8 @@ class Progress:
     estimate: StepEstimate | None = None
     """How long the step usually takes, if that is known."""
     slower_than_p95: bool = False
+    deadline: datetime | None = None
+    """Until when the step has time, if that is known."""
     observed_at: datetime | None = field(default=None, compare=False)
     """When `message` was last said. That it was said again makes no other progress of it."""
 
@@ -96,6 +99,7 @@ def run_message(value: RunView) -> pb.Run:
         cancel_requested=value.cancel_requested,
         held=value.held,
         provider=value.provider,
+        undoing=value.undoing,
     )
 
 
@@ -152,6 +156,7 @@ def progress_message(value: Progress) -> pb.RunProgress:
         suggestions=value.suggestions,
         estimate=estimate_message(value.estimate) if value.estimate is not None else None,
         slower_than_p95=value.slower_than_p95,
+        deadline=timestamp(value.deadline),
     )
     setattr(message, "try", value.try_number)
     return message

@@ -9,10 +9,11 @@ from datetime import UTC, datetime
 
 from mulligan.activities.durations import LEARNED, began_at
 from mulligan.activities.errors import MulliganError
-from mulligan.activities.story import RunEvent
+from mulligan.activities.story import Due, EventKind, RunEvent
 from mulligan.activities.values import StepEstimate
 from mulligan.api.convert_runs import Progress
-from mulligan.api.progress import awaited
+from mulligan.api.progress import awaited, until
+from mulligan.api.run_views import is_undoing
 from mulligan.api.runs import Runs
 from mulligan.api.suggestions import for_progress
 
@@ -27,11 +28,15 @@ class Estimates:
         self._runs, self._workflow_id, self._machine_id = runs, workflow_id, machine_id
         self._known: dict[str, Mapping[str, StepEstimate]] = {}
 
-    async def add(self, doing: Iterable[Progress], events: Sequence[RunEvent]) -> list[Progress]:
-        """What is in progress, with how long it usually takes; `events` are all of the run so far."""
+    async def add(
+        self, doing: Iterable[Progress], events: Sequence[RunEvent], due: Due | None = None
+    ) -> list[Progress]:
+        """What is in progress, with how long it usually takes, and may take; `events` are all of the run so far."""
         told = list(doing)
         if not told and (waits := awaited(events)) is not None:
             told.append(waits)
+        told = [until(progress, due) for progress in told]
+        ending = is_undoing(events) or any(event.kind is EventKind.CANCEL_REQUESTED for event in events)
         if not any(progress.step in LEARNED for progress in told):
             return told
         began, now = began_at(events), datetime.now(UTC)
@@ -42,7 +47,9 @@ class Estimates:
             estimate = known.get(progress.step)
             since = began.get((progress.try_number, progress.step))
             slower = bool(estimate and since and (now - since).total_seconds() > estimate.p95_seconds)
-            helps = progress.suggestions or tuple(for_progress(self._workflow_id, progress.step, slower=slower))
+            helps = progress.suggestions
+            if not helps and not ending:
+                helps = tuple(for_progress(self._workflow_id, progress.step, slower=slower))
             added.append(replace(progress, estimate=estimate, slower_than_p95=slower, suggestions=helps))
         return added
 

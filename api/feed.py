@@ -14,14 +14,15 @@ from temporalio.client import WorkflowExecutionDescription
 from temporalio.service import RPCError, RPCStatusCode
 
 from mulligan.activities.errors import Unreachable
-from mulligan.activities.story import LAST, EventKind, RunEvent, StoryFold
+from mulligan.activities.story import LAST, Due, EventKind, RunEvent, StoryFold
 from mulligan.activities.values import Machine
 from mulligan.api.convert_runs import Progress, Update, cursor_of
+from mulligan.api.enums import RunKind
 from mulligan.api.errors import Laggard, domain_error
 from mulligan.api.estimates import Estimates
 from mulligan.api.pace import Pace
-from mulligan.api.progress import AWAIT, ENDS_A_WAIT, is_news, progress_of
-from mulligan.api.run_views import GOOD, is_held
+from mulligan.api.progress import AWAIT, ENDS_A_WAIT, is_news, progress_of, until
+from mulligan.api.run_views import GOOD, is_held, is_undoing
 from mulligan.api.runs import Found, Runs
 
 BACKLOG = 1024
@@ -49,6 +50,7 @@ class Feed:
         self._running: dict[Key, Progress | None] = {}
         self._began: dict[Key, float] = {}
         """When each action in progress was first seen, on the event loop's clock."""
+        self._due: Due | None = None
         self._awaits = ""
         """The step that awaits, or awaited last, something without an action."""
         self._estimates = Estimates(runs, found.view.workflow_id, found.view.machine_id)
@@ -147,6 +149,7 @@ class Feed:
                     told += await self._read(story, event)
             finally:
                 self._take(told)
+                self._note_due(story.due)
             self._read_once.set()
             if pages.next_page_token is None:
                 return
@@ -193,9 +196,24 @@ class Feed:
                 self._forget(key)
             elif event.kind is EventKind.CANCEL_REQUESTED:
                 self.view = replace(self.view, cancel_requested=True)
-        self.view = replace(self.view, held=is_held(events, before=self.view.held))
+        self.view = replace(
+            self.view,
+            held=is_held(events, before=self.view.held),
+            undoing=self.view.kind is RunKind.PROVISION and is_undoing(events, before=self.view.undoing),
+            provider=next((event.provider for event in reversed(events) if event.provider), self.view.provider),
+        )
         if events:
             self._wake()
+
+    def _note_due(self, due: Due | None) -> None:
+        """What is in progress has another deadline: its watchers are told at once."""
+        if due == self._due:
+            return
+        self._due = due
+        for key, progress in self._running.items():
+            if progress is not None and due is not None and progress.step == due.step:
+                self._running[key] = until(progress, due)
+        self._wake()
 
     def _forget(self, key: Key) -> None:
         self._running.pop(key, None)
@@ -223,7 +241,7 @@ class Feed:
     async def _show(self, description: WorkflowExecutionDescription) -> None:
         cancelled = description.raw_description.workflow_extended_info.cancel_requested
         self.view = replace(self.view, cancel_requested=cancelled or self.view.cancel_requested)
-        for progress in await self._estimates.add(progress_of(description), self._log):
+        for progress in await self._estimates.add(progress_of(description), self._log, self._due):
             key = (progress.try_number, progress.step, progress.action)
             if key in self._running and is_news(self._running[key], progress):
                 self._running[key] = progress

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -13,7 +14,7 @@ from temporalio.api.workflow.v1 import PendingActivityInfo
 from temporalio.client import WorkflowExecutionDescription
 
 from mulligan.activities.history import describe_failure
-from mulligan.activities.story import HIDDEN_ACTIONS, EventKind, RunEvent, parse_action_id
+from mulligan.activities.story import HIDDEN_ACTIONS, Due, EventKind, RunEvent, parse_action_id
 from mulligan.api import suggestions
 from mulligan.api.convert import moment
 from mulligan.api.convert_runs import Progress
@@ -45,6 +46,11 @@ def awaited(events: Sequence[RunEvent]) -> Progress | None:
     if last is None or last.kind is not EventKind.AWAITING:
         return None
     return Progress(last.try_number, last.step, AWAIT, 1, f"awaits {last.message}")
+
+
+def until(progress: Progress, due: Due | None) -> Progress:
+    """The progress with its step's deadline, if that is known."""
+    return replace(progress, deadline=due.at if due is not None and due.step == progress.step else None)
 
 
 def is_news(before: Progress | None, now: Progress) -> bool:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 from temporalio.client import WorkflowExecution, WorkflowExecutionStatus
 
@@ -12,8 +13,9 @@ from mulligan.activities.values import Machine, Outcome
 from mulligan.api.convert_runs import RunView
 from mulligan.api.enums import RunKind
 from mulligan.api.run_ids import parse_id, provider_of
+from mulligan.api.undo import UNDO
 from mulligan.workflows.runs import ENROL, MEMO_MACHINE_ID, PROVISION, RECLAIM, RELEASE
-from mulligan.workflows.search import MACHINE, PROJECT
+from mulligan.workflows.search import MACHINE, PROJECT, PROVIDER, STEP
 
 GOOD = frozenset({Outcome.READY, Outcome.RELEASED, Outcome.ENROLLED})
 """How a run ends that reached its aim; there is no reason to tell."""
@@ -58,6 +60,7 @@ def view_of_machine(workflow_id: str, run_id: str, machine: Machine) -> RunView:
         reason=machine.reason,
         started_at=machine.created_at,
         ended_at=machine.ready_at,
+        provider=machine.provider,
     )
 
 
@@ -70,6 +73,29 @@ def is_held(events: Iterable[RunEvent], *, before: bool = False) -> bool:
         elif event.kind in _GOES_ON:
             held = False
     return held
+
+
+def is_undoing(events: Iterable[RunEvent], *, before: bool = False) -> bool:
+    """Whether a run undoes after these events: the newest action that began is one of its undo."""
+    undoing = before
+    for event in events:
+        if event.kind is EventKind.ACTION_STARTED:
+            undoing = event.step == UNDO
+        elif event.kind in (EventKind.RESUMED, EventKind.RUN_FINISHED):
+            undoing = False
+    return undoing
+
+
+def as_told(view: RunView, events: Sequence[RunEvent]) -> RunView:
+    """The view with what its whole story adds: whether it is held, undoes, and on which provider it was last."""
+    is_open = view.outcome is Outcome.OPEN
+    provider = next((event.provider for event in reversed(events) if event.provider), "")
+    return replace(
+        view,
+        held=is_open and is_held(events),
+        undoing=is_open and view.kind is RunKind.PROVISION and is_undoing(events),
+        provider=provider or view.provider,
+    )
 
 
 async def view_of_execution(execution: WorkflowExecution) -> RunView:
@@ -91,7 +117,8 @@ async def view_of_execution(execution: WorkflowExecution) -> RunView:
         outcome=outcome,
         started_at=execution.start_time,
         ended_at=execution.close_time,
-        provider=provider_of(execution.id),
+        provider=provider_of(execution.id) or known.get(PROVIDER, ""),
+        undoing=outcome is Outcome.OPEN and kind is RunKind.PROVISION and known.get(STEP) == UNDO,
     )
 
 

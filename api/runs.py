@@ -20,12 +20,12 @@ from mulligan.activities.errors import Conflict, NotFound
 from mulligan.activities.inventory import Inventory, RunRecord, driver_of, model_of
 from mulligan.activities.levers import UNKNOWN
 from mulligan.activities.record import STORY
-from mulligan.activities.story import RunEvent, StoryFold
+from mulligan.activities.story import Due, RunEvent, StoryFold
 from mulligan.activities.threads import run_blocking
 from mulligan.activities.values import Machine, MachineState, Outcome, StepEstimate
 from mulligan.api.convert_runs import RunView
 from mulligan.api.enums import RunKind
-from mulligan.api.names import not_found
+from mulligan.api.names import no_run
 from mulligan.api.run_ids import parse_id
 from mulligan.api.run_views import GOOD, view_of_execution, view_of_machine, view_of_record, visibility_query
 from mulligan.workflows.runs import MEMO_MACHINE_ID, provision_id, reclaim_id, release_id
@@ -77,7 +77,7 @@ class Runs:
             await self.find(workflow_id)
             message = f"no run {run_id[:80]!r} of {workflow_id!r}; ask without the run id for the newest"
             raise NotFound(message, what="run", name=workflow_id, run_id=run_id[:80])
-        raise not_found("run", workflow_id, [run.workflow_id async for run in self.listed(limit=200)])
+        raise no_run(workflow_id, [run.workflow_id async for run in self.listed(limit=200)])
 
     async def describe(self, workflow_id: str, run_id: str = "") -> WorkflowExecutionDescription | None:
         """What Temporal says of it; None when it does not, or no longer, know it."""
@@ -111,11 +111,16 @@ class Runs:
 
     async def story(self, found: Found) -> list[RunEvent]:
         """Its events so far."""
+        return (await self.story_and_due(found))[0]
+
+    async def story_and_due(self, found: Found) -> tuple[list[RunEvent], Due | None]:
+        """Its events so far, and until when the step that runs has time."""
         if found.record is not None:
-            return STORY.validate_json(found.record.story)
+            return STORY.validate_json(found.record.story), None
         story = StoryFold()
         events = self.handle(found.view.workflow_id, found.view.run_id).fetch_history_events()
-        return [told async for event in events if (told := story.feed(event)) is not None]
+        told = [told async for event in events if (told := story.feed(event)) is not None]
+        return told, story.due
 
     async def kept_story(self, workflow_id: str, run_id: str) -> list[RunEvent]:
         """The events of a run that Temporal has forgotten. Raises `NotFound` when it was not kept either."""

@@ -10,7 +10,7 @@ from typing import Protocol, Self
 import click
 from rich.console import Console
 
-from mulligan.api.cli.estimates import pace_text
+from mulligan.api.cli.estimates import pace_text, until_text
 from mulligan.api.cli.output import print_json, word
 from mulligan.api.cli.text import clean, clock, size
 from mulligan.api.cli.view import RunView
@@ -83,7 +83,7 @@ class PlainDisplay(_Unframed):
     def __init__(self, view: RunView) -> None:
         self._view = view
         self._named = view.run is not None
-        self._told: dict[tuple[str, str], tuple[float, tuple[int, str, bool]]] = {}
+        self._told: dict[tuple[str, str], tuple[float, tuple[int, str, bool, int]]] = {}
 
     def update(self, update: run_pb2.RunUpdate) -> None:
         """Write a line for what the update tells, if anything."""
@@ -104,8 +104,8 @@ class PlainDisplay(_Unframed):
 
     def _progress(self, progress: run_pb2.RunProgress) -> None:
         key = (progress.step, progress.action)
-        state = (progress.attempt, progress.last_failure, progress.slower_than_p95)
-        at, before = self._told.get(key, (0.0, (1, "", False)))
+        state = (progress.attempt, progress.last_failure, progress.slower_than_p95, progress.deadline.seconds)
+        at, before = self._told.get(key, (0.0, (1, "", False, 0)))
         if state != before or time.monotonic() - at > PROGRESS_SECONDS:
             self._told[key] = (time.monotonic(), state)
             self.say(f"  {progress.step}/{progress.action}: {progress_text(progress)}")
@@ -167,6 +167,5 @@ def progress_text(progress: run_pb2.RunProgress) -> str:
         parts.append(f"attempt {progress.attempt}")
     if progress.last_failure:
         parts.append(f"last failure: {progress.last_failure}")
-    if pace := pace_text(progress):
-        parts.append(pace)
+    parts += [text for text in (pace_text(progress), until_text(progress)) if text]
     return clean(", ".join(parts) or "in progress")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+
 from mulligan.api.cli.text import elapsed
 from mulligan.v1 import run_pb2
 
@@ -17,6 +19,15 @@ def usual_text(estimate: run_pb2.StepEstimate) -> str:
         digits = 0 if high >= 5 else 1
         first, last, unit = f"{low:.{digits}f}", f"{high:.{digits}f}", " s"
     return f"{last}{unit}" if first == last else f"{first} to {last}{unit}"
+
+
+def until_text(progress: run_pb2.RunProgress) -> str:
+    """Until when the step has time, e.g. `has until 23:59:44 UTC`; with the day where that is not today."""
+    if not progress.HasField("deadline"):
+        return ""
+    at = progress.deadline.ToDatetime(tzinfo=UTC)
+    day = "" if at.date() == datetime.now(UTC).date() else f"{at:%Y-%m-%d} "
+    return f"has until {day}{at:%H:%M:%S} UTC"
 
 
 def pace_text(progress: run_pb2.RunProgress) -> str:

@@ -15,7 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from mulligan.api.cli.display import evidence_text, progress_text
-from mulligan.api.cli.estimates import pace_text
+from mulligan.api.cli.estimates import pace_text, until_text
 from mulligan.api.cli.text import clean, elapsed, seconds, size
 from mulligan.api.cli.view import DONE, FAILED, RUNNING, SKIPPED, WAITING, RunView, StepView
 from mulligan.v1 import run_pb2
@@ -89,6 +89,9 @@ class LiveDisplay:
         facts += [f"try {view.try_number}"] if view.try_number > 1 else []
         facts += ["joined"] if view.joined else []
         facts.append(elapsed(end - view.began))
+        for line in view.lines():  # here no narrow terminal cuts it off
+            if line.state == RUNNING and line.progress is not None and (until := until_text(line.progress)):
+                facts.append(f"{clean(line.name)} {until}")
         return head.append(f"  {'  '.join(facts)}", style="not bold dim")
 
     def _steps(self, lines: list[StepView], now: float) -> Table:

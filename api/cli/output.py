@@ -50,15 +50,17 @@ def print_json(message: Message, **more: object) -> None:
     click.echo(json.dumps({**more, **as_dict(message)}))
 
 
-def listing(session: Session, messages: Iterable[Message], head: Row, row: Callable[[Any], Row]) -> None:
-    """Write a list: a table, or one JSON object a line as each arrives."""
+def listing(
+    session: Session, messages: Iterable[Message], head: Row, row: Callable[[Any], Row], *, whole: Row = ()
+) -> None:
+    """Write a list: a table, or one JSON object a line as each arrives. The columns `whole` are never broken."""
     if session.as_json:
         for message in messages:
             print_json(message)
         return
     rows = [row(message) for message in messages]
     if rows:
-        show(table(head, rows))
+        show(table(head, rows, whole=whole))
     else:
         click.echo("none", err=True)
 
@@ -75,13 +77,13 @@ def details(session: Session, message: Message, rows: Callable[[Any], Iterable[t
     show(grid)
 
 
-def table(head: Row, rows: Iterable[Row]) -> Table:
+def table(head: Row, rows: Iterable[Row], *, whole: Row = ()) -> Table:
     """A table without lines around it. On a narrow screen only long cells are broken, never a number or a name."""
     made = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
     cells = [tuple(clean(cell) for cell in row) for row in rows]
     for number, name in enumerate(head):
         widest = max((len(row[number]) for row in cells), default=0)
-        made.add_column(name.upper(), overflow="fold", no_wrap=widest <= SHORT)
+        made.add_column(name.upper(), overflow="fold", no_wrap=widest <= SHORT or name in whole)
     for row in cells:
         made.add_row(*(Text(cell) for cell in row))
     return made

@@ -35,7 +35,7 @@ from mulligan.v1 import provisioning_pb2, run_pb2
 REASON_WIDTH = 60
 """Characters of a reason that a table shows on a terminal; `run show` and JSON have it all."""
 
-HEAD = ("id", "kind", "outcome", "started", "took", "reason")
+HEAD = ("id", "kind", "provider", "outcome", "started", "took", "reason")
 
 
 @click.group()
@@ -62,7 +62,7 @@ def list_runs(session: Session, project: str | None, machine: str | None, outcom
         limit=limit,
     )
     stream = session.provisioning.ListRuns(request, timeout=session.deadline())
-    listing(session, (response.run for response in stream), HEAD, _row)
+    listing(session, (response.run for response in stream), HEAD, _row, whole=("id",))
 
 
 @run.command()
@@ -150,13 +150,14 @@ def _took(found: run_pb2.Run) -> str:
 def _outcome(found: run_pb2.Run) -> str:
     if found.outcome != run_pb2.RUN_OUTCOME_OPEN:
         return word(run_pb2.RunOutcome, found.outcome)
-    return "open, cancelling" if found.cancel_requested else "open, held" if found.held else "open"
+    states = ((found.cancel_requested, "being cancelled"), (found.undoing, "undoing"), (found.held, "held"))
+    return ", ".join(["open", *[word for is_so, word in states if is_so][:1]])
 
 
 def _row(found: run_pb2.Run) -> tuple[str, ...]:
     kind = word(run_pb2.RunKind, found.kind)
     reason = shorten(found.reason, REASON_WIDTH) if sys.stdout.isatty() else found.reason
-    return found.workflow_id, kind, _outcome(found), clock(found.started_at), _took(found), reason
+    return found.workflow_id, kind, found.provider, _outcome(found), clock(found.started_at), _took(found), reason
 
 
 def _facts(found: run_pb2.Run) -> Iterator[tuple[str, str]]:

@@ -136,12 +136,23 @@ def now_lines(response: pb.GetRunResponse) -> Iterator[str]:
         yield from _tried(held[-1].suggestions if held else (), response.run)
     for progress in response.progress:
         yield from _doing(progress, response.run)
-    if not response.progress and not response.run.held and response.events:
+    if not response.progress and not (response.run.held or is_ending(response.run)) and response.events:
         yield from _waiting(response.events, response.run)
     for number, undo in enumerate(response.undo, 1):
         if number == 1:
-            yield "if it is cancelled, it undoes, in this order:"
+            yield f"{_undo_title(response.run)}, in this order:"
         yield clean(f"{INDENT}{number}. {undo.action}: {undo.description}")
+
+
+def _undo_title(run: run_pb2.Run) -> str:
+    if run.kind != run_pb2.RUN_KIND_PROVISION:  # it cannot be cancelled
+        return "what is still to be taken down"
+    return "what is still to be undone" if is_ending(run) else "if it is cancelled, it undoes"
+
+
+def is_ending(run: run_pb2.Run) -> bool:
+    """Whether what the run does is of no use any more: it is being cancelled, or undone."""
+    return run.cancel_requested or run.undoing
 
 
 def _doing(progress: run_pb2.RunProgress, run: run_pb2.Run) -> Iterator[str]:
@@ -164,6 +175,9 @@ def _waiting(events: Sequence[run_pb2.RunEvent], run: run_pb2.Run) -> Iterator[s
 
 def _tried(commands: Sequence[str], run: run_pb2.Run) -> Iterator[str]:
     """What may help; but for the command whose output this is."""
+    for_more = ("mulligan run extend ", "mulligan run mulligan ")
+    if is_ending(run) and run.outcome == run_pb2.RUN_OUTCOME_OPEN:
+        commands = [command for command in commands if not command.startswith(for_more)]
     others = (command for command in commands if command != f"mulligan run show {run.workflow_id}")
     for number, command in enumerate(others):
         yield clean(f"{INDENT}{'next:' if number == 0 else '  or:'} {command}")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
-from dataclasses import replace
 
 from mulligan.activities.inventory import Inventory
 from mulligan.activities.inventory.tables import FINAL
@@ -23,7 +22,7 @@ from mulligan.api.progress import progress_of
 from mulligan.api.releases import Releases
 from mulligan.api.requests import Requests
 from mulligan.api.retries import Retries
-from mulligan.api.run_views import is_held
+from mulligan.api.run_views import as_told
 from mulligan.api.runs import Runs
 from mulligan.api.services.capsules import CapsuleMethods
 from mulligan.api.services.checks import check_run
@@ -114,11 +113,11 @@ class Provisioning(Steering, Planning, CapsuleMethods, provisioning_pb2_grpc.Pro
         """A run and its story so far."""
         check_run(request)
         found = await self._runs.find(request.workflow_id, request.run_id)
-        told = await self._runs.story(found)
-        view = replace(found.view, held=found.is_open and is_held(told))
+        told, due = await self._runs.story_and_due(found)
+        view = as_told(found.view, told)
         events = [event_message(event, view.run_id, view.workflow_id) for event in told]
         now = progress_of(found.description) if found.description is not None else ()
-        doing = await Estimates(self._runs, view.workflow_id, view.machine_id).add(now, told)
+        doing = await Estimates(self._runs, view.workflow_id, view.machine_id).add(now, told, due)
         return pb.GetRunResponse(
             run=run_message(view),
             events=events,

@@ -146,11 +146,26 @@ async def test_what_is_awaited_says_what_was_last_observed_and_when(api: Api, st
     await cancelled(api, run_id)
 
 
+async def _deadline(api: Api, run_id: str) -> int:
+    """Until when the step in progress is shown to have time, in seconds since 1970."""
+    (progress,) = [each for each in (await get(api, run_id)).progress if each.step == "verify"]
+    assert progress.HasField("deadline")
+    return progress.deadline.seconds
+
+
 async def test_a_deadline_is_moved(api: Api, stack: Stack) -> None:
     """The step's, or the run's alone; a number that cannot be meant is a field that is wrong."""
     _, run_id = await waiting(api, stack)
+    before = await _deadline(api, run_id)
     request = pb.ExtendRunRequest(lever=lever(run_id), seconds=600)
-    assert (await api.provisioning.ExtendRun(request)).answer.said.startswith("verify has until")
+    said = (await api.provisioning.ExtendRun(request)).answer.said
+    assert said.startswith("verify has until")
+
+    async def is_shown() -> bool:
+        return await _deadline(api, run_id) > before
+
+    await until(is_shown)
+    assert abs((await _deadline(api, run_id)) - before - 600) < 60
     request.whole_run = True
     assert (await api.provisioning.ExtendRun(request)).answer.said.startswith("the run has until")
     error = await refusal(api.provisioning.ExtendRun(pb.ExtendRunRequest(lever=lever(run_id), seconds=604_801)))
@@ -220,6 +235,12 @@ async def test_a_cancel_answers_with_what_it_undoes_and_keeps_who_asked(api: Api
     assert [undo.action for undo in answer.undo] == ["tear-down", "remove-disks", "release-claim"]
     request.actor = "dave"
     assert (await api.provisioning.CancelRun(request)).run.cancel_requested
+
+    async def is_undoing() -> bool:
+        run = (await get(api, run_id)).run
+        return run.undoing and bool(run.provider)
+
+    await until(is_undoing)
     stream = await everything(api.watch(run_id))
     asked = [event for event in events(stream) if event.kind == run_pb2.RUN_EVENT_KIND_CANCEL_REQUESTED]
     assert ["by carol: not needed" in event.message for event in asked] == [True]

@@ -7,12 +7,13 @@ import time
 from rich.text import Text
 
 from mulligan.api.cli.display import event_lines, evidence_text
-from mulligan.api.cli.estimates import pace_text
+from mulligan.api.cli.estimates import pace_text, until_text
 from mulligan.api.cli.text import clean, clock, elapsed
 from mulligan.api.cli.top.cells import style
 from mulligan.api.cli.top.model import Model
 from mulligan.api.cli.top.row import Row
 from mulligan.api.cli.view import DONE, FAILED, RUNNING, StepView
+from mulligan.v1 import run_pb2
 
 LAST_EVENTS = 12
 """Events of the run that are shown, the newest."""
@@ -52,7 +53,9 @@ def details(row: Row, now: float) -> Text:
         _step(text, line, now, undo=True)
     _block(text, "evidence", [evidence_text(item) for item in row.view.evidence])
     if not row.is_over and row.undo():
-        _block(text, "a cancel would undo", [f"{each.action}: {each.description}" for each in row.undo()])
+        title = "a cancel would undo" if row.run.kind == run_pb2.RUN_KIND_PROVISION else "still to be taken down"
+        title = "still to be undone" if row.is_cancelling or row.run.undoing else title
+        _block(text, title, [f"{each.action}: {each.description}" for each in row.undo()])
     _block(text, "notes", [clean(note) for note in row.view.notes])
     newest = list(row.events)[-LAST_EVENTS:]
     _block(text, f"last events, of {len(row.events)}", [line for event in newest for line in event_lines(event)])
@@ -79,7 +82,7 @@ def _progress(text: Text, row: Row) -> None:
         return
     if progress.last_failure and not progress.next_attempt_at.seconds:  # else it is what the row says
         text.append("before ", style="bold").append(f"{clean(progress.last_failure)}\n", style="yellow")
-    if pace := pace_text(progress):
+    if pace := ", ".join(part for part in (pace_text(progress), until_text(progress)) if part):
         text.append("time   ", style="bold").append(f"{clean(pace)}\n", style="yellow" * progress.slower_than_p95)
 
 

@@ -386,6 +386,7 @@ class RunProgress(_message.Message):
     ESTIMATE_FIELD_NUMBER: _builtins.int
     SLOWER_THAN_P95_FIELD_NUMBER: _builtins.int
     SUGGESTIONS_FIELD_NUMBER: _builtins.int
+    DEADLINE_FIELD_NUMBER: _builtins.int
     step: _builtins.str
     """The step that is in progress."""
     action: _builtins.str
@@ -418,6 +419,10 @@ class RunProgress(_message.Message):
     def suggestions(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Commands that may help, the likeliest first. Empty while all is well."""
 
+    @_builtins.property
+    def deadline(self) -> _timestamp_pb2.Timestamp:
+        """Until when the step has time. Absent where not known."""
+
     def __init__(
         self,
         *,
@@ -433,10 +438,11 @@ class RunProgress(_message.Message):
         estimate: Global___StepEstimate | None = ...,
         slower_than_p95: _builtins.bool = ...,
         suggestions: _abc.Iterable[_builtins.str] | None = ...,
+        deadline: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["estimate", b"estimate", "next_attempt_at", b"next_attempt_at", "observed_at", b"observed_at"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["deadline", b"deadline", "estimate", b"estimate", "next_attempt_at", b"next_attempt_at", "observed_at", b"observed_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "attempt", b"attempt", "done", b"done", "estimate", b"estimate", "last_failure", b"last_failure", "message", b"message", "next_attempt_at", b"next_attempt_at", "observed_at", b"observed_at", "slower_than_p95", b"slower_than_p95", "step", b"step", "suggestions", b"suggestions", "total", b"total", "try", b"try"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "attempt", b"attempt", "deadline", b"deadline", "done", b"done", "estimate", b"estimate", "last_failure", b"last_failure", "message", b"message", "next_attempt_at", b"next_attempt_at", "observed_at", b"observed_at", "slower_than_p95", b"slower_than_p95", "step", b"step", "suggestions", b"suggestions", "total", b"total", "try", b"try"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -461,6 +467,7 @@ class Run(_message.Message):
     CANCEL_REQUESTED_FIELD_NUMBER: _builtins.int
     HELD_FIELD_NUMBER: _builtins.int
     PROVIDER_FIELD_NUMBER: _builtins.int
+    UNDOING_FIELD_NUMBER: _builtins.int
     workflow_id: _builtins.str
     """The id by which it is watched, retried and cancelled, e.g. `provision:default:web-1`."""
     run_id: _builtins.str
@@ -482,7 +489,9 @@ class Run(_message.Message):
     held: _builtins.bool
     """Whether it is held and waits for an operator."""
     provider: _builtins.str
-    """For an enrolment: the name of the provider. Empty otherwise."""
+    """The provider that is claimed, or was claimed last, or is registered. Empty where not known."""
+    undoing: _builtins.bool
+    """Whether it is open, makes a machine, and undoes now what it did."""
     @_builtins.property
     def started_at(self) -> _timestamp_pb2.Timestamp:
         """When it began."""
@@ -507,10 +516,11 @@ class Run(_message.Message):
         cancel_requested: _builtins.bool = ...,
         held: _builtins.bool = ...,
         provider: _builtins.str = ...,
+        undoing: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["ended_at", b"ended_at", "started_at", b"started_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cancel_requested", b"cancel_requested", "ended_at", b"ended_at", "held", b"held", "kind", b"kind", "machine", b"machine", "machine_id", b"machine_id", "outcome", b"outcome", "project", b"project", "provider", b"provider", "reason", b"reason", "run_id", b"run_id", "started_at", b"started_at", "workflow_id", b"workflow_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cancel_requested", b"cancel_requested", "ended_at", b"ended_at", "held", b"held", "kind", b"kind", "machine", b"machine", "machine_id", b"machine_id", "outcome", b"outcome", "project", b"project", "provider", b"provider", "reason", b"reason", "run_id", b"run_id", "started_at", b"started_at", "undoing", b"undoing", "workflow_id", b"workflow_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
