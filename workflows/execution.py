@@ -256,12 +256,15 @@ class Execution:
         except asyncio.CancelledError:
             await self._settle(task)
             raise
-        if self.ended_by is not None or not task.done():
+        is_late = not task.done()
+        if self.ended_by is not None or is_late:
             await self._settle(task)
         self.raise_if_ended()
         if task.cancelled() or is_cancelled_exception(task.exception() or Exception()):
             if workflow.cancellation_reason() is not None:
                 raise asyncio.CancelledError
+            raise self._too_late(step, began, why)
+        if is_late and _would_be_tried_again(task.exception()):
             raise self._too_late(step, began, why)
         raise_if_cancelled()
         return task.result()
@@ -367,6 +370,12 @@ class Execution:
         await shielded_until(task.done)
         if not task.cancelled():
             task.exception()
+
+
+def _would_be_tried_again(error: BaseException | None) -> bool:
+    """Whether a step that was stopped failed with what another attempt might have mended: it was too late for that."""
+    cause = error.cause if isinstance(error, ActivityError) else None
+    return isinstance(cause, ApplicationError) and not cause.non_retryable
 
 
 def raise_if_cancelled() -> None:

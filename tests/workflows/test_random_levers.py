@@ -23,7 +23,7 @@ from tests.workflows.stack import Stack, is_clean, until
 from tests.workflows.steer import pull
 from tests.workflows.test_faults import CHANGING, LOOKING, MAKING, UNDOING
 
-RUNS = int(os.environ.get("MULLIGAN_RANDOM_RUNS", "60"))
+RUNS = int(os.environ.get("MULLIGAN_RANDOM_RUNS", "40"))
 FIRST = int(os.environ.get("MULLIGAN_RANDOM_FIRST", "0"))
 AT_ONCE = 10
 DEADLINES = Deadlines(
