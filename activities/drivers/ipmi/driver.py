@@ -11,6 +11,7 @@ from typing import Any
 
 from mulligan.activities.credentials import Credential
 from mulligan.activities.drivers.base import BootDevice, BootReading, Deadline, PowerReading
+from mulligan.activities.drivers.fences import Fences
 from mulligan.activities.drivers.ipmi import boot
 from mulligan.activities.drivers.ipmi.address import Address, read_address, require_sizes
 from mulligan.activities.drivers.ipmi.conversation import Conversation
@@ -18,7 +19,6 @@ from mulligan.activities.drivers.ipmi.faults import error_of
 from mulligan.activities.drivers.ipmi.inspection import inspect_machine
 from mulligan.activities.drivers.ipmi.troubles import BmcTrouble
 from mulligan.activities.drivers.kept import Kept
-from mulligan.activities.drivers.redfish.fences import Fences
 from mulligan.activities.errors import Busy, Leftover, Unsupported
 from mulligan.activities.threads import run_blocking
 from mulligan.activities.values import Firmware, Inspection, Mark, PowerState, Target

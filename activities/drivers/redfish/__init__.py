@@ -11,11 +11,11 @@ from __future__ import annotations
 from pathlib import Path
 
 from mulligan.activities.credentials import Credential
+from mulligan.activities.drivers.fences import Fences
 from mulligan.activities.drivers.kept import Kept
 from mulligan.activities.drivers.redfish.address import read_address
 from mulligan.activities.drivers.redfish.bmc import Bmc
 from mulligan.activities.drivers.redfish.driver import RedfishDriver
-from mulligan.activities.drivers.redfish.fences import Fences
 from mulligan.activities.values import Target
 
 __all__ = ["RedfishDriver", "open_redfish"]

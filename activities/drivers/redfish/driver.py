@@ -9,10 +9,10 @@ import sushy
 from sushy.resources.system.system import System
 
 from mulligan.activities.drivers.base import BootDevice, BootReading, Deadline, MediaReading, PowerReading
+from mulligan.activities.drivers.fences import Fences
 from mulligan.activities.drivers.redfish import boot, media, power
 from mulligan.activities.drivers.redfish.address import Address
 from mulligan.activities.drivers.redfish.bmc import Bmc
-from mulligan.activities.drivers.redfish.fences import Fences
 from mulligan.activities.drivers.redfish.inspection import inspect_system
 from mulligan.activities.drivers.redfish.systems import find_system
 from mulligan.activities.values import Firmware, Inspection, Mark, PowerState
