@@ -4,6 +4,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 SIMULATED ?=
+# How many lanes the test suite runs in, side by side; it waits for machines most of its time.
+LANES ?= 3
 
 # What is installed: everything, or with SIMULATED=1 what the simulation needs (no libvirt, no root).
 ifeq ($(SIMULATED),)
@@ -36,7 +38,7 @@ system: ## the Debian packages that are missing (root; SIMULATED=1: those of the
 test: ## the checks and the whole test suite, real parts included
 	@deploy/packages.sh $(PYTHON) $(ROLES) test bench
 	@$(MAKE) --no-print-directory check
-	$(BIN)/pytest $(ARGS)
+	$(BIN)/pytest --numprocesses $(LANES) --dist loadgroup --no-loadscope-reorder $(ARGS)
 
 check: $(INSTALLED) types ## formatting, lint, strict types, import layers, the contract and its generated code
 	$(BIN)/ruff format --check

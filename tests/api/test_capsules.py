@@ -190,6 +190,7 @@ READY = (CORPUS / "simulated-ready.capsule").read_bytes()
         (gzip.decompress(READY).replace(b'"version": 1', b'"version": 2'), "has version 2 of the format"),
         (gzip.decompress(READY).replace(b'"outcome"', b'"income"'), "is damaged: "),
     ],
+    ids=["empty", "text", "json", "gzip", "half", "zeros", "shortened", "newer", "renamed"],
 )
 def test_what_is_no_whole_capsule_is_told(data: bytes, says: str) -> None:
     """Each by what is wrong with it, naming the file."""

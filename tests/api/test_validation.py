@@ -78,6 +78,7 @@ def test_a_good_request_has_no_faults() -> None:
             network_config="version: 2\nethernets: {}\n",
             mulligans=10,
             priority=5,
+            root_disk={"serial": "S" * 128, "kind": machine_pb2.DISK_KIND_ROTATIONAL, "min_gib": 2**31 - 1},
             deadlines={"run_seconds": 604_800},
             service={"kind": machine_pb2.SERVICE_KIND_HTTP, "port": 65535, "path": "/health?x=1"},
         )
@@ -122,6 +123,10 @@ def test_a_good_request_has_no_faults() -> None:
         ({"mulligans": -1}, "spec.mulligans"),
         ({"priority": 6}, "spec.priority"),
         ({"priority": -1}, "spec.priority"),
+        ({"root_disk": {"serial": "S" * 129}}, "spec.root_disk.serial"),
+        ({"root_disk": {"model": "a\nb"}}, "spec.root_disk.model"),
+        ({"root_disk": {"min_gib": -1}}, "spec.root_disk.min_gib"),
+        ({"root_disk": {"kind": 9}}, "spec.root_disk.kind"),
         ({"deadlines": {"claim_seconds": -1}}, "spec.deadlines.claim_seconds"),
         ({"deadlines": {"undo_seconds": 604_801}}, "spec.deadlines.undo_seconds"),
     ],
@@ -186,6 +191,7 @@ def test_a_real_public_key_is_accepted(key: str) -> None:
             "private key",
         ),
     ],
+    ids=["empty", "dss", "bare", "type", "text", "cut", "renamed", "short", "two", "options", "private"],
 )
 def test_what_is_no_public_key_is_refused(key: str, says: str) -> None:
     """With what is wrong, and never with the key."""

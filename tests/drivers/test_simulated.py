@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-import socket
 import sys
 import time
 from collections.abc import AsyncIterator, Callable
@@ -21,6 +20,7 @@ from mulligan.activities.values import Kind, Mark, PowerState
 from tests.drivers import simulated_parts as parts
 from tests.drivers.contract import DriverContract, MarkFactory, until
 from tests.drivers.simulated_parts import booted, home_door, made, new_mark, opened, soon, target, unmade
+from tests.services.temporal import free_port
 
 
 @pytest.fixture
@@ -173,12 +173,6 @@ async def test_a_guest_serves_a_banner_until_it_is_off(tmp_path: Path) -> None:
         return not await banner(address, port)
 
     await until(silent)
-
-
-def free_port() -> int:
-    """A port that nobody listens on."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return int(server.getsockname()[1])
 
 
 async def banner(address: str, port: int) -> bytes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import tempfile
 import uuid
@@ -38,7 +39,9 @@ class Lab:
 
     def is_ours(self, domain: libvirt.virDomain) -> bool:
         """Whether a domain uses this run's pool."""
-        return NAME in domain.XMLDesc()
+        with contextlib.suppress(libvirt.libvirtError):  # gone since it was listed
+            return NAME in domain.XMLDesc()
+        return False
 
     def ssh(self, login: str, address: str, *words: str) -> str:
         """Log in with the key and run a command."""

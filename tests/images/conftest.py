@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import socket
 import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
@@ -16,6 +15,7 @@ from aiohttp import web
 from mulligan.activities.drivers.base import Deadline
 from mulligan.activities.images.store import ImageStore
 from mulligan.activities.values import Compression, Image, ImageFormat
+from tests.services.temporal import free_port
 
 MIB = 1024**2
 
@@ -172,7 +172,4 @@ def eventually() -> Callable[..., object]:
 @pytest.fixture
 def unused_port() -> int:
     """A port of the loopback interface on which nobody listens."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-    return port
+    return free_port()

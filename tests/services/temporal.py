@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import signal
 import socket
@@ -13,13 +14,22 @@ from typing import Self
 
 from mulligan.api.processes.temporal_dev import EmbeddedTemporal, keep_closed_runs, wait_for_namespace
 
+_LANE = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+_PORTS = range(12_000 + _LANE * 4_000, 12_000 + (_LANE + 1) * 4_000)
+_turn = itertools.count(os.getpid())
+
 
 def free_port() -> int:
-    """A TCP port of 127.0.0.1 that nobody listens on now."""
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        port: int = sock.getsockname()[1]
-        return port
+    """A TCP port of 127.0.0.1 that nobody listens on now, and that nobody else is given.
+
+    They lie below the ports that the kernel gives to whoever connects, and each lane of the suite has a range of its
+    own: a server may take long to start, and starts again on the same port after it was killed.
+    """
+    while True:
+        port = _PORTS[next(_turn) % len(_PORTS)]
+        with socket.socket() as sock, contextlib.suppress(OSError):
+            sock.bind(("127.0.0.1", port))
+            return port
 
 
 class TemporalServer:
