@@ -13,6 +13,7 @@ from typing import Generic, TypeVar
 from mulligan.activities.values import (
     CallHome,
     Claim,
+    Erase,
     Evidence,
     Image,
     Inspection,
@@ -21,6 +22,7 @@ from mulligan.activities.values import (
     Mark,
     Outcome,
     Provider,
+    RootDisk,
     Service,
     Target,
     Verb,
@@ -33,6 +35,9 @@ Out_co = TypeVar("Out_co", covariant=True)
 CONTROL_QUEUE = "mulligan"
 CALL_HOME = "call-home"
 """The update by which the boot server tells a provision run that its guest called home."""
+
+BY_AGENT = "deploy.agent"
+"""The capability of providers whose disks the deploy agent writes and erases."""
 
 IN_SERVICE = "IN_SERVICE"
 """Why a claim is refused to a run that was reset after its machine was handed over."""
@@ -237,6 +242,31 @@ class DisksIn:
 
 
 @dataclass(frozen=True, slots=True)
+class Deployed:
+    """The image is on a server's disk, and was read back. `disk` names it for people: model, serial number, size."""
+
+    said: str
+    disk: str
+    evidence: tuple[Evidence, ...] = ()
+    verbs: tuple[Verb, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class EraseIn:
+    """Erase a server's disks."""
+
+    target: Target
+    mark: Mark
+    mode: Erase
+    root_disk: RootDisk
+    workflow_id: str
+    token_seconds: int
+    """How long the deploy agent's token stays good."""
+    only_if_written: bool = False
+    """For a try that failed: a disk on which nothing was written for this claim, as far as is known, stays as it is."""
+
+
+@dataclass(frozen=True, slots=True)
 class BootIn:
     """Make the machine and switch it on."""
 
@@ -340,6 +370,8 @@ PREPARE_IMAGE = Call[ImageIn, Done]("prepare-image", Done)
 REMOVE_BASES = Call[BasesIn, BasesGone]("remove-bases", BasesGone)
 PLACE_DISKS = Call[DisksIn, Done]("place-disks", Done)
 REMOVE_DISKS = Call[MadeFor, Done]("remove-disks", Done)
+DEPLOY = Call[DisksIn, Deployed]("deploy", Deployed)
+ERASE = Call[EraseIn, Done]("erase", Done)
 BOOT = Call[BootIn, Booted]("boot", Booted)
 TEAR_DOWN = Call[MadeFor, Done]("tear-down", Done)
 OBSERVE = Call[ObserveIn, Observed]("observe", Observed)

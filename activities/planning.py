@@ -68,6 +68,8 @@ class Surveyed:
     cached_bytes: int = 0
     lacks: tuple[str, ...] = ()
     destroys: tuple[str, ...] = ()
+    by_agent: bool = False
+    """Whether the deploy agent would write a server's disk."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +91,7 @@ class Plan:
     cached_bytes: int = 0
     lacks: tuple[str, ...] = ()
     destroys: tuple[str, ...] = ()
+    by_agent: bool = False
     made_at: datetime | None = None
 
     @property
@@ -135,6 +138,7 @@ def plan_of(asked: PlanIn, chosen: Chosen, survey: Surveyed) -> Plan:
         cached_bytes=survey.cached_bytes,
         lacks=survey.lacks,
         destroys=survey.destroys,
+        by_agent=survey.by_agent,
     )
 
 

@@ -117,6 +117,22 @@ class Outcome(StrEnum):
     ENROLLED = "enrolled"
 
 
+class DiskKind(StrEnum):
+    """What sort of disk."""
+
+    ANY = "any"
+    ROTATIONAL = "rotational"
+    SOLID_STATE = "solid-state"
+
+
+class Erase(StrEnum):
+    """What is done to a server's disks before it is available again; the contract says what each means."""
+
+    NONE = "none"
+    METADATA = "metadata"
+    FULL = "full"
+
+
 class PowerState(StrEnum):
     """What the driver says of the machine's power."""
 
@@ -180,6 +196,18 @@ class Deadlines:
 
 
 @dataclass(frozen=True, slots=True)
+class RootDisk:
+    """Which disk of a server the image is written to: all that is said must be true of it. Empty says nothing."""
+
+    serial: str = ""
+    wwn: str = ""
+    model: str = ""
+    """A part of its model's name; case does not matter."""
+    kind: DiskKind = DiskKind.ANY
+    min_gib: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class MachineRequest:
     """One machine, as asked for and normalised. Holds no secret: `user_data` is sealed (see activities.seal)."""
 
@@ -211,6 +239,8 @@ class MachineRequest:
     deadlines: Deadlines = Deadlines()
     priority: int = 3
     """1 to 5; lower goes first where runs wait for the same workers."""
+    root_disk: RootDisk = RootDisk()
+    """On a server: where the image is written to."""
 
 
 @dataclass(frozen=True, slots=True)

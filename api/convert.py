@@ -67,6 +67,7 @@ def request_value(spec: pb.MachineSpec, user_data: str = "", user_data_digest: s
         on_failure=enums.ON_FAILURE.word(spec.on_failure),
         deadlines=_deadlines_value(spec.deadlines),
         priority=spec.priority or 3,
+        root_disk=_root_disk_value(spec.root_disk),
         **({"mulligans": spec.mulligans} if spec.HasField("mulligans") else {}),
     )
 
@@ -74,6 +75,24 @@ def request_value(spec: pb.MachineSpec, user_data: str = "", user_data_digest: s
 def _service_value(message: pb.Service) -> Service:
     kind = enums.SERVICE.word(message.kind)
     return Service(kind, message.port or _PORTS[kind], message.path or "/")
+
+
+def _root_disk_value(message: pb.RootDisk) -> values.RootDisk:
+    """The hints in one spelling, so that equal requests are equal."""
+    return values.RootDisk(
+        serial=message.serial.strip(),
+        wwn=message.wwn.strip().lower().removeprefix("0x"),
+        model=message.model.strip(),
+        kind=enums.DISK_KIND.word(message.kind),
+        min_gib=message.min_gib,
+    )
+
+
+def _root_disk_message(value: values.RootDisk) -> pb.RootDisk | None:
+    if value == values.RootDisk():
+        return None
+    kind = enums.DISK_KIND.number(value.kind)
+    return pb.RootDisk(serial=value.serial, wwn=value.wwn, model=value.model, kind=kind, min_gib=value.min_gib)
 
 
 def _deadlines_value(message: pb.Deadlines) -> values.Deadlines:
@@ -106,6 +125,7 @@ def spec_message(request: MachineRequest) -> pb.MachineSpec:
         on_failure=enums.ON_FAILURE.number(request.on_failure),
         deadlines=pb.Deadlines(**deadlines),
         priority=request.priority,
+        root_disk=_root_disk_message(request.root_disk),
     )
 
 

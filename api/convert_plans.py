@@ -49,7 +49,7 @@ def _step(step: str, plan: Plan) -> pb.PlanStep:
         step=step,
         description=_said(step, request),
         deadline_seconds=getattr(request.deadlines, f"{step}_seconds"),
-        undo=[undo.message() for undo in undo_of_step(step)],
+        undo=[undo.message() for undo in undo_of_step(step, by_agent=plan.by_agent)],
     )
     for estimate in plan.estimates:
         if estimate.step == step:

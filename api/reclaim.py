@@ -16,7 +16,7 @@ from temporalio.client import Client
 from temporalio.common import WorkflowIDConflictPolicy
 from temporalio.service import RPCError
 
-from mulligan.activities.calls import CONTROL_QUEUE
+from mulligan.activities.calls import BY_AGENT, CONTROL_QUEUE
 from mulligan.activities.errors import MulliganError
 from mulligan.activities.inventory import ClaimRow, ClaimState, Inventory
 from mulligan.activities.inventory.tables import UNSETTLED
@@ -131,7 +131,8 @@ class Reaper:
             target=provider.target,
             run_id=claim.run_id,
             fence=claim.fence,
-            dirty=provider.kind is Kind.BARE_METAL,
+            dirty=provider.kind is Kind.BARE_METAL and BY_AGENT not in provider.capabilities,
+            by_agent=BY_AGENT in provider.capabilities,
             given_back=given_back,
         )
         workflow_id = runs.reclaim_id(claim.id)

@@ -8,12 +8,12 @@ from temporalio.client import Client
 from temporalio.common import WorkflowIDConflictPolicy
 from temporalio.exceptions import WorkflowAlreadyStartedError
 
-from mulligan.activities.calls import CONTROL_QUEUE
+from mulligan.activities.calls import BY_AGENT, CONTROL_QUEUE
 from mulligan.activities.errors import Conflict, NotFound
 from mulligan.activities.inventory import ClaimRow, Inventory
 from mulligan.activities.inventory.tables import BEING_MADE, FINAL
 from mulligan.activities.threads import run_blocking
-from mulligan.activities.values import Kind, Machine, MachineState
+from mulligan.activities.values import Erase, Kind, Machine, MachineState
 from mulligan.api.fairness import turn_of
 from mulligan.api.runs import Runs
 from mulligan.api.starts import Started
@@ -38,11 +38,12 @@ class Releases:
     def __init__(self, client: Client, inventory: Inventory, runs_: Runs) -> None:
         self._client, self._inventory, self._runs = client, inventory, runs_
 
-    async def start(self, project: str, name: str, *, forget: bool = False) -> Started:
+    async def start(self, project: str, name: str, *, forget: bool = False, erase: Erase = Erase.METADATA) -> Started:
         """The run that takes the machine down, or the machine if it is gone already.
 
         A machine that is held is taken down by cancelling the run that holds it. One that an ended run left behind
         with nothing claimed is gone with this call. `forget` asks nothing of the provider of one that is quarantined.
+        `erase` is what is done to a server's disks.
         Raises `NotFound`, and `Conflict` while a run makes the machine, or for one that is to be forgotten too early.
         """
         machine = await run_blocking(self._inventory.machine, project, name)
@@ -59,13 +60,12 @@ class Releases:
             machine = await run_blocking(self._inventory.abandon_machine, machine.id)
             if machine.state in FINAL:
                 return await self._gone(machine)
-            return await self.start(project, name)
+            return await self.start(project, name, erase=erase)
         if claim is None:
             claim = await run_blocking(self._inventory.claim_by_id, machine.claim_id)
-        return await self._begin(machine, claim, forget)
+        return await self._begin(machine, replace(await self._asked(machine, claim), forget=forget, erase=erase))
 
-    async def _begin(self, machine: Machine, claim: ClaimRow, forget: bool) -> Started:
-        asked = replace(await self._asked(machine, claim), forget=forget)
+    async def _begin(self, machine: Machine, asked: ReleaseIn) -> Started:
         try:
             handle = await self._client.start_workflow(
                 runs.RELEASE,
@@ -122,5 +122,6 @@ class Releases:
             target=provider.target,
             run_id=machine.run_id,
             fence=claim.fence,
-            dirty=provider.kind is Kind.BARE_METAL,
+            dirty=provider.kind is Kind.BARE_METAL and BY_AGENT not in provider.capabilities,
+            by_agent=BY_AGENT in provider.capabilities,
         )

@@ -35,6 +35,7 @@ TABLE = tuple(
     for done, undo, description in (
         (steps.CLAIM, steps.RELEASE_CLAIM, "give the claim back"),
         (steps.PLACE_DISKS, steps.REMOVE_DISKS, "remove the disk and its seed"),
+        (steps.DEPLOY, steps.ERASE, "erase what was written to the disk"),
         (steps.BOOT, steps.TEAR_DOWN, "switch the machine off and remove it"),
     )
 )
@@ -51,9 +52,11 @@ _GONE = "STALE_FENCE"
 """Why an undo ends badly that has nothing left to undo."""
 
 
-def undo_of_step(step: str) -> list[Undo]:
-    """What undoes a step, in the order in which it is undone. Empty where there is nothing to undo."""
-    return [each for each in reversed(TABLE) if each.step == step]
+def undo_of_step(step: str, *, by_agent: bool) -> list[Undo]:
+    """What undoes a step, in the order in which it is undone. Empty where there is nothing to undo. `by_agent` where
+    the deploy agent writes the disk."""
+    other = (steps.PLACE_DISKS if by_agent else steps.DEPLOY).name
+    return [each for each in reversed(TABLE) if each.step == step and each.undoes != other]
 
 
 def undo_list(events: Iterable[RunEvent]) -> list[Undo]:
@@ -72,7 +75,9 @@ def undo_list(events: Iterable[RunEvent]) -> list[Undo]:
             made.pop(undo.action, None)
             made[undo.action] = undo
         elif began and event.action in _TAKEN_DOWN:
-            made = {each.action: each for each in TABLE}
+            made = {each.action: each for each in TABLE if each.action != steps.ERASE.name}
+        elif began and event.step == UNDO and event.action == steps.ERASE.name:
+            made = {name: undo for name, undo in made.items() if name != steps.REMOVE_DISKS.name}
         elif event.step == UNDO and (ended or (failed and event.reason == _GONE)):
             made.pop(event.action, None)
         elif event.action in _OVER and began:

@@ -21,6 +21,7 @@ _LOGIN = re.compile(r"[a-z_][a-z0-9_-]{0,31}")
 _LEAST = {"vcpu": 1, "memory_mib": 64, "disk_gib": 1}
 _MOST = 2**31 - 1
 _WEEK = 604_800
+_HINT = 128
 SOURCE_SCHEMES = ("http", "https", "file", "simulated")
 
 
@@ -46,6 +47,7 @@ def check_spec(faults: Faults, spec: machine_pb2.MachineSpec, *, named: bool = T
         faults.between("spec.mulligans", spec.mulligans, 0, 10)
     if spec.priority:
         faults.between("spec.priority", spec.priority, HIGHEST, LOWEST)
+    _check_root_disk(faults, spec.root_disk)
     for field, value in spec.deadlines.ListFields():
         faults.between(f"spec.deadlines.{field.name}", value, 0, _WEEK)
 
@@ -96,6 +98,13 @@ def _check_service(faults: Faults, service: machine_pb2.Service) -> None:
         faults.add(
             "spec.service.path", "must begin with / and be at most 1024 printable ASCII characters without blanks"
         )
+
+
+def _check_root_disk(faults: Faults, root_disk: machine_pb2.RootDisk) -> None:
+    faults.between("spec.root_disk.min_gib", root_disk.min_gib, 0, _MOST)
+    for field in ("serial", "wwn", "model"):
+        if len(text := getattr(root_disk, field)) > _HINT or not text.isprintable():
+            faults.add(f"spec.root_disk.{field}", f"must be at most {_HINT} printable characters")
 
 
 def check_image(faults: Faults, image: images_pb2.Image, roots: Sequence[Path]) -> None:

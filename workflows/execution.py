@@ -161,10 +161,20 @@ class Execution:
         return result
 
     def undo_with(
-        self, action: Action[In, Out], argument: In, said: str, *, partition: str = "", step: str = ""
+        self,
+        action: Action[In, Out],
+        argument: In,
+        said: str,
+        *,
+        partition: str = "",
+        step: str = "",
+        at_least: timedelta = timedelta(),
     ) -> None:
-        """Register an undo of the step, else of the current one; to be called before its action is asked for."""
-        limit = timedelta(seconds=self.undo_seconds)
+        """Register an undo of the step, else of the current one; to be called before its action is asked for.
+
+        It is tried for `undo_seconds`, or for `at_least` where that is longer.
+        """
+        limit = max(timedelta(seconds=self.undo_seconds), at_least)
         do = partial(self.act, action, argument, said, partition=partition, limit=limit)
         self._undo.append(Undo(step or self.step, action.name, said, do))
         self.changed()

@@ -13,8 +13,18 @@ from temporalio.exceptions import ActivityError, ApplicationError
 with workflow.unsafe.imports_passed_through():
     from mulligan.activities import calls
     from mulligan.activities.story import call_home_evidence
-    from mulligan.activities.values import CallHome, Claim, Evidence, MachineRequest, Mark, VerifyLevel, WhenNone
+    from mulligan.activities.values import (
+        CallHome,
+        Claim,
+        Erase,
+        Evidence,
+        MachineRequest,
+        Mark,
+        VerifyLevel,
+        WhenNone,
+    )
     from mulligan.workflows import runs, steps
+    from mulligan.workflows.erasing import erasing, undo_by_erasing
     from mulligan.workflows.execution import DEADLINE_PASSED, Execution, Failure
 
 GUEST_FAILED = "GUEST_FAILED"
@@ -46,6 +56,11 @@ class Making:
         self.booted_at = workflow.now()
         self.observed = calls.Observed("")
         self.evidence: tuple[Evidence, ...] = ()
+
+    @property
+    def by_agent(self) -> bool:
+        """Whether the deploy agent writes this provider's disk."""
+        return self.claim is not None and calls.BY_AGENT in self.claim.capabilities
 
     @property
     def provider(self) -> str:
@@ -121,7 +136,6 @@ class Making:
         prepare = calls.ImageIn(target, asked.image)
         said = f"Bring image {asked.image.name} to {target.name}"
         await self.run.act(steps.PREPARE_IMAGE, prepare, said, partition=target.partition)
-        self.run.undo_with(steps.REMOVE_DISKS, made, "Remove disk and seed", partition=target.partition)
         disks = calls.DisksIn(
             target=target,
             mark=made.mark,
@@ -131,7 +145,13 @@ class Making:
             try_number=self.run.try_number,
             token_seconds=int(self.request.deadlines.run_seconds + TOKEN_SECONDS),
         )
-        await self.run.act(steps.PLACE_DISKS, disks, "Make the disk and its seed", partition=target.partition)
+        if self.by_agent:
+            erase = erasing(made, Erase.METADATA, disks.request.root_disk, disks.token_seconds, only_if_written=True)
+            undo_by_erasing(self.run, erase, "Erase what was written to the disk")
+            await self.run.act(steps.DEPLOY, disks, "Write the image to the disk", partition=target.partition)
+        else:
+            self.run.undo_with(steps.REMOVE_DISKS, made, "Remove disk and seed", partition=target.partition)
+            await self.run.act(steps.PLACE_DISKS, disks, "Make the disk and its seed", partition=target.partition)
 
     async def _boot(self) -> None:
         claim, made = self._claimed()
@@ -147,6 +167,8 @@ class Making:
         claim, made = self._claimed()
         level, partition = self.request.verify, claim.target.partition
         up_to = VerifyLevel.ADDRESS if level.includes(VerifyLevel.ADDRESS) else level
+        if self.by_agent:  # nobody but the guest itself sees a server's console and addresses
+            up_to = VerifyLevel.POWER
 
         def look(seconds: int) -> Awaitable[calls.Observed]:
             asked = calls.ObserveIn(made.target, made.mark, up_to, self.booted_at, seconds)
@@ -154,8 +176,10 @@ class Making:
 
         self.observed = await self._look_until_the_deadline(look)
         self.evidence = self.observed.evidence
-        if level.includes(VerifyLevel.GUEST):
+        if level.includes(VerifyLevel.GUEST) or (self.by_agent and level is not VerifyLevel.POWER):
             self.evidence += (await self._called_home(),)
+        if self.by_agent and self.called is not None:
+            self.observed = replace(self.observed, addresses=addresses_of(self.called))
         if level.includes(VerifyLevel.SERVICE):
             service = self.request.service
 
@@ -193,3 +217,8 @@ class Making:
         request = self.request
         mark = Mark(request.project, request.name, self.asked.machine_id, workflow.info().run_id, self.claim.fence)
         return self.claim, calls.MadeFor(self.claim.target, mark)
+
+
+def addresses_of(called: CallHome) -> tuple[str, ...]:
+    """The addresses that a guest says it has; first the one that its call came from, which is known to be reached."""
+    return tuple(sorted(called.addresses, key=lambda address: address != called.peer))

@@ -7,8 +7,9 @@ from temporalio.exceptions import ApplicationError
 
 with workflow.unsafe.imports_passed_through():
     from mulligan.activities import calls
-    from mulligan.activities.values import MachineState, Mark, Outcome
+    from mulligan.activities.values import Erase, MachineState, Mark, Outcome, RootDisk
     from mulligan.workflows import runs, search, steps
+    from mulligan.workflows.erasing import TRIED_FOR, erasing, undo_by_erasing
     from mulligan.workflows.execution import Execution, UndoFailed, shielded
     from mulligan.workflows.steering import Phase, Undoing
 
@@ -36,7 +37,7 @@ class TakeDown(Undoing):
         claim = calls.ClaimRef(asked.claim_id, asked.dirty)
         run.undo_with(steps.RELEASE_CLAIM, claim, "Give the claim back", step="claim")
         if not asked.forget:
-            run.undo_with(steps.REMOVE_DISKS, made, "Remove disk and seed", partition=partition, step="image")
+            self._clear_disks(asked, made)
             run.undo_with(steps.TEAR_DOWN, made, "Switch off and remove the machine", partition=partition, step="boot")
         try:
             await run.roll_back()
@@ -58,6 +59,15 @@ class TakeDown(Undoing):
         if asked.forget:
             said = f"{asked.machine} is forgotten; nothing was asked of {asked.target.name}, and nothing removed there"
         return runs.ReleaseOut(said, asked.machine_id)
+
+    def _clear_disks(self, asked: runs.ReleaseIn, made: calls.MadeFor) -> None:
+        if not asked.by_agent:
+            partition = asked.target.partition
+            self.run.undo_with(steps.REMOVE_DISKS, made, "Remove disk and seed", partition=partition, step="image")
+        elif asked.erase is not Erase.NONE:
+            seconds = int(TRIED_FOR[asked.erase].total_seconds())
+            erase = erasing(made, asked.erase, RootDisk(), seconds)
+            undo_by_erasing(self.run, erase, f"Erase the disks ({asked.erase})")
 
     async def _keep_story(self, asked: runs.ReleaseIn, outcome: Outcome, reason: str) -> None:
         search.upsert(outcome=outcome)

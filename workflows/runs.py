@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from mulligan.activities.values import Evidence, Image, MachineRequest, Provider, Target
+from mulligan.activities.values import Erase, Evidence, Image, MachineRequest, Provider, Target
 
 PROVISION = "ProvisionMachine"
 RELEASE = "ReleaseMachine"
@@ -91,6 +91,9 @@ class ReleaseIn:
     """The run that made the machine: its mark."""
     fence: int
     dirty: bool = False
+    erase: Erase = Erase.METADATA
+    by_agent: bool = False
+    """Whether the deploy agent erases its disks; else they are removed."""
     forget: bool = False
     """The provider is gone for good: ask nothing of it, only give back what is claimed of it."""
     given_back: bool = False

@@ -4,6 +4,7 @@
     claim   claim        release-claim
     image   prepare                     the image is kept for the next machine, whole or not at all
     image   place-disks  remove-disks
+    image   deploy       erase           (in place of place-disks, where the deploy agent writes a server's disk)
     boot    boot         tear-down
     verify  observe                     it only looks
     verify  service                     it only looks
@@ -64,6 +65,9 @@ RELEASE_CLAIM = Action("undo", "release-claim", calls.RELEASE_CLAIM, timedelta(s
 PREPARE_IMAGE = Action("image", "prepare", calls.PREPARE_IMAGE, timedelta(hours=4), PATIENT, HEARTBEAT)
 PLACE_DISKS = Action("image", "place-disks", calls.PLACE_DISKS, timedelta(minutes=5), PATIENT, HEARTBEAT)
 REMOVE_DISKS = Action("undo", "remove-disks", calls.REMOVE_DISKS, timedelta(minutes=2), PATIENT, HEARTBEAT)
+
+DEPLOY = Action("image", "deploy", calls.DEPLOY, timedelta(hours=12), PATIENT, HEARTBEAT)
+ERASE = Action("undo", "erase", calls.ERASE, timedelta(days=7), PATIENT, HEARTBEAT)
 
 BOOT = Action("boot", "boot", calls.BOOT, timedelta(minutes=2), PATIENT, HEARTBEAT)
 TEAR_DOWN = Action("undo", "tear-down", calls.TEAR_DOWN, timedelta(minutes=2), PATIENT, HEARTBEAT)

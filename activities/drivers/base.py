@@ -34,6 +34,7 @@ CAPABILITIES: Mapping[str, str] = {
     "boot.network": "it boots from the network once when told to",
     "boot.virtual-media": "it boots from an image behind a URL",
     "console.serial": "its serial console can be read",
+    "deploy.agent": "images are put on its disk by Mulligan's deploy agent, which it boots for that",
     "driver.ipmi": "its BMC is reached through IPMI",
     "driver.libvirt": "it is reached through libvirt",
     "driver.redfish": "its BMC is reached through Redfish",

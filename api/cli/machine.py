@@ -94,16 +94,28 @@ def show(session: Session, name: str, project: str | None) -> None:
 @click.option("--project", help="Default: default.")
 @click.option("--detach", is_flag=True, help="Start the run, name it, and do not watch it.")
 @click.option("--forget", is_flag=True, help="Ask nothing of a provider that is gone for good. Only when quarantined.")
+@click.option(
+    "--erase",
+    type=click.Choice(("none", "metadata", "full")),
+    default="metadata",
+    show_default=True,
+    help="What is done to a server's disks before it is available again.",
+)
 @api_command
-def release(session: Session, names: tuple[str, ...], project: str | None, detach: bool, forget: bool) -> ExitCode:
+def release(
+    session: Session, names: tuple[str, ...], *, project: str | None, detach: bool, forget: bool, erase: str
+) -> ExitCode:
     """Take machines down, with their disks, and give their resources back.
 
     Several are released one after the other; one that cannot be does not keep the others. The exit code is the worst.
     """
     worst = ExitCode.OK
+    mode = machine_pb2.EraseMode.Value(f"ERASE_MODE_{erase.upper()}")
+    asked = provisioning_pb2.ReleaseMachineRequest(project=project or "", detach=detach, forget=forget, erase=mode)
     for name in dict.fromkeys(names):
+        asked.name = name
         try:
-            code = _release(session, name, project or "", detach=detach, forget=forget)
+            code = _release(session, asked)
         except (grpc.RpcError, CliError) as error:
             known = error if isinstance(error, CliError) else of_rpc(error, noun="machine", api=session.api)
             if len(names) == 1 or known.code is ExitCode.UNAVAILABLE:
@@ -116,16 +128,15 @@ def release(session: Session, names: tuple[str, ...], project: str | None, detac
     return worst
 
 
-def _release(session: Session, name: str, project: str, *, detach: bool, forget: bool) -> ExitCode:
+def _release(session: Session, request: provisioning_pb2.ReleaseMachineRequest) -> ExitCode:
     view = RunView()
-    request = provisioning_pb2.ReleaseMachineRequest(project=project, name=name, detach=detach, forget=forget)
 
     def opened(timeout: float | None) -> Updates:
         return _updates(session.provisioning.ReleaseMachine(request, timeout=timeout), view)
 
-    if detach:
+    if request.detach:
         return _started(session, view, opened(session.deadline()))
-    return follow(session, view, opened) or finish_release(session, view, forgotten=forget)
+    return follow(session, view, opened) or finish_release(session, view, forgotten=request.forget)
 
 
 def _updates(

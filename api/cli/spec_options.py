@@ -17,6 +17,7 @@ from mulligan.v1 import machine_pb2
 DEFAULT_VCPU, DEFAULT_MEMORY_MIB, DEFAULT_DISK_GIB = 1, 512, 4
 DEFAULT_KEYS = ("id_ed25519.pub", "id_ecdsa.pub", "id_rsa.pub")
 STEPS = ("claim", "image", "boot", "verify", "run", "undo")
+HINTS = ("serial", "wwn", "model", "kind", "min-gib")
 NO_KEY = "none"
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
@@ -59,6 +60,13 @@ RUN_OPTIONS: tuple[Decorator, ...] = (
     click.option("--verify", type=_choice(machine_pb2.VerifyLevel), help="What must be proved. Default address."),
     click.option(
         "--service", metavar="SERVICE", help="ssh[:PORT], tcp:PORT or http[:PORT][/PATH]; verifies `service`."
+    ),
+    click.option(
+        "--root-disk",
+        "root_disk",
+        metavar="HINT=VALUE",
+        multiple=True,
+        help="Which disk of a server: serial, wwn, model, kind (rotational, solid-state) or min-gib. Repeatable.",
     ),
     click.option("--mulligans", type=click.IntRange(0, 10), help="Other providers to try after a failure. Default 1."),
     click.option("--priority", type=click.IntRange(1, 5), help="1 goes first where runs wait for workers. Default 3."),
@@ -164,10 +172,28 @@ def _guest(spec: machine_pb2.MachineSpec, flags: Mapping[str, Any]) -> None:
         del spec.ssh_keys[:]
         for given in flags["ssh_keys"]:
             spec.ssh_keys.extend(_keys(given))
+    for hint, text in pairs(flags.get("root_disk", ()), "--root-disk"):
+        _hint(spec.root_disk, hint, text)
     for step, text in pairs(flags.get("deadlines", ()), "--deadline"):
         if step not in STEPS:
             raise click.BadParameter(f"{step!r} is not one of {', '.join(STEPS)}", param_hint="--deadline")
         setattr(spec.deadlines, f"{step}_seconds", Duration().convert(text, None, None))
+
+
+def _hint(root_disk: machine_pb2.RootDisk, hint: str, text: str) -> None:
+    """One thing that must be true of the disk."""
+    try:
+        if hint == "min-gib":
+            root_disk.min_gib = int(text)
+        elif hint == "kind":
+            root_disk.kind = machine_pb2.DiskKind.Value(f"DISK_KIND_{text.replace('-', '_').upper()}")
+        elif hint in ("serial", "wwn", "model"):
+            setattr(root_disk, hint, text)
+        else:
+            raise click.BadParameter(f"{hint!r} is not one of {', '.join(HINTS)}", param_hint="--root-disk")
+    except ValueError as error:
+        expected = "rotational or solid-state" if hint == "kind" else "a whole number of GiB"
+        raise click.BadParameter(f"{hint}: {text!r} is not {expected}", param_hint="--root-disk") from error
 
 
 def service_of(text: str) -> machine_pb2.Service:

@@ -40,6 +40,7 @@ PASSED_THROUGH = (
     "mulligan.activities.planning",
     "mulligan.activities.story",
     "mulligan.workflows.details",
+    "mulligan.workflows.erasing",
     "mulligan.workflows.execution",
     "mulligan.workflows.making",
     "mulligan.workflows.runs",

@@ -148,6 +148,9 @@ def test_a_machine_is_released(api: ScriptedApi, mulligan: Mulligan) -> None:
     assert done.returncode == ExitCode.OK
     assert "undo/power-off done" in done.stderr
     assert done.stdout == "machine web-1 is gone; nothing of it is left\n"
+    assert api.last("ReleaseMachine").erase == machine_pb2.ERASE_MODE_METADATA
+    assert mulligan("machine", "release", "web-1", "--erase", "full").returncode == ExitCode.OK
+    assert api.last("ReleaseMachine").erase == machine_pb2.ERASE_MODE_FULL
 
 
 def test_several_machines_are_released_and_the_worst_counts(api: ScriptedApi, mulligan: Mulligan) -> None:

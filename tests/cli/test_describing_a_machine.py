@@ -83,6 +83,23 @@ def test_flags_alone_describe_a_machine(asked, tmp_path: Path) -> None:  # type:
     }
 
 
+def test_the_root_disk_of_a_server_is_described(asked, mulligan: Mulligan) -> None:  # type: ignore[no-untyped-def]
+    """By what must be true of it; a hint that there is not is refused with those that there are."""
+    hints = ("serial=S3Z9", "wwn=0x5000c500", "model=SSD 870", "kind=solid-state", "min-gib=400")
+    spec, _ = asked("web-1", "--image", "demo", *(word for hint in hints for word in ("--root-disk", hint)))
+    solid = machine_pb2.DISK_KIND_SOLID_STATE
+    expected = machine_pb2.RootDisk(serial="S3Z9", wwn="0x5000c500", model="SSD 870", kind=solid, min_gib=400)
+    assert spec.root_disk == expected
+    for wrong, says in (
+        ("size=4", "serial, wwn, model, kind, min-gib"),
+        ("kind=tape", "rotational"),
+        ("min-gib=x", "whole"),
+    ):
+        done = mulligan("machine", "provision", "web-1", "--image", "demo", "--root-disk", wrong)
+        assert done.returncode == ExitCode.USAGE
+        assert says in done.stderr
+
+
 def test_sizes_have_defaults(asked) -> None:  # type: ignore[no-untyped-def]
     """A name and an image are enough; `mulligans` stays absent, which the contract reads as 1."""
     spec, _ = asked("web-1", "--image", "demo")

@@ -25,29 +25,33 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19mulligan/v1/machine.proto\x12\x0bmulligan.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"?\n\tResources\x12\x0c\n\x04vcpu\x18\x01 \x01(\x03\x12\x12\n\nmemory_mib\x18\x02 \x01(\x03\x12\x10\n\x08\x64isk_gib\x18\x03 \x01(\x03\"M\n\x07Service\x12&\n\x04kind\x18\x01 \x01(\x0e\x32\x18.mulligan.v1.ServiceKind\x12\x0c\n\x04port\x18\x02 \x01(\x05\x12\x0c\n\x04path\x18\x03 \x01(\t\"\x92\x01\n\tDeadlines\x12\x15\n\rclaim_seconds\x18\x01 \x01(\x03\x12\x15\n\rimage_seconds\x18\x02 \x01(\x03\x12\x14\n\x0c\x62oot_seconds\x18\x03 \x01(\x03\x12\x16\n\x0everify_seconds\x18\x04 \x01(\x03\x12\x13\n\x0brun_seconds\x18\x05 \x01(\x03\x12\x14\n\x0cundo_seconds\x18\x06 \x01(\x03\"\x83\x05\n\x0bMachineSpec\x12\x0f\n\x07project\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\r\n\x05image\x18\x03 \x01(\t\x12)\n\tresources\x18\x04 \x01(\x0b\x32\x16.mulligan.v1.Resources\x12\x11\n\tpartition\x18\x05 \x01(\t\x12&\n\x04kind\x18\x06 \x01(\x0e\x32\x18.mulligan.v1.MachineKind\x12\x10\n\x08requires\x18\x07 \x03(\t\x12\x0f\n\x07\x66orbids\x18\x08 \x03(\t\x12\x10\n\x08provider\x18\t \x01(\t\x12)\n\tplacement\x18\n \x01(\x0e\x32\x16.mulligan.v1.Placement\x12(\n\twhen_none\x18\x0b \x01(\x0e\x32\x15.mulligan.v1.WhenNone\x12\x10\n\x08hostname\x18\x0c \x01(\t\x12\x10\n\x08ssh_keys\x18\r \x03(\t\x12\x11\n\tuser_data\x18\x0e \x01(\t\x12\x16\n\x0enetwork_config\x18\x0f \x01(\t\x12\'\n\x08\x66irmware\x18\x10 \x01(\x0e\x32\x15.mulligan.v1.Firmware\x12(\n\x06verify\x18\x11 \x01(\x0e\x32\x18.mulligan.v1.VerifyLevel\x12%\n\x07service\x18\x12 \x01(\x0b\x32\x14.mulligan.v1.Service\x12\x16\n\tmulligans\x18\x13 \x01(\x05H\x00\x88\x01\x01\x12*\n\non_failure\x18\x14 \x01(\x0e\x32\x16.mulligan.v1.OnFailure\x12)\n\tdeadlines\x18\x15 \x01(\x0b\x32\x16.mulligan.v1.Deadlines\x12\x10\n\x08priority\x18\x16 \x01(\x05\x42\x0c\n\n_mulligans\"}\n\x08\x45vidence\x12\'\n\x05level\x18\x01 \x01(\x0e\x32\x18.mulligan.v1.VerifyLevel\x12\x0e\n\x06source\x18\x02 \x01(\t\x12\x10\n\x08observed\x18\x03 \x01(\t\x12&\n\x02\x61t\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x9f\x03\n\x07Machine\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0f\n\x07project\x18\x02 \x01(\t\x12\x0c\n\x04name\x18\x03 \x01(\t\x12(\n\x05state\x18\x04 \x01(\x0e\x32\x19.mulligan.v1.MachineState\x12\x11\n\tpartition\x18\x05 \x01(\t\x12\x10\n\x08provider\x18\x06 \x01(\t\x12\x13\n\x0bworkflow_id\x18\x07 \x01(\t\x12\x0e\n\x06run_id\x18\x08 \x01(\t\x12&\n\x04spec\x18\t \x01(\x0b\x32\x18.mulligan.v1.MachineSpec\x12\x14\n\x0cimage_digest\x18\n \x01(\t\x12\x11\n\taddresses\x18\x0b \x03(\t\x12\r\n\x05login\x18\x0c \x01(\t\x12\'\n\x08\x65vidence\x18\r \x03(\x0b\x32\x15.mulligan.v1.Evidence\x12\x0e\n\x06reason\x18\x0e \x01(\t\x12.\n\ncreated_at\x18\x0f \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08ready_at\x18\x10 \x01(\x0b\x32\x1a.google.protobuf.Timestamp*b\n\x0bMachineKind\x12\x1c\n\x18MACHINE_KIND_UNSPECIFIED\x10\x00\x12\x18\n\x14MACHINE_KIND_VIRTUAL\x10\x01\x12\x1b\n\x17MACHINE_KIND_BARE_METAL\x10\x02*P\n\tPlacement\x12\x19\n\x15PLACEMENT_UNSPECIFIED\x10\x00\x12\x12\n\x0ePLACEMENT_PACK\x10\x01\x12\x14\n\x10PLACEMENT_SPREAD\x10\x02*M\n\x08WhenNone\x12\x19\n\x15WHEN_NONE_UNSPECIFIED\x10\x00\x12\x12\n\x0eWHEN_NONE_FAIL\x10\x01\x12\x12\n\x0eWHEN_NONE_WAIT\x10\x02*V\n\tOnFailure\x12\x1a\n\x16ON_FAILURE_UNSPECIFIED\x10\x00\x12\x18\n\x14ON_FAILURE_ROLL_BACK\x10\x01\x12\x13\n\x0fON_FAILURE_HOLD\x10\x02*J\n\x08\x46irmware\x12\x18\n\x14\x46IRMWARE_UNSPECIFIED\x10\x00\x12\x11\n\rFIRMWARE_BIOS\x10\x01\x12\x11\n\rFIRMWARE_UEFI\x10\x02*\xa9\x01\n\x0bVerifyLevel\x12\x1c\n\x18VERIFY_LEVEL_UNSPECIFIED\x10\x00\x12\x16\n\x12VERIFY_LEVEL_POWER\x10\x01\x12\x18\n\x14VERIFY_LEVEL_CONSOLE\x10\x02\x12\x18\n\x14VERIFY_LEVEL_ADDRESS\x10\x03\x12\x16\n\x12VERIFY_LEVEL_GUEST\x10\x04\x12\x18\n\x14VERIFY_LEVEL_SERVICE\x10\x05*n\n\x0bServiceKind\x12\x1c\n\x18SERVICE_KIND_UNSPECIFIED\x10\x00\x12\x14\n\x10SERVICE_KIND_SSH\x10\x01\x12\x14\n\x10SERVICE_KIND_TCP\x10\x02\x12\x15\n\x11SERVICE_KIND_HTTP\x10\x03*\xf0\x01\n\x0cMachineState\x12\x1d\n\x19MACHINE_STATE_UNSPECIFIED\x10\x00\x12\x1e\n\x1aMACHINE_STATE_PROVISIONING\x10\x01\x12\x17\n\x13MACHINE_STATE_READY\x10\x02\x12\x1b\n\x17MACHINE_STATE_RELEASING\x10\x03\x12\x1a\n\x16MACHINE_STATE_RELEASED\x10\x04\x12\x18\n\x14MACHINE_STATE_FAILED\x10\x05\x12\x16\n\x12MACHINE_STATE_HELD\x10\x06\x12\x1d\n\x19MACHINE_STATE_QUARANTINED\x10\x07\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19mulligan/v1/machine.proto\x12\x0bmulligan.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"?\n\tResources\x12\x0c\n\x04vcpu\x18\x01 \x01(\x03\x12\x12\n\nmemory_mib\x18\x02 \x01(\x03\x12\x10\n\x08\x64isk_gib\x18\x03 \x01(\x03\"M\n\x07Service\x12&\n\x04kind\x18\x01 \x01(\x0e\x32\x18.mulligan.v1.ServiceKind\x12\x0c\n\x04port\x18\x02 \x01(\x05\x12\x0c\n\x04path\x18\x03 \x01(\t\"\x92\x01\n\tDeadlines\x12\x15\n\rclaim_seconds\x18\x01 \x01(\x03\x12\x15\n\rimage_seconds\x18\x02 \x01(\x03\x12\x14\n\x0c\x62oot_seconds\x18\x03 \x01(\x03\x12\x16\n\x0everify_seconds\x18\x04 \x01(\x03\x12\x13\n\x0brun_seconds\x18\x05 \x01(\x03\x12\x14\n\x0cundo_seconds\x18\x06 \x01(\x03\"\xad\x05\n\x0bMachineSpec\x12\x0f\n\x07project\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\r\n\x05image\x18\x03 \x01(\t\x12)\n\tresources\x18\x04 \x01(\x0b\x32\x16.mulligan.v1.Resources\x12\x11\n\tpartition\x18\x05 \x01(\t\x12&\n\x04kind\x18\x06 \x01(\x0e\x32\x18.mulligan.v1.MachineKind\x12\x10\n\x08requires\x18\x07 \x03(\t\x12\x0f\n\x07\x66orbids\x18\x08 \x03(\t\x12\x10\n\x08provider\x18\t \x01(\t\x12)\n\tplacement\x18\n \x01(\x0e\x32\x16.mulligan.v1.Placement\x12(\n\twhen_none\x18\x0b \x01(\x0e\x32\x15.mulligan.v1.WhenNone\x12\x10\n\x08hostname\x18\x0c \x01(\t\x12\x10\n\x08ssh_keys\x18\r \x03(\t\x12\x11\n\tuser_data\x18\x0e \x01(\t\x12\x16\n\x0enetwork_config\x18\x0f \x01(\t\x12\'\n\x08\x66irmware\x18\x10 \x01(\x0e\x32\x15.mulligan.v1.Firmware\x12(\n\x06verify\x18\x11 \x01(\x0e\x32\x18.mulligan.v1.VerifyLevel\x12%\n\x07service\x18\x12 \x01(\x0b\x32\x14.mulligan.v1.Service\x12\x16\n\tmulligans\x18\x13 \x01(\x05H\x00\x88\x01\x01\x12*\n\non_failure\x18\x14 \x01(\x0e\x32\x16.mulligan.v1.OnFailure\x12)\n\tdeadlines\x18\x15 \x01(\x0b\x32\x16.mulligan.v1.Deadlines\x12\x10\n\x08priority\x18\x16 \x01(\x05\x12(\n\troot_disk\x18\x17 \x01(\x0b\x32\x15.mulligan.v1.RootDiskB\x0c\n\n_mulligans\"l\n\x08RootDisk\x12\x0e\n\x06serial\x18\x01 \x01(\t\x12\x0b\n\x03wwn\x18\x02 \x01(\t\x12\r\n\x05model\x18\x03 \x01(\t\x12#\n\x04kind\x18\x04 \x01(\x0e\x32\x15.mulligan.v1.DiskKind\x12\x0f\n\x07min_gib\x18\x05 \x01(\x03\"}\n\x08\x45vidence\x12\'\n\x05level\x18\x01 \x01(\x0e\x32\x18.mulligan.v1.VerifyLevel\x12\x0e\n\x06source\x18\x02 \x01(\t\x12\x10\n\x08observed\x18\x03 \x01(\t\x12&\n\x02\x61t\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x9f\x03\n\x07Machine\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0f\n\x07project\x18\x02 \x01(\t\x12\x0c\n\x04name\x18\x03 \x01(\t\x12(\n\x05state\x18\x04 \x01(\x0e\x32\x19.mulligan.v1.MachineState\x12\x11\n\tpartition\x18\x05 \x01(\t\x12\x10\n\x08provider\x18\x06 \x01(\t\x12\x13\n\x0bworkflow_id\x18\x07 \x01(\t\x12\x0e\n\x06run_id\x18\x08 \x01(\t\x12&\n\x04spec\x18\t \x01(\x0b\x32\x18.mulligan.v1.MachineSpec\x12\x14\n\x0cimage_digest\x18\n \x01(\t\x12\x11\n\taddresses\x18\x0b \x03(\t\x12\r\n\x05login\x18\x0c \x01(\t\x12\'\n\x08\x65vidence\x18\r \x03(\x0b\x32\x15.mulligan.v1.Evidence\x12\x0e\n\x06reason\x18\x0e \x01(\t\x12.\n\ncreated_at\x18\x0f \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08ready_at\x18\x10 \x01(\x0b\x32\x1a.google.protobuf.Timestamp*b\n\x0bMachineKind\x12\x1c\n\x18MACHINE_KIND_UNSPECIFIED\x10\x00\x12\x18\n\x14MACHINE_KIND_VIRTUAL\x10\x01\x12\x1b\n\x17MACHINE_KIND_BARE_METAL\x10\x02*P\n\tPlacement\x12\x19\n\x15PLACEMENT_UNSPECIFIED\x10\x00\x12\x12\n\x0ePLACEMENT_PACK\x10\x01\x12\x14\n\x10PLACEMENT_SPREAD\x10\x02*M\n\x08WhenNone\x12\x19\n\x15WHEN_NONE_UNSPECIFIED\x10\x00\x12\x12\n\x0eWHEN_NONE_FAIL\x10\x01\x12\x12\n\x0eWHEN_NONE_WAIT\x10\x02*V\n\tOnFailure\x12\x1a\n\x16ON_FAILURE_UNSPECIFIED\x10\x00\x12\x18\n\x14ON_FAILURE_ROLL_BACK\x10\x01\x12\x13\n\x0fON_FAILURE_HOLD\x10\x02*J\n\x08\x46irmware\x12\x18\n\x14\x46IRMWARE_UNSPECIFIED\x10\x00\x12\x11\n\rFIRMWARE_BIOS\x10\x01\x12\x11\n\rFIRMWARE_UEFI\x10\x02*\xa9\x01\n\x0bVerifyLevel\x12\x1c\n\x18VERIFY_LEVEL_UNSPECIFIED\x10\x00\x12\x16\n\x12VERIFY_LEVEL_POWER\x10\x01\x12\x18\n\x14VERIFY_LEVEL_CONSOLE\x10\x02\x12\x18\n\x14VERIFY_LEVEL_ADDRESS\x10\x03\x12\x16\n\x12VERIFY_LEVEL_GUEST\x10\x04\x12\x18\n\x14VERIFY_LEVEL_SERVICE\x10\x05*n\n\x0bServiceKind\x12\x1c\n\x18SERVICE_KIND_UNSPECIFIED\x10\x00\x12\x14\n\x10SERVICE_KIND_SSH\x10\x01\x12\x14\n\x10SERVICE_KIND_TCP\x10\x02\x12\x15\n\x11SERVICE_KIND_HTTP\x10\x03*\xf0\x01\n\x0cMachineState\x12\x1d\n\x19MACHINE_STATE_UNSPECIFIED\x10\x00\x12\x1e\n\x1aMACHINE_STATE_PROVISIONING\x10\x01\x12\x17\n\x13MACHINE_STATE_READY\x10\x02\x12\x1b\n\x17MACHINE_STATE_RELEASING\x10\x03\x12\x1a\n\x16MACHINE_STATE_RELEASED\x10\x04\x12\x18\n\x14MACHINE_STATE_FAILED\x10\x05\x12\x16\n\x12MACHINE_STATE_HELD\x10\x06\x12\x1d\n\x19MACHINE_STATE_QUARANTINED\x10\x07*Z\n\x08\x44iskKind\x12\x19\n\x15\x44ISK_KIND_UNSPECIFIED\x10\x00\x12\x18\n\x14\x44ISK_KIND_ROTATIONAL\x10\x01\x12\x19\n\x15\x44ISK_KIND_SOLID_STATE\x10\x02*j\n\tEraseMode\x12\x1a\n\x16\x45RASE_MODE_UNSPECIFIED\x10\x00\x12\x13\n\x0f\x45RASE_MODE_NONE\x10\x01\x12\x17\n\x13\x45RASE_MODE_METADATA\x10\x02\x12\x13\n\x0f\x45RASE_MODE_FULL\x10\x03\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'mulligan.v1.machine_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_MACHINEKIND']._serialized_start=1559
-  _globals['_MACHINEKIND']._serialized_end=1657
-  _globals['_PLACEMENT']._serialized_start=1659
-  _globals['_PLACEMENT']._serialized_end=1739
-  _globals['_WHENNONE']._serialized_start=1741
-  _globals['_WHENNONE']._serialized_end=1818
-  _globals['_ONFAILURE']._serialized_start=1820
-  _globals['_ONFAILURE']._serialized_end=1906
-  _globals['_FIRMWARE']._serialized_start=1908
-  _globals['_FIRMWARE']._serialized_end=1982
-  _globals['_VERIFYLEVEL']._serialized_start=1985
-  _globals['_VERIFYLEVEL']._serialized_end=2154
-  _globals['_SERVICEKIND']._serialized_start=2156
-  _globals['_SERVICEKIND']._serialized_end=2266
-  _globals['_MACHINESTATE']._serialized_start=2269
-  _globals['_MACHINESTATE']._serialized_end=2509
+  _globals['_MACHINEKIND']._serialized_start=1711
+  _globals['_MACHINEKIND']._serialized_end=1809
+  _globals['_PLACEMENT']._serialized_start=1811
+  _globals['_PLACEMENT']._serialized_end=1891
+  _globals['_WHENNONE']._serialized_start=1893
+  _globals['_WHENNONE']._serialized_end=1970
+  _globals['_ONFAILURE']._serialized_start=1972
+  _globals['_ONFAILURE']._serialized_end=2058
+  _globals['_FIRMWARE']._serialized_start=2060
+  _globals['_FIRMWARE']._serialized_end=2134
+  _globals['_VERIFYLEVEL']._serialized_start=2137
+  _globals['_VERIFYLEVEL']._serialized_end=2306
+  _globals['_SERVICEKIND']._serialized_start=2308
+  _globals['_SERVICEKIND']._serialized_end=2418
+  _globals['_MACHINESTATE']._serialized_start=2421
+  _globals['_MACHINESTATE']._serialized_end=2661
+  _globals['_DISKKIND']._serialized_start=2663
+  _globals['_DISKKIND']._serialized_end=2753
+  _globals['_ERASEMODE']._serialized_start=2755
+  _globals['_ERASEMODE']._serialized_end=2861
   _globals['_RESOURCES']._serialized_start=75
   _globals['_RESOURCES']._serialized_end=138
   _globals['_SERVICE']._serialized_start=140
@@ -55,9 +59,11 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_DEADLINES']._serialized_start=220
   _globals['_DEADLINES']._serialized_end=366
   _globals['_MACHINESPEC']._serialized_start=369
-  _globals['_MACHINESPEC']._serialized_end=1012
-  _globals['_EVIDENCE']._serialized_start=1014
-  _globals['_EVIDENCE']._serialized_end=1139
-  _globals['_MACHINE']._serialized_start=1142
-  _globals['_MACHINE']._serialized_end=1557
+  _globals['_MACHINESPEC']._serialized_end=1054
+  _globals['_ROOTDISK']._serialized_start=1056
+  _globals['_ROOTDISK']._serialized_end=1164
+  _globals['_EVIDENCE']._serialized_start=1166
+  _globals['_EVIDENCE']._serialized_end=1291
+  _globals['_MACHINE']._serialized_start=1294
+  _globals['_MACHINE']._serialized_end=1709
 # @@protoc_insertion_point(module_scope)

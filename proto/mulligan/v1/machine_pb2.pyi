@@ -248,6 +248,62 @@ MACHINE_STATE_QUARANTINED: MachineState.ValueType  # 7
 """Something of it could not be undone; the reason says what, and how to mend it."""
 Global___MachineState: _TypeAlias = MachineState  # noqa: Y015
 
+class _DiskKind:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _DiskKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_DiskKind.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    DISK_KIND_UNSPECIFIED: _DiskKind.ValueType  # 0
+    """Any sort."""
+    DISK_KIND_ROTATIONAL: _DiskKind.ValueType  # 1
+    """With turning platters."""
+    DISK_KIND_SOLID_STATE: _DiskKind.ValueType  # 2
+    """Without moving parts."""
+
+class DiskKind(_DiskKind, metaclass=_DiskKindEnumTypeWrapper):
+    """What sort of disk."""
+
+DISK_KIND_UNSPECIFIED: DiskKind.ValueType  # 0
+"""Any sort."""
+DISK_KIND_ROTATIONAL: DiskKind.ValueType  # 1
+"""With turning platters."""
+DISK_KIND_SOLID_STATE: DiskKind.ValueType  # 2
+"""Without moving parts."""
+Global___DiskKind: _TypeAlias = DiskKind  # noqa: Y015
+
+class _EraseMode:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _EraseModeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_EraseMode.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    ERASE_MODE_UNSPECIFIED: _EraseMode.ValueType  # 0
+    """METADATA."""
+    ERASE_MODE_NONE: _EraseMode.ValueType  # 1
+    """Nothing: what the machine wrote stays, and whoever gets the server next can read it."""
+    ERASE_MODE_METADATA: _EraseMode.ValueType  # 2
+    """Partition tables, file systems' signatures, and the first and last MiB are overwritten; the rest stays readable to
+    who looks for it.
+    """
+    ERASE_MODE_FULL: _EraseMode.ValueType  # 3
+    """Everything: secure erase or discard where the disk offers it and reads zeros afterwards, else overwritten."""
+
+class EraseMode(_EraseMode, metaclass=_EraseModeEnumTypeWrapper):
+    """What is done to a server's disks before it is available again."""
+
+ERASE_MODE_UNSPECIFIED: EraseMode.ValueType  # 0
+"""METADATA."""
+ERASE_MODE_NONE: EraseMode.ValueType  # 1
+"""Nothing: what the machine wrote stays, and whoever gets the server next can read it."""
+ERASE_MODE_METADATA: EraseMode.ValueType  # 2
+"""Partition tables, file systems' signatures, and the first and last MiB are overwritten; the rest stays readable to
+who looks for it.
+"""
+ERASE_MODE_FULL: EraseMode.ValueType  # 3
+"""Everything: secure erase or discard where the disk offers it and reads zeros afterwards, else overwritten."""
+Global___EraseMode: _TypeAlias = EraseMode  # noqa: Y015
+
 @_typing.final
 class Resources(_message.Message):
     """An amount of each resource."""
@@ -378,6 +434,7 @@ class MachineSpec(_message.Message):
     ON_FAILURE_FIELD_NUMBER: _builtins.int
     DEADLINES_FIELD_NUMBER: _builtins.int
     PRIORITY_FIELD_NUMBER: _builtins.int
+    ROOT_DISK_FIELD_NUMBER: _builtins.int
     project: _builtins.str
     """The project that the machine belongs to: 1 to 63 of `a-z 0-9 -`, beginning with a letter. Empty means `default`."""
     name: _builtins.str
@@ -436,6 +493,12 @@ class MachineSpec(_message.Message):
     def deadlines(self) -> Global___Deadlines:
         """How long each step may take."""
 
+    @_builtins.property
+    def root_disk(self) -> Global___RootDisk:
+        """On a server: which disk the image is written to. Absent means the smallest that is large enough. On a hypervisor it
+        says nothing.
+        """
+
     def __init__(
         self,
         *,
@@ -461,16 +524,57 @@ class MachineSpec(_message.Message):
         on_failure: Global___OnFailure.ValueType = ...,
         deadlines: Global___Deadlines | None = ...,
         priority: _builtins.int = ...,
+        root_disk: Global___RootDisk | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_mulligans", b"_mulligans", "deadlines", b"deadlines", "mulligans", b"mulligans", "resources", b"resources", "service", b"service"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_mulligans", b"_mulligans", "deadlines", b"deadlines", "mulligans", b"mulligans", "resources", b"resources", "root_disk", b"root_disk", "service", b"service"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_mulligans", b"_mulligans", "deadlines", b"deadlines", "firmware", b"firmware", "forbids", b"forbids", "hostname", b"hostname", "image", b"image", "kind", b"kind", "mulligans", b"mulligans", "name", b"name", "network_config", b"network_config", "on_failure", b"on_failure", "partition", b"partition", "placement", b"placement", "priority", b"priority", "project", b"project", "provider", b"provider", "requires", b"requires", "resources", b"resources", "service", b"service", "ssh_keys", b"ssh_keys", "user_data", b"user_data", "verify", b"verify", "when_none", b"when_none"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_mulligans", b"_mulligans", "deadlines", b"deadlines", "firmware", b"firmware", "forbids", b"forbids", "hostname", b"hostname", "image", b"image", "kind", b"kind", "mulligans", b"mulligans", "name", b"name", "network_config", b"network_config", "on_failure", b"on_failure", "partition", b"partition", "placement", b"placement", "priority", b"priority", "project", b"project", "provider", b"provider", "requires", b"requires", "resources", b"resources", "root_disk", b"root_disk", "service", b"service", "ssh_keys", b"ssh_keys", "user_data", b"user_data", "verify", b"verify", "when_none", b"when_none"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__mulligans: _TypeAlias = _typing.Literal["mulligans"]  # noqa: Y015
     _WhichOneofArgType__mulligans: _TypeAlias = _typing.Literal["_mulligans", b"_mulligans"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType__mulligans) -> _WhichOneofReturnType__mulligans | None: ...
 
 Global___MachineSpec: _TypeAlias = MachineSpec  # noqa: Y015
+
+@_typing.final
+class RootDisk(_message.Message):
+    """Which disk of a server the image is written to. Everything that is said must be true of it. Of several disks the
+    smallest that is large enough is taken; a removable one, and the one that was booted from, never.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SERIAL_FIELD_NUMBER: _builtins.int
+    WWN_FIELD_NUMBER: _builtins.int
+    MODEL_FIELD_NUMBER: _builtins.int
+    KIND_FIELD_NUMBER: _builtins.int
+    MIN_GIB_FIELD_NUMBER: _builtins.int
+    serial: _builtins.str
+    """Its serial number, without surrounding blanks."""
+    wwn: _builtins.str
+    """Its World Wide Name, with or without `0x`."""
+    model: _builtins.str
+    """A part of its model's name; case does not matter."""
+    kind: Global___DiskKind.ValueType
+    """What sort of disk."""
+    min_gib: _builtins.int
+    """At least so large, in GiB; 0 means what `resources.disk_gib` says."""
+    def __init__(
+        self,
+        *,
+        serial: _builtins.str = ...,
+        wwn: _builtins.str = ...,
+        model: _builtins.str = ...,
+        kind: Global___DiskKind.ValueType = ...,
+        min_gib: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["kind", b"kind", "min_gib", b"min_gib", "model", b"model", "serial", b"serial", "wwn", b"wwn"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RootDisk: _TypeAlias = RootDisk  # noqa: Y015
 
 @_typing.final
 class Evidence(_message.Message):

@@ -1122,6 +1122,7 @@ class ReleaseMachineRequest(_message.Message):
     NAME_FIELD_NUMBER: _builtins.int
     DETACH_FIELD_NUMBER: _builtins.int
     FORGET_FIELD_NUMBER: _builtins.int
+    ERASE_FIELD_NUMBER: _builtins.int
     project: _builtins.str
     """The project. Empty means `default`."""
     name: _builtins.str
@@ -1132,6 +1133,10 @@ class ReleaseMachineRequest(_message.Message):
     """The provider is gone for good: ask nothing of it, and only give back what is claimed of it. FAILED_PRECONDITION for
     a machine that is not QUARANTINED: one that can be taken down is taken down.
     """
+    erase: _machine_pb2.EraseMode.ValueType
+    """What is done to the disks of a server before it is available again. On a hypervisor the machine's disks are removed
+    whatever is said here.
+    """
     def __init__(
         self,
         *,
@@ -1139,10 +1144,11 @@ class ReleaseMachineRequest(_message.Message):
         name: _builtins.str = ...,
         detach: _builtins.bool = ...,
         forget: _builtins.bool = ...,
+        erase: _machine_pb2.EraseMode.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["detach", b"detach", "forget", b"forget", "name", b"name", "project", b"project"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["detach", b"detach", "erase", b"erase", "forget", b"forget", "name", b"name", "project", b"project"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
