@@ -38,7 +38,7 @@ system: ## the Debian packages that are missing (root; SIMULATED=1: those of the
 test: ## the checks and the whole test suite, real parts included
 	@deploy/packages.sh $(PYTHON) $(ROLES) test bench
 	@$(MAKE) --no-print-directory check
-	$(BIN)/pytest --numprocesses $(LANES) --dist loadgroup --no-loadscope-reorder $(ARGS)
+	$(BIN)/pytest --numprocesses $(LANES) --dist loadscope --no-loadscope-reorder $(ARGS)
 
 check: $(INSTALLED) types ## formatting, lint, strict types, import layers, the contract and its generated code
 	$(BIN)/ruff format --check

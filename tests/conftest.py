@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+from typing import Any
 
 import pytest
+from xdist.scheduler import LoadScopeScheduling
 
 # Set before anything imports gRPC. Some suites serve and call gRPC in this process, and libvirt forks in it to start an
 # SSH client: gRPC's fork handlers then disturb the child before it becomes that client.
@@ -23,16 +25,26 @@ _ON_THE_HYPERVISOR = (
 _LONG = ("hypervisor", "test_bench.py", "images/test_build.py", "e2e/")
 
 
-@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Deal the tests to the lanes of `make test`: the hypervisor's to one, and each other file whole, so that it starts
-    what it shares once. The longest come first, so that no lane ends long after the others."""
-    lanes = {item: lane(item.nodeid.removeprefix("tests/")) for item in items}
-    for item in items:
-        item.add_marker(pytest.mark.xdist_group(lanes[item]))
-    items.sort(key=lambda item: not lanes[item].startswith(_LONG))
+    """The longest come first, so that no lane ends long after the others."""
+    items.sort(key=lambda item: not group(item.nodeid).startswith(_LONG))
 
 
-def lane(test: str) -> str:
-    """The group of a test, named from `tests/` on, whose tests run in one process in their order."""
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadScopeScheduling:
+    """Deal the tests to the lanes of `make test`, group by group."""
+    return Lanes(config, log)
+
+
+class Lanes(LoadScopeScheduling):
+    """Whatever `--dist` says, a group stays in one lane, and its tests in their order."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        return group(nodeid)
+
+
+def group(test: str) -> str:
+    """What runs in one process: the hypervisor's tests, and of the others each file, so that it starts what it shares
+    once."""
+    test = test.removeprefix("tests/")
     return "hypervisor" if test.startswith(_ON_THE_HYPERVISOR) else test.partition("::")[0]
