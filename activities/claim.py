@@ -13,10 +13,20 @@ from mulligan.activities.firmware import needed_by
 from mulligan.activities.inventory import Blame, ClaimRequest, Inventory, Verdict
 from mulligan.activities.threads import run_blocking
 from mulligan.activities.translate import to_failure
-from mulligan.activities.values import Image, Machine, MachineRequest, MachineState, Provider, VerifyLevel, WhenNone
+from mulligan.activities.values import (
+    Claim,
+    Image,
+    Machine,
+    MachineRequest,
+    MachineState,
+    Provider,
+    VerifyLevel,
+    WhenNone,
+)
 
-PROVED_WITH: Mapping[VerifyLevel, str] = {VerifyLevel.CONSOLE: "console.serial"}
-"""The capability without which a level cannot be proved: a provider that lacks it is no candidate."""
+PROVED_WITH: Mapping[VerifyLevel, str] = {VerifyLevel.CONSOLE: f"console.serial|{calls.BY_AGENT}"}
+"""The capability without which a level cannot be proved: a provider that lacks it is no candidate. On servers that the
+deploy agent writes, the guest's call home proves all that the provider cannot see."""
 
 
 class ClaimActivities:
@@ -28,12 +38,8 @@ class ClaimActivities:
     @activity.defn(name=calls.CLAIM.name)
     async def claim(self, asked: calls.ClaimIn) -> calls.Claimed:
         """Record the machine and claim for it; asked again, it answers with the same claim."""
-        machine = await run_blocking(self._inventory.begin_machine, machine_of(asked))
-        if machine.state is MachineState.READY:
-            message = f"machine {machine.name} is in service; release it before it is made again"
-            raise ApplicationError(message, type=calls.IN_SERVICE, non_retryable=True)
         try:
-            claim = await run_blocking(self._inventory.claim, claim_request_of(asked))
+            claim = await run_blocking(self._claim, asked)
         except NotNow as error:
             if asked.request.when_none is WhenNone.WAIT:
                 raise
@@ -44,6 +50,13 @@ class ClaimActivities:
             f" (fence {claim.fence})"
         )
         return calls.Claimed(said, claim, claim.target.name)
+
+    def _claim(self, asked: calls.ClaimIn) -> Claim:
+        machine = self._inventory.begin_machine(machine_of(asked))
+        if machine.state is MachineState.READY:
+            message = f"machine {machine.name} is in service; release it before it is made again"
+            raise ApplicationError(message, type=calls.IN_SERVICE, non_retryable=True)
+        return self._inventory.claim(claim_request_of(asked))
 
     @activity.defn(name=calls.LOOK_FOR_ANOTHER.name)
     async def look_for_another(self, asked: calls.ClaimIn) -> calls.Another:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from typing import Any
 
 from pydantic import TypeAdapter
 from temporalio import activity
 from temporalio.api.enums.v1 import PendingActivityState
 from temporalio.api.workflow.v1 import PendingActivityInfo
-from temporalio.api.workflowservice.v1 import ResetActivityRequest
+from temporalio.api.workflowservice.v1 import PauseActivityRequest, UnpauseActivityRequest
 from temporalio.client import Client
 
 from mulligan.activities import calls
@@ -26,7 +27,13 @@ STORY = TypeAdapter(list[RunEvent])
 
 def _waits_for_its_next_attempt(pending: PendingActivityInfo) -> bool:
     scheduled = PendingActivityState.PENDING_ACTIVITY_STATE_SCHEDULED
-    return pending.state == scheduled and pending.attempt > 1 and pending.HasField("last_failure")
+    backs_off = pending.state == scheduled and pending.attempt > 1 and pending.HasField("last_failure")
+    return backs_off or pending.paused
+
+
+def _told(pending: PendingActivityInfo) -> str:
+    paused = ", was paused" if pending.paused else ""
+    return f"{pending.activity_id.partition('/')[2]} (attempt {pending.attempt}{paused})"
 
 
 class RecordActivities:
@@ -39,13 +46,18 @@ class RecordActivities:
     @activity.defn(name=calls.RECORD_MACHINE.name)
     async def record_machine(self, asked: calls.MachineUpdate) -> calls.Done:
         """Record a machine's state. READY and HELD make its claim permanent first: it then needs no lease."""
+        if not await run_blocking(self._record, asked):
+            return calls.Done("the run ended before there was a machine to record")
+        return calls.Done(f"recorded as {asked.state}{f': {asked.reason}' if asked.reason else ''}")
+
+    def _record(self, asked: calls.MachineUpdate) -> bool:
+        """Whether there was a machine to record. One thread for all of it: what waits for each is another."""
         if asked.state in (MachineState.READY, MachineState.HELD):
-            await run_blocking(self._inventory.make_permanent, asked.claim_id)
+            self._inventory.make_permanent(asked.claim_id)
         if asked.state is MachineState.READY:
-            await run_blocking(self._inventory.machine_came_up, asked.machine_id, asked.provider)
+            self._inventory.machine_came_up(asked.machine_id, asked.provider)
         try:
-            await run_blocking(
-                self._inventory.update_machine,
+            self._inventory.update_machine(
                 asked.machine_id,
                 state=asked.state,
                 provider=asked.provider or None,
@@ -57,8 +69,8 @@ class RecordActivities:
                 ready_at=datetime.now(UTC) if asked.state is MachineState.READY else None,
             )
         except NotFound:
-            return calls.Done("the run ended before there was a machine to record")
-        return calls.Done(f"recorded as {asked.state}{f': {asked.reason}' if asked.reason else ''}")
+            return False
+        return True
 
     @activity.defn(name=calls.RESUME.name)
     async def resume(self, asked: calls.ResumeIn) -> calls.Claimed:
@@ -116,24 +128,28 @@ class RecordActivities:
 
     @activity.defn(name=calls.RETRY_NOW.name)
     async def retry_now(self, asked: calls.Nothing) -> calls.Done:
-        """Begin now what the calling run would try again later; attempts, and so the back-off, are counted anew."""
+        """Begin now what the calling run would try again later, or what someone paused; attempts are counted on.
+
+        To unpause begins the next attempt at once and keeps the count, unlike a reset. If this dies in between, its own
+        next attempt finds a paused action.
+        """
         info = activity.info()
         assert info.workflow_id is not None
         run = await self._client.get_workflow_handle(info.workflow_id, run_id=info.workflow_run_id).describe()
         waiting = [each for each in run.raw_description.pending_activities if _waits_for_its_next_attempt(each)]
         for pending in waiting:
-            await self._client.workflow_service.reset_activity(
-                ResetActivityRequest(
-                    namespace=self._client.namespace,
-                    execution=run.raw_description.workflow_execution_info.execution,
-                    identity=self._client.identity,
-                    id=pending.activity_id,
-                )
-            )
+            about: dict[str, Any] = {
+                "namespace": self._client.namespace,
+                "execution": run.raw_description.workflow_execution_info.execution,
+                "identity": self._client.identity,
+                "id": pending.activity_id,
+            }
+            if not pending.paused:
+                await self._client.workflow_service.pause_activity(PauseActivityRequest(**about, reason="retry now"))
+            await self._client.workflow_service.unpause_activity(UnpauseActivityRequest(**about))
         if not waiting:
             return calls.Done("nothing waits for another attempt; what is tried goes on")
-        told = ", ".join(f"{each.activity_id.partition('/')[2]} (was attempt {each.attempt})" for each in waiting)
-        return calls.Done(f"tried again now: {told}")
+        return calls.Done(f"tried again now: {', '.join(_told(each) for each in waiting)}")
 
     @activity.defn(name=calls.FORGET_PROVIDER.name)
     async def forget_provider(self, asked: calls.ProviderRef) -> calls.Done:

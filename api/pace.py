@@ -18,9 +18,9 @@ from mulligan.api.convert import moment
 SHORT_SECONDS = 0.006
 """After any answer: about what an idle worker takes for a workflow's task. An event that comes later than this after
 the last answer is told at once."""
-LONG_SECONDS = 0.2
+LONG_SECONDS = 0.5
 """The longest pause while a workflow's task is due: a busy worker takes longer for it than an idle one."""
-SHARE = 0.8
+SHARE = 0.9
 """Of the time that the run's last workflow task took; before that is over, nothing new is expected."""
 
 

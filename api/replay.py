@@ -6,10 +6,10 @@ import re
 from dataclasses import dataclass
 
 from temporalio.client import WorkflowHistory
-from temporalio.contrib.pydantic import pydantic_data_converter
 from temporalio.worker import Replayer
 
-from mulligan.api.processes.worker import workflow_runner
+from mulligan.api.processes.sandbox import workflow_runner
+from mulligan.api.temporal import DATA_CONVERTER
 from mulligan.workflows import all_workflows
 
 _EVENT_ID = re.compile(r"HistoryEvent\(id: (\d+)")
@@ -30,9 +30,7 @@ class Verdict:
 
 async def replay(history: WorkflowHistory) -> Verdict:
     """Replay a history, whole or of a run that is still open, with today's code and the client's data converter."""
-    replayer = Replayer(
-        workflows=all_workflows(), data_converter=pydantic_data_converter, workflow_runner=workflow_runner()
-    )
+    replayer = Replayer(workflows=all_workflows(), data_converter=DATA_CONVERTER, workflow_runner=workflow_runner())
     result = await replayer.replay_workflow(history, raise_on_replay_failure=False)
     if result.replay_failure is None:
         return Verdict(agrees=True)

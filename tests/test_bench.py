@@ -82,7 +82,7 @@ def test_a_percentile_is_one_of_the_values() -> None:
 
 def test_the_bare_floor_has_as_many_activities_and_nothing_else() -> None:
     """The same number, all on one queue, without timers."""
-    assert Shape((False, True, True), timers=2).bare == Shape((False, False, False), timers=0)
+    assert Shape((False, True, True), timers=2, local=1, told=4).bare == Shape((False, False, False), local=1)
 
 
 def test_a_report_is_published_with_its_pictures(tmp_path: Path) -> None:

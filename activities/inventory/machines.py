@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import Connection, Select, func, select, tuple_, update
+from sqlalchemy import Connection, Select, bindparam, func, select, tuple_, update
 
 from mulligan.activities.errors import AlreadyExists, Busy, Conflict, NotFound
 from mulligan.activities.inventory.database import insert_if_new, now
@@ -15,6 +15,17 @@ from mulligan.activities.values import Machine, MachineState
 
 ABANDONED = "its run ended without recording how, while nothing was claimed for it: nothing of it is left"
 _FIELDS = tuple(column for column in machines.c if column.name != "image_name")
+_NEWEST = (machines.c.state.in_(FINAL), machines.c.created_at.desc(), machines.c.id.desc())
+"""Of the machines that had one name: the live one first, then the newest."""
+
+# Made once: building one costs more than SQLite takes to answer it, and every request and run asks both.
+_BY_ID = select(*_FIELDS).where(machines.c.id == bindparam("machine_id"))
+_BY_NAME = (
+    select(*_FIELDS)
+    .where(machines.c.project == bindparam("of_project"), machines.c.name == bindparam("called"))
+    .order_by(*_NEWEST)
+    .limit(1)
+)
 
 
 def begin(connection: Connection, machine: Machine) -> Machine:
@@ -23,7 +34,7 @@ def begin(connection: Connection, machine: Machine) -> Machine:
     values["created_at"] = machine.created_at or now()
     if insert_if_new(connection, machines, {**values, "image_name": machine.image.name}):
         return by_id(connection, machine.id)
-    known = _first(connection, select(*_FIELDS).where(machines.c.id == machine.id))
+    known = _first(connection, _BY_ID, machine_id=machine.id)
     if known is not None:
         return known
     other = by_name(connection, machine.project, machine.name)
@@ -91,7 +102,7 @@ def _locked_state(connection: Connection, machine_id: str) -> MachineState:
 
 def by_id(connection: Connection, machine_id: str) -> Machine:
     """The machine of this id, or `NotFound`."""
-    found = _first(connection, select(*_FIELDS).where(machines.c.id == machine_id))
+    found = _first(connection, _BY_ID, machine_id=machine_id)
     if found is None:
         raise NotFound(f"no machine with the id {machine_id!r}: list machines to see what there is")
     return found
@@ -99,8 +110,7 @@ def by_id(connection: Connection, machine_id: str) -> Machine:
 
 def by_name(connection: Connection, project: str, name: str) -> Machine:
     """The live machine of this name, else the newest that had it, or `NotFound`."""
-    current = _current(connection, (machines.c.project == project) & (machines.c.name == name))
-    found = _first(connection, current)
+    found = _first(connection, _BY_NAME, of_project=project, called=name)
     if found is None:
         mine = machines.c.project == project
         raise not_found(connection, "machine", name, machines.c.name, mine)
@@ -120,7 +130,7 @@ def listed(
     where: Any = tuple_(machines.c.project, machines.c.name) > tuple_(*after)
     if project:
         where = where & (machines.c.project == project)
-    chosen = _current(connection, where)
+    chosen = _current(where)
     current = chosen.selected_columns
     if partition:
         chosen = chosen.where(current.partition == partition)
@@ -130,14 +140,13 @@ def listed(
     return [Machine(**row._mapping) for row in connection.execute(chosen)]
 
 
-def _current(connection: Connection, where: Any) -> Select[Any]:
+def _current(where: Any) -> Select[Any]:
     """Of the machines that had one name, the live one, else the newest."""
-    order = (machines.c.state.in_(FINAL), machines.c.created_at.desc(), machines.c.id.desc())
-    place = func.row_number().over(partition_by=(machines.c.project, machines.c.name), order_by=order)
+    place = func.row_number().over(partition_by=(machines.c.project, machines.c.name), order_by=_NEWEST)
     placed = select(*_FIELDS, place.label("place")).where(where).subquery()
     return select(*(placed.c[column.name] for column in _FIELDS)).where(placed.c.place == 1)
 
 
-def _first(connection: Connection, chosen: Select[Any]) -> Machine | None:
-    row = connection.execute(chosen).first()
+def _first(connection: Connection, chosen: Select[Any], **values: str) -> Machine | None:
+    row = connection.execute(chosen, values).first()
     return None if row is None else Machine(**row._mapping)

@@ -11,7 +11,6 @@ from typing import Any
 import structlog
 from temporalio.client import Client
 from temporalio.worker import PollerBehaviorAutoscaling, Worker
-from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner, SandboxRestrictions
 
 from mulligan.activities.bootserver.server import BootServer
 from mulligan.activities.call_home import RunListener
@@ -27,31 +26,10 @@ from mulligan.activities.translate import ErrorInterceptor
 from mulligan.api.config import Settings
 from mulligan.api.processes.listeners import BootListeners, boot_url
 from mulligan.api.processes.mains import connect_patiently
+from mulligan.api.processes.sandbox import workflow_runner
 from mulligan.api.processes.stack_file import make_state_dir
 from mulligan.api.reclaim import Reaper
 from mulligan.workflows import all_workflows
-
-PASSED_THROUGH = (
-    "mulligan.activities.values",
-    "mulligan.activities.calls",
-    "mulligan.activities.errors",
-    "mulligan.activities.history",
-    "mulligan.activities.levers",
-    "mulligan.activities.planning",
-    "mulligan.activities.story",
-    "mulligan.workflows.details",
-    "mulligan.workflows.erasing",
-    "mulligan.workflows.execution",
-    "mulligan.workflows.making",
-    "mulligan.workflows.runs",
-    "mulligan.workflows.search",
-    "mulligan.workflows.steering",
-    "mulligan.workflows.steps",
-    "pydantic",
-    "google.protobuf",
-    "temporalio",
-)
-"""Modules without state that workflows may share with their worker, so that the sandbox need not load them again."""
 
 _GRACE = timedelta(seconds=20)
 """Activities may end by themselves when a worker is stopped; the default cancels them at once."""
@@ -67,11 +45,6 @@ ours: four at once cost a sixth of the throughput. Pollers scale by themselves, 
 any number gave the same."""
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
-
-
-def workflow_runner() -> SandboxedWorkflowRunner:
-    """The sandbox in which workflows run."""
-    return SandboxedWorkflowRunner(restrictions=SandboxRestrictions.default.with_passthrough_modules(*PASSED_THROUGH))
 
 
 def control_worker(client: Client, inventory: Inventory) -> Worker:

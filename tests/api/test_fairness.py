@@ -25,7 +25,7 @@ from mulligan.activities.translate import ErrorInterceptor
 from mulligan.activities.values import MachineRequest, Target, VerifyLevel
 from mulligan.api import starts
 from mulligan.api.config import Settings
-from mulligan.api.processes.worker import workflow_runner
+from mulligan.api.processes.sandbox import workflow_runner
 from mulligan.api.runs import Runs
 from mulligan.api.search import register
 from mulligan.api.starts import Provisions

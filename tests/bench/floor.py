@@ -29,6 +29,7 @@ with workflow.unsafe.imports_passed_through():
     from mulligan.api.config import Settings
     from mulligan.api.processes.worker import control_worker, partition_worker, site_of
     from mulligan.api.temporal import connect
+    from mulligan.workflows import search
 
 QUEUE = "bench"
 FAR_QUEUE = "bench.far"
@@ -38,10 +39,13 @@ _UNMET = timedelta(hours=1)
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """What a run schedules: its activities in order (whether each is for the partition's queue), and its timers."""
+    """What a run does: its activities in order (whether each is for the partition's queue), local ones after them,
+    its timers, and how often it tells Temporal's lists what it is at."""
 
     far: tuple[bool, ...]
     timers: int = 0
+    local: int = 0
+    told: int = 0
 
     @classmethod
     def of(cls, history: list[HistoryEvent]) -> Shape:
@@ -52,13 +56,17 @@ class Shape:
             for event in history
             if event.event_type == EventType.EVENT_TYPE_ACTIVITY_TASK_SCHEDULED
         ]
-        timers = kinds.count(EventType.EVENT_TYPE_TIMER_STARTED)
-        return cls(tuple(queue != CONTROL_QUEUE for queue in queues), timers)
+        return cls(
+            tuple(queue != CONTROL_QUEUE for queue in queues),
+            timers=kinds.count(EventType.EVENT_TYPE_TIMER_STARTED),
+            local=kinds.count(EventType.EVENT_TYPE_MARKER_RECORDED),
+            told=kinds.count(EventType.EVENT_TYPE_UPSERT_WORKFLOW_SEARCH_ATTRIBUTES),
+        )
 
     @property
     def bare(self) -> Shape:
-        """As many activities, all on one queue, and no timers."""
-        return Shape((False,) * len(self.far))
+        """As many activities, all on one queue, and nothing beside them."""
+        return Shape((False,) * len(self.far), local=self.local)
 
 
 @activity.defn(name="nothing")
@@ -68,18 +76,23 @@ async def nothing() -> None:
 
 @workflow.defn(name="Floor")
 class Floor:
-    """Has activities do nothing, one after the other; the first ones each under a timer that never fires."""
+    """Has activities do nothing, one after the other; the first ones each under a timer that never fires, and after
+    telling what it is at."""
 
     @workflow.run
     async def run(self, shape: Shape) -> None:
         """One activity after the other."""
         for number, far in enumerate(shape.far):
             timer = asyncio.create_task(workflow.sleep(_UNMET)) if number < shape.timers else None
+            if number < shape.told:
+                search.upsert(step=f"step-{number}")
             await workflow.execute_activity(
                 nothing, task_queue=FAR_QUEUE if far else QUEUE, start_to_close_timeout=_ATTEMPT
             )
             if timer is not None:
                 timer.cancel()
+        for _ in range(shape.local):
+            await workflow.execute_local_activity(nothing, start_to_close_timeout=_ATTEMPT)
 
 
 async def work(address: str, directory: Path) -> None:

@@ -19,7 +19,7 @@ from tests.bench.results import Reach, Result
 
 FLOOR = (
     "a workflow with as many activities that do nothing, on the same Temporal, with the same worker settings; "
-    "`shaped`: the same with the run's own task queues and timers"
+    "`shaped`: the same with the run's own task queues, timers and search attributes"
 )
 _OPERATIONS = 8
 """How many of the most frequent operations are told."""
@@ -79,8 +79,9 @@ async def _measure(result: Result, stack: Embedded, floor_pid: int, size: Size) 
     await stack.provision("first")
     shape = Shape.of(await stack.history("first"))
     result.notes.append(
-        f"a run schedules {len(shape.far)} activities, {sum(shape.far)} of them for the partition, "
-        f"and {shape.timers} timers; rounds of {size.at_once}, {size.rounds} of each kind in turn"
+        f"a run schedules {len(shape.far)} activities, {sum(shape.far)} of them for the partition, {shape.local} local "
+        f"ones and {shape.timers} timers, and sets search attributes {shape.told} times; rounds of {size.at_once}, "
+        f"{size.rounds} of each kind in turn"
     )
     jobs: dict[str, Job] = {
         MULLIGAN: stack.provision,
@@ -140,6 +141,8 @@ def _tell(result: Result, series: Mapping[str, Series], size: Size) -> None:
     for process, floor in (("temporal", "mulligan temporal"), ("worker", "floor worker"), ("server", "")):
         used = 1000 * ours.cpu[f"mulligan {process}"] / done
         result.add(f"  of it {process}", used, "ms", 1000 * bare.cpu[floor] / done if floor else None)
+        if floor:
+            result.add(f"  of it {process}, shaped", used, "ms", 1000 * shaped.cpu[floor] / done)
     calls = [each.calls.total() / done for each in (ours, bare, shaped)]
     result.add("calls to Temporal a run", calls[0], "calls", calls[1])
     result.add("calls to Temporal a run, shaped", calls[0], "calls", calls[2])

@@ -9,7 +9,7 @@ from mulligan.activities.drivers.simulated.fleet import FleetHost, fleet
 from mulligan.activities.drivers.simulated.guest import ensure_guest, stop_guests
 from mulligan.activities.drivers.simulated.personalities import Personality, personalities
 from mulligan.activities.drivers.simulated.settings import read_settings
-from mulligan.activities.drivers.simulated.state import open_state
+from mulligan.activities.drivers.simulated.state import open_state, opened
 from mulligan.activities.drivers.simulated.view import Entry, SimulatedObject, Snapshot, journal, mend, plant, snapshot
 from mulligan.activities.threads import run_blocking
 from mulligan.activities.values import Target
@@ -40,7 +40,9 @@ async def open_simulated(target: Target, state_dir: Path) -> SimulatedDriver:
     `Unreachable` when it cannot be used now.
     """
     settings = read_settings(target)
-    state = await run_blocking(open_state, state_dir, settings.fleet)
+    state = opened(state_dir, settings.fleet)
+    if state is None:
+        state = await run_blocking(open_state, state_dir, settings.fleet)
     unfinished = await state.read(
         lambda db: db.execute(
             "SELECT * FROM machines WHERE host=? AND state='on' AND (home='' OR ?)", (settings.host, settings.service)

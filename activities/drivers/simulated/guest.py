@@ -35,20 +35,20 @@ _running: dict[tuple[Path, str, str, str], asyncio.Task[None]] = {}
 
 def ensure_guest(state: State, settings: HostSettings, row: sqlite3.Row) -> None:
     """See to it that the guest of this row of `machines` runs in this process, when it has anything left to do."""
+    key = (state.path, settings.host, str(row["machine_id"]), str(row["boot_id"]))
+    task, loop = _running.get(key), asyncio.get_running_loop()
+    if task is not None and not task.done() and task.get_loop() is loop:
+        return
     boot = boot_of(settings, row)
     calls = row["home"] == "" and boot.home_at is not None and bool(json.loads(row["guest"]).get("call_home_url"))
     serves = settings.service and boot.address_at is not None
     if row["state"] != "on" or not (calls or serves):
         return
-    key = (state.path, settings.host, boot.machine_id, boot.boot_id)
-    loop = asyncio.get_running_loop()
-    task = _running.get(key)
-    if task is None or task.done() or task.get_loop() is not loop:
-        _running[key] = task = loop.create_task(
-            _live(state, settings, boot, calls, serves),
-            context=contextvars.Context(),  # not its caller's activity
-        )
-        task.add_done_callback(lambda ended: _running.pop(key) if _running.get(key) is ended else None)
+    _running[key] = task = loop.create_task(
+        _live(state, settings, boot, calls, serves),
+        context=contextvars.Context(),  # not its caller's activity
+    )
+    task.add_done_callback(lambda ended: _running.pop(key) if _running.get(key) is ended else None)
 
 
 async def stop_guests() -> None:

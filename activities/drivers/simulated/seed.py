@@ -9,6 +9,9 @@ import pycdlib
 import yaml
 from pycdlib.pycdlibexception import PyCdlibException
 
+_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+"""The same in C where PyYAML was built with it: a tenth of the time."""
+
 
 @dataclass(frozen=True, slots=True)
 class GuestSeed:
@@ -23,7 +26,7 @@ class GuestSeed:
 def read_seed(iso: bytes) -> GuestSeed:
     """Read `meta-data` from an ISO 9660 image; an image without one gives an empty seed, as a guest would find it."""
     try:
-        found = yaml.safe_load(_meta_data(iso).decode())
+        found = yaml.load(_meta_data(iso).decode(), Loader=_LOADER)  # noqa: S506 - both are safe
     except (PyCdlibException, UnicodeDecodeError, yaml.YAMLError):
         return GuestSeed()
     values = found if isinstance(found, dict) else {}

@@ -108,6 +108,12 @@ _open: dict[tuple[int, Path], State] = {}
 _lock = threading.Lock()
 
 
+def opened(state_dir: Path, fleet: str) -> State | None:
+    """This process's `State` for the fleet, if there is one and its file is still there; never blocks for long."""
+    state = _open.get((os.getpid(), path_of(state_dir, fleet).absolute()))
+    return state if state is not None and state.current else None
+
+
 def open_state(state_dir: Path, fleet: str) -> State:
     """This process's one `State` for the fleet, made when there is none. Blocks for milliseconds the first time.
 
