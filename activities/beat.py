@@ -1,7 +1,8 @@
 """Heartbeats: how an activity in progress says what it does, and how a cancel reaches it.
 
-The last heartbeat is one JSON object, `{"message", "done", "total"}`: what is being done or awaited, how much of it is
-done, and how much there is (bytes; 0 where not known).
+The last heartbeat is one JSON object, `{"message", "done", "total", "at"}`: what is being done or awaited, how much of
+it is done, how much there is (bytes; 0 where not known), and when that was said (seconds since 1970). That the same is
+sent again says only that the worker lives.
 """
 
 from __future__ import annotations
@@ -27,13 +28,13 @@ class Beat:
 
     def __init__(self, message: str) -> None:
         self._loop = asyncio.get_running_loop()
-        self._said: dict[str, str | int] = {"message": message, "done": 0, "total": 0}
+        self._said: dict[str, str | int | float] = {"message": message, "done": 0, "total": 0, "at": time.time()}
         self._due = time.monotonic() + FIRST_SECONDS
         self._first, self._changed = True, False
 
     def __call__(self, message: str, done: int = 0, total: int = 0) -> None:
         """Say what is being done or awaited."""
-        self._said, self._changed = {"message": message, "done": done, "total": total}, True
+        self._said, self._changed = {"message": message, "done": done, "total": total, "at": time.time()}, True
         if (total > 0 and self._first) or time.monotonic() >= self._due:
             # Asked for now: what comes at once after it need not ask again.
             self._first, self._due = False, time.monotonic() + _APART_SECONDS

@@ -35,6 +35,11 @@ class LeverKind(StrEnum):
     ABORT = "abort"
 
 
+def command(lever: LeverKind, workflow_id: str) -> str:
+    """The command that pulls this lever of that run."""
+    return f"mulligan run {lever} {workflow_id}{' --by 10m' if lever is LeverKind.EXTEND else ''}"
+
+
 @dataclass(frozen=True, slots=True)
 class LeverIn:
     """What is sent with a lever. Every field may be left out, so that it can be typed by hand."""

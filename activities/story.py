@@ -70,6 +70,8 @@ class RunEvent:
     explanation: Mapping[str, Any] | None = None
     """Why a claim found no provider: the inventory's explanation as plain data."""
     lever: Lever | None = None
+    pinned: bool = False
+    """Whether the run may use one named provider only, so that it can take no mulligan."""
 
 
 def action_id(try_number: int, step: str, action: str) -> str:
@@ -118,6 +120,8 @@ class StoryFold:
     actions: dict[int, _Action] = field(default_factory=dict)
     timers: dict[str, str] = field(default_factory=dict)
     provider: str = ""
+    pinned: bool = False
+    """Whether the request names the one provider that may make it."""
     try_number: int = 0
     last_id: int = 0
     held_tries: set[int] = field(default_factory=set)
@@ -273,7 +277,10 @@ class StoryFold:
 
     def run_started(self, event: HistoryEvent) -> RunEvent:
         """The run began; afresh, if someone asked again for a machine whose run had ended badly."""
-        memo = event.workflow_execution_started_event_attributes.memo.fields
+        attributes = event.workflow_execution_started_event_attributes
+        asked = result_of(attributes.input).get("request")
+        self.pinned = isinstance(asked, dict) and bool(asked.get("provider"))
+        memo = attributes.memo.fields
         retried = text_of(memo[MEMO_RETRIED]) if MEMO_RETRIED in memo else ""
         return self._event(event, EventKind.RUN_STARTED, message=f"run started{f', {retried}' if retried else ''}")
 
@@ -326,7 +333,8 @@ class StoryFold:
 
     def _event(self, event: HistoryEvent, kind: EventKind, **values: Any) -> RunEvent:
         values.setdefault("try_number", self.try_number)
-        return RunEvent(id=event.event_id, at=when(event.event_time), kind=kind, provider=self.provider, **values)
+        at = when(event.event_time)
+        return RunEvent(event.event_id, at, kind, provider=self.provider, pinned=self.pinned, **values)
 
 
 def last_event(at: datetime, outcome: Outcome, message: str, reason: str, provider: str) -> RunEvent:

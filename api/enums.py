@@ -22,6 +22,13 @@ class _ProtocolEnum(Protocol):
         """Names and numbers."""
 
 
+class Names(Protocol):
+    """Any enum's table, as far as its names go."""
+
+    def name(self, word: str) -> str:
+        """The contract's name of a word; the word itself if it is none."""
+
+
 class EnumTable(Generic[W]):
     """Words to numbers and back. The number 0 means `absent`, where that is given."""
 
@@ -31,11 +38,17 @@ class EnumTable(Generic[W]):
         self._numbers: dict[W, int] = {
             word: numbers.get(f"{prefix}_{word.value.replace('-', '_').upper()}", 0) for word in words
         }
+        names = {number: name for name, number in numbers.items()}
+        self._names: Mapping[str, str] = {word.value: names[number] for word, number in self._numbers.items() if number}
         self._words: Mapping[int, W] = {number: word for word, number in self._numbers.items() if number}
 
     def number(self, word: W) -> Any:
         """The protocol's number of a word; 0 for a word that the protocol says by absence."""
         return self._numbers[word]
+
+    def name(self, word: str) -> str:
+        """The contract's name of a word, as JSON has it, e.g. RUN_OUTCOME_READY; the word itself if it is none."""
+        return self._names.get(word, word)
 
     def word(self, number: int) -> W:
         """The word of a number that was validated before."""

@@ -26,6 +26,7 @@ from mulligan.activities import errors
 from mulligan.activities.errors import DOMAIN, MulliganError
 from mulligan.activities.inventory.explanation import Explanation
 from mulligan.activities.translate import metadata_of
+from mulligan.api import enums
 from mulligan.api.convert_inventory import explanation_message
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
@@ -40,6 +41,14 @@ MOST_VIOLATIONS = 20
 class Laggard(errors.Transient):
     """A watcher that reads too slowly; it may resume from `cursor`."""
 
+
+_ENUMS: Mapping[str, enums.Names] = {
+    "outcome": enums.OUTCOME,
+    "state": enums.MACHINE_STATE,
+    "lever": enums.LEVER,
+    "decided": enums.LEVER,
+}
+"""The metadata that are values of an enum of the contract."""
 
 CODES: Mapping[type[MulliganError], int] = {
     errors.MulliganError: Code.INTERNAL,
@@ -113,8 +122,14 @@ def from_failure(error: WorkflowFailureError | WorkflowUpdateFailedError) -> Mul
     return rebuilt
 
 
+def in_names_of_the_contract(metadata: Mapping[str, str]) -> Mapping[str, str]:
+    """The metadata with its enums spelt as in every message: RUN_OUTCOME_READY, where the domain says `ready`."""
+    return {key: _ENUMS[key].name(value) if key in _ENUMS else value for key, value in metadata.items()}
+
+
 def _details(error: MulliganError) -> Iterator[Message]:
-    metadata = {key: value[:MOST_DETAIL] for key, value in error.metadata.items() if value}
+    told = in_names_of_the_contract(error.metadata)
+    metadata = {key: value[:MOST_DETAIL] for key, value in told.items() if value}
     yield ErrorInfo(reason=error.reason, domain=DOMAIN, metadata=metadata)
     if isinstance(error, errors.InvalidRequest) and error.violations:
         listed = error.violations[:MOST_VIOLATIONS]

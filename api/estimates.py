@@ -15,7 +15,7 @@ from mulligan.api.convert_runs import Progress
 from mulligan.api.progress import awaited, until
 from mulligan.api.run_views import is_undoing
 from mulligan.api.runs import Runs
-from mulligan.api.suggestions import for_progress
+from mulligan.api.suggestions import for_progress, of_a_pinned_run
 
 BEFORE_A_PROVIDER = "claim"
 """The step in which it is not known yet on what the machine will be made."""
@@ -36,6 +36,9 @@ class Estimates:
         if not told and (waits := awaited(events)) is not None:
             told.append(waits)
         told = [until(progress, due) for progress in told]
+        pinned = any(event.pinned for event in events[:1])
+        if pinned:
+            told = [replace(each, suggestions=of_a_pinned_run(each.suggestions)) for each in told]
         ending = is_undoing(events) or any(event.kind is EventKind.CANCEL_REQUESTED for event in events)
         if not any(progress.step in LEARNED for progress in told):
             return told
@@ -49,7 +52,7 @@ class Estimates:
             slower = bool(estimate and since and (now - since).total_seconds() > estimate.p95_seconds)
             helps = progress.suggestions
             if not helps and not ending:
-                helps = tuple(for_progress(self._workflow_id, progress.step, slower=slower))
+                helps = tuple(for_progress(self._workflow_id, progress.step, slower=slower, pinned=pinned))
             added.append(replace(progress, estimate=estimate, slower_than_p95=slower, suggestions=helps))
         return added
 

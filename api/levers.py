@@ -12,7 +12,7 @@ from temporalio.exceptions import ApplicationError
 from temporalio.service import RPCError, RPCStatusCode
 
 from mulligan.activities.errors import Conflict, Unreachable
-from mulligan.activities.levers import LeverIn, LeverKind, Pulled
+from mulligan.activities.levers import LeverIn, LeverKind, Pulled, command
 from mulligan.activities.values import Outcome
 from mulligan.api.convert_runs import RunView
 from mulligan.api.enums import RunKind
@@ -93,7 +93,7 @@ def over(view: RunView) -> Conflict:
     remedy = f"mulligan run show {view.workflow_id}"
     if view.kind is RunKind.PROVISION and view.outcome is Outcome.READY:
         remedy = f"mulligan machine show {view.machine} --project {view.project}"
-    elif view.kind is RunKind.PROVISION and view.outcome is Outcome.QUARANTINED:
+    elif view.kind is RunKind.PROVISION and view.outcome in (Outcome.QUARANTINED, Outcome.TERMINATED):
         remedy = f"mulligan machine release {view.machine} --project {view.project}"
     elif view.kind is RunKind.PROVISION and view.outcome is not Outcome.OPEN:
         remedy = f"mulligan run retry {view.workflow_id}"
@@ -111,11 +111,11 @@ def _require_lever(view: RunView, kind: LeverKind) -> None:
     if kind in LEVERS[view.kind]:
         return
     what = "takes a machine down" if LEVERS[view.kind] else "registers a provider"
-    levers = ", ".join(each for each in LeverKind if each in LEVERS[view.kind]) or "none"
     watch = f"mulligan run watch {view.workflow_id}"
+    levers = [command(each, view.workflow_id) for each in LeverKind if each in LEVERS[view.kind]]
     raise Conflict(
-        f"{view.workflow_id} {what}, and has no lever {kind}; it has {levers}. It goes on to its end: watch it with "
-        f"`{watch}`",
+        f"{view.workflow_id} {what}, and has no lever {kind}: it goes on to its end; possible now: "
+        f"{', '.join(f'`{each}`' for each in (*levers, watch))}",
         workflow_id=view.workflow_id,
         lever=kind,
         remedy=watch,

@@ -23,6 +23,8 @@ _WAITING = PendingActivityState.PENDING_ACTIVITY_STATE_SCHEDULED
 _MOST = 2000
 _PATIENCE = timedelta(seconds=2)
 _SAID_AGAIN = timedelta(seconds=10)
+_LATEST = 2**36
+"""Seconds since 1970 that no clock shows."""
 
 
 def progress_of(description: WorkflowExecutionDescription) -> Iterable[Progress]:
@@ -68,7 +70,7 @@ def _progress(workflow_id: str, pending: PendingActivityInfo, try_number: int, s
     if pending.state == _WAITING and pending.HasField("next_attempt_schedule_time"):
         next_at = pending.next_attempt_schedule_time
     failure = describe_failure(pending.last_failure)[0] if pending.HasField("last_failure") else ""
-    message = str(beat.get("message", "") or _waiting(pending, next_at))[:_MOST]
+    message = (_paused(pending) or str(beat.get("message", "") or _waiting(pending, next_at)))[:_MOST]
     helps = suggestions.for_progress(workflow_id, step, message=message, last_failure=failure)
     return Progress(
         try_number=try_number,
@@ -81,8 +83,17 @@ def _progress(workflow_id: str, pending: PendingActivityInfo, try_number: int, s
         last_failure=failure[:_MOST],
         next_attempt_at=moment(next_at) if next_at is not None else None,
         suggestions=tuple(helps),
-        observed_at=moment(pending.last_heartbeat_time) if beat.get("message") else None,
+        observed_at=_said_at(beat.get("at")) if beat.get("message") else None,
     )
+
+
+def _paused(pending: PendingActivityInfo) -> str:
+    """That somebody paused it, in Temporal's Web UI or by `temporal activity pause`; empty when nobody did."""
+    if not pending.paused:
+        return ""
+    who, why = pending.pause_info.manual.identity, pending.pause_info.manual.reason
+    by = f"{f' by {who}' if who else ''}{f' ({why})' if why else ''}"
+    return f"paused{by} in Temporal: nothing is tried until it is unpaused, or tried again now"
 
 
 def _waiting(pending: PendingActivityInfo, next_at: Timestamp | None) -> str:
@@ -100,6 +111,13 @@ def _heartbeat(pending: PendingActivityInfo) -> dict[str, Any]:
     except ValueError:
         return {}
     return said if isinstance(said, dict) else {}
+
+
+def _said_at(value: object) -> datetime | None:
+    """When the worker said it: the heartbeat itself comes again and again, whatever is known."""
+    if not isinstance(value, int | float) or not 0 < value < _LATEST:
+        return None
+    return datetime.fromtimestamp(value, UTC)
 
 
 def _count(value: object) -> int:

@@ -43,7 +43,7 @@ def view_of_record(record: RunRecord) -> RunView:
         reason="" if record.outcome in GOOD else record.reason,
         started_at=record.started_at,
         ended_at=record.ended_at,
-        provider=provider_of(record.workflow_id),
+        provider=provider_of(record.workflow_id) or record.provider,
     )
 
 

@@ -58,14 +58,18 @@ EVENTS: Mapping[tuple[EventKind, str, str], tuple[str, ...]] = {
 }
 """What to try when a run that makes a machine tells this."""
 
+NOBODYS_FAULT = ("GUEST_FAILED", "ABORTED", "MULLIGAN_ASKED", "CLAIM_LOST", "INVALID_REQUEST", "NOT_FOUND")
+"""Failures that count against neither provider nor image, such as a guest whose own set-up ended badly."""
+
 ENDINGS: Mapping[tuple[Outcome, str], tuple[str, ...]] = {
     (Outcome.FAILED, "NEVER_FITS"): (PROVIDERS, RETRY),
     (Outcome.FAILED, "NOT_NOW"): (CLAIMS, RETRY),
     (Outcome.FAILED, "IMAGE_REJECTED"): (IMAGES, SHOW),
+    **{(Outcome.FAILED, innocent): (SHOW, RETRY) for innocent in NOBODYS_FAULT},
     (Outcome.FAILED, ANY): (SHOW, RETRY, SUSPECTS),
     (Outcome.CANCELLED, ANY): (RETRY,),
     (Outcome.QUARANTINED, ANY): (RELEASE, CLAIMS, SHOW),
-    (Outcome.TERMINATED, ANY): (MACHINE, RELEASE, RETRY),
+    (Outcome.TERMINATED, ANY): (RELEASE, RETRY, MACHINE),  # what it left is in the way of a retry
 }
 """What to try when a run that makes a machine ended so, and why."""
 
@@ -104,17 +108,19 @@ class Names:
     machine: str = ""
     provider: str = ""
     partition: str = ""
+    pinned: bool = False
+    """Whether the run may use one named provider only: then there is no other one to try."""
 
     @classmethod
-    def of(cls, workflow_id: str, provider: str = "") -> Names:
+    def of(cls, workflow_id: str, provider: str = "", *, pinned: bool = False) -> Names:
         """The names of a run, as its id has them, and of the provider that is concerned."""
         kind, project, machine = parse_id(workflow_id) or (RunKind.PROVISION, "", "")
-        return cls(workflow_id, kind, project, machine, provider or provider_of(workflow_id))
+        return cls(workflow_id, kind, project, machine, provider or provider_of(workflow_id), pinned=pinned)
 
 
 def for_event(event: RunEvent, workflow_id: str) -> list[str]:
     """The commands that may help after this event; none while all is well."""
-    names = Names.of(workflow_id, event.provider)
+    names = Names.of(workflow_id, event.provider, pinned=event.pinned)
     if event.kind is EventKind.RUN_FINISHED and event.outcome not in _BAD:
         return []
     if names.kind is RunKind.ENROL:
@@ -132,10 +138,16 @@ def for_event(event: RunEvent, workflow_id: str) -> list[str]:
 
 
 def for_progress(
-    workflow_id: str, step: str, *, message: str = "", last_failure: str = "", slower: bool = False
+    workflow_id: str,
+    step: str,
+    *,
+    message: str = "",
+    last_failure: str = "",
+    slower: bool = False,
+    pinned: bool = False,
 ) -> list[str]:
     """The commands that may help while an action is tried again, waits for a worker, or is slower than 95 of 100."""
-    names = Names.of(workflow_id)
+    names = Names.of(workflow_id, pinned=pinned)
     if (queue := _QUEUE.search(message)) is not None and not last_failure:
         partition = queue[2] or ""
         names = replace(names, partition=partition)
@@ -148,7 +160,13 @@ def for_progress(
     return _filled(SLOWER, names) if slower and names.kind is RunKind.PROVISION else []
 
 
+def of_a_pinned_run(commands: Iterable[str]) -> tuple[str, ...]:
+    """Those of the commands that help a run which may use one named provider only."""
+    return tuple(command for command in commands if not command.startswith(MULLIGAN.partition("{")[0]))
+
+
 def _filled(commands: Iterable[str], names: Names) -> list[str]:
+    commands = of_a_pinned_run(commands) if names.pinned else commands
     known = {name: getattr(names, name) for name in ("id", "project", "machine", "provider", "partition")}
     wanted = [(command, re.findall(r"\{(\w+)\}", command)) for command in commands]
     return [command.format(**known) for command, needs in wanted if all(known[need] for need in needs)]

@@ -59,6 +59,11 @@ def undo_of_step(step: str, *, by_agent: bool) -> list[Undo]:
     return [each for each in reversed(TABLE) if each.step == step and each.undoes != other]
 
 
+def _erased(undo: Undo) -> Undo:
+    """On a server whose disks are erased, what stands in the place of removing a machine's disks."""
+    return _BY_ACTION[steps.DEPLOY.step, steps.DEPLOY.name] if undo.action == steps.REMOVE_DISKS.name else undo
+
+
 def undo_list(events: Iterable[RunEvent]) -> list[Undo]:
     """What a run would undo if it were cancelled now, in that order; nothing for one that has ended.
 
@@ -77,7 +82,7 @@ def undo_list(events: Iterable[RunEvent]) -> list[Undo]:
         elif began and event.action in _TAKEN_DOWN:
             made = {each.action: each for each in TABLE if each.action != steps.ERASE.name}
         elif began and event.step == UNDO and event.action == steps.ERASE.name:
-            made = {name: undo for name, undo in made.items() if name != steps.REMOVE_DISKS.name}
+            made = {each.action: each for each in map(_erased, made.values())}
         elif event.step == UNDO and (ended or (failed and event.reason == _GONE)):
             made.pop(event.action, None)
         elif event.action in _OVER and began:

@@ -9,18 +9,10 @@ from temporalio import workflow
 with workflow.unsafe.imports_passed_through():
     from mulligan.activities.values import Outcome
     from mulligan.workflows.execution import ORDER
-    from mulligan.workflows.steering import Phase
+    from mulligan.workflows.steering import POSSIBLE, Phase
 
 if TYPE_CHECKING:
     from mulligan.workflows.provision import ProvisionMachine
-
-LEVERS = {
-    Phase.WORKING: ("retry-now", "hold", "extend", "mulligan", "abort"),
-    Phase.HELD: ("resume", "mulligan", "abort"),
-    Phase.UNDOING: ("retry-now", "abort"),
-    Phase.ENDING: ("retry-now",),
-}
-"""What can be sent as an update now. Cancelling is possible in every phase."""
 
 
 def details(run: ProvisionMachine, step: str, note: str = "", outcome: Outcome | None = None) -> str:
@@ -41,7 +33,7 @@ def details(run: ProvisionMachine, step: str, note: str = "", outcome: Outcome |
         lines += ["", "To be undone, in this order, if it fails or is cancelled", ""]
         lines += [f"1. {each.said}" for each in undo]
     if outcome is None:
-        lines += ["", f"Levers: {', '.join(f'`{lever}`' for lever in LEVERS[run.phase])}; or cancel it."]
+        lines += ["", f"Levers: {', '.join(f'`{lever}`' for lever in POSSIBLE[run.phase])}; or cancel it."]
     return "\n".join(lines)
 
 

@@ -6,8 +6,11 @@
     MulliganPartition  where it is made                                        at start
     MulliganProvider   the provider that is claimed, or was claimed last       by the run
     MulliganStep       the step that runs, or ran last; `undo` while undoing   at start, then by the run
-    MulliganOutcome    `open`, then how the run ended (not when terminated)    at start, then by the run
+    MulliganOutcome    how the run ended by itself; no value before that       by the run
     MulliganImage      the image's name                                        at start
+
+A run that is terminated cannot say how it ended, and nobody can say it afterwards: so an outcome is not there until the
+run has one, and no list calls a run open that is not. `ExecutionStatus` says whether it runs or was terminated.
 
 All are keywords. Temporal never encrypts them: names only, nothing that a request may hold in confidence.
 """
@@ -45,7 +48,6 @@ def started(
                 (PARTITION, partition),
                 (PROVIDER, provider),
                 (STEP, step),
-                (OUTCOME, Outcome.OPEN.value),
                 (IMAGE, image),
             )
             if value

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -16,7 +16,8 @@ from temporalio.workflow import HandlerUnfinishedPolicy
 
 with workflow.unsafe.imports_passed_through():
     from mulligan.activities import calls
-    from mulligan.activities.levers import HOLDABLE, LeverIn, LeverKind, Pulled
+    from mulligan.activities.levers import HOLDABLE, LeverIn, LeverKind, Pulled, command
+    from mulligan.activities.values import MachineRequest
     from mulligan.workflows import steps
     from mulligan.workflows.execution import ABORTED, MULLIGAN_ASKED, ORDER, Execution, Failure
 
@@ -33,6 +34,15 @@ class Phase(StrEnum):
     ENDING = "ending"
 
 
+POSSIBLE: Mapping[Phase, tuple[LeverKind, ...]] = {
+    Phase.WORKING: (LeverKind.RETRY_NOW, LeverKind.HOLD, LeverKind.EXTEND, LeverKind.MULLIGAN, LeverKind.ABORT),
+    Phase.HELD: (LeverKind.RESUME, LeverKind.MULLIGAN, LeverKind.ABORT),
+    Phase.UNDOING: (LeverKind.RETRY_NOW, LeverKind.ABORT),
+    Phase.ENDING: (LeverKind.RETRY_NOW,),
+}
+"""Which levers there are in which phase. Cancelling a run that makes a machine is possible until it is ending."""
+
+
 @dataclass(frozen=True)
 class Decision:
     """How a held run goes on: with which step, or by which lever."""
@@ -40,11 +50,6 @@ class Decision:
     lever: LeverKind
     by: LeverIn
     step: str = ""
-
-
-def refuse(message: str, **metadata: str) -> ApplicationError:
-    """A lever that cannot do what is asked; nothing has changed."""
-    return ApplicationError(message, metadata, type="CONFLICT", non_retryable=True)
 
 
 def why(asked: LeverIn, what: str) -> str:
@@ -58,6 +63,36 @@ class Undoing:
     run: Execution
     phase = Phase.UNDOING
 
+    def possible(self) -> tuple[LeverKind, ...]:
+        """The levers that would do something now."""
+        return tuple(lever for lever in POSSIBLE[self.phase] if not (lever is LeverKind.ABORT and self.run.given_up))
+
+    def refuse(self, lever: LeverKind, message: str, likeliest: str = "", **metadata: str) -> ApplicationError:
+        """A lever that cannot do what is asked; nothing has changed. Says what can be done instead, `likeliest` (what
+        follows `mulligan run`, without the id) first."""
+        workflow_id = workflow.info().workflow_id
+        commands = [command(other, workflow_id) for other in self.possible() if other is not lever]
+        if likeliest:
+            verb, *flags = likeliest.split(" ", 1)
+            commands.insert(0, " ".join(("mulligan run", verb, workflow_id, *flags)))
+        commands.append(f"mulligan run {self._last_resort()} {workflow_id}")
+        instead = ", ".join(f"`{each}`" for each in commands)
+        told = {"remedy": commands[0], **metadata}
+        return ApplicationError(f"{message}; possible now: {instead}", told, type="CONFLICT", non_retryable=True)
+
+    def _last_resort(self) -> str:
+        """What can be done when no lever can: what takes a machine down goes on to its end."""
+        return "watch"
+
+    def _is_to_undo(self) -> bool:
+        """Whether it was cancelled, and waits for what is under way to stop before it undoes."""
+        return self.phase in (Phase.WORKING, Phase.HELD) and workflow.cancellation_reason() is not None
+
+    def _must_go_on(self, lever: LeverKind) -> None:
+        """A lever that comes between a cancel and its undo has nothing to do any more."""
+        if self._is_to_undo():
+            raise self.refuse(lever, "it is being cancelled, and what was made will be undone", phase=self.phase)
+
     @workflow.update(
         name=LeverKind.RETRY_NOW,
         description="Begin the next attempt of whatever waits for it, now",
@@ -70,13 +105,14 @@ class Undoing:
                 done = await self.run.act(steps.RETRY_NOW, calls.Nothing(), "Try again now")
             except ActivityError as error:
                 failure = Failure.of(error)
-                raise refuse(f"it could not be tried again now: {failure.message}", cause=failure.reason) from None
+                message = f"it could not be tried again now: {failure.message}"
+                raise self.refuse(LeverKind.RETRY_NOW, message, cause=failure.reason) from None
         return Pulled(done.said)
 
     @retry_now.validator
     def _may_retry_now(self, asked: LeverIn = LeverIn()) -> None:  # noqa: B008 - frozen
         if self.phase is Phase.HELD:
-            raise refuse("it is held, and tries nothing; resume it", phase=self.phase)
+            raise self.refuse(LeverKind.RETRY_NOW, "it is held, and tries nothing; resume it", phase=self.phase)
 
     @workflow.update(
         name=LeverKind.ABORT,
@@ -89,10 +125,11 @@ class Undoing:
 
     @abort.validator
     def _may_abort(self, asked: LeverIn = LeverIn()) -> None:  # noqa: B008 - frozen
+        self._must_go_on(LeverKind.ABORT)
         if self.phase is Phase.ENDING:
-            raise refuse("it is ending, and tries nothing any more", phase=self.phase)
+            raise self.refuse(LeverKind.ABORT, "it is ending, and tries nothing any more", phase=self.phase)
         if self.phase is Phase.UNDOING and self.run.given_up:
-            raise refuse(f"the undo was given up before: {self.run.given_up}", phase=self.phase)
+            raise self.refuse(LeverKind.ABORT, f"the undo was given up before: {self.run.given_up}", phase=self.phase)
 
     def _abort(self, asked: LeverIn) -> Pulled:
         self.run.given_up = why(asked, "the undo was given up")
@@ -102,6 +139,7 @@ class Undoing:
 class Steering(Undoing):
     """What operators can do to a run that makes a machine."""
 
+    request: MachineRequest
     step_to_resume: Callable[[str], str]
     """The step with which it really goes on, when this one is asked for."""
     is_another: Callable[[], Awaitable[calls.Another]]
@@ -116,6 +154,23 @@ class Steering(Undoing):
         self.ends_at: datetime = workflow.now()
         """When the whole run must be done."""
 
+    def possible(self) -> tuple[LeverKind, ...]:
+        """The levers that would do something now."""
+        left = set() if self._is_to_undo() else set(super().possible())
+        if not self._later_steps():
+            left.discard(LeverKind.HOLD)
+        if self.run.stopping:
+            left.discard(LeverKind.EXTEND)
+        if self.request.provider or self.run.step not in HOLDABLE or self.run.ended_by is not None:
+            left.discard(LeverKind.MULLIGAN)
+        if self.phase is Phase.HELD and self.decision is not None:
+            left -= {LeverKind.RESUME, LeverKind.MULLIGAN}
+        return tuple(lever for lever in POSSIBLE[self.phase] if lever in left)
+
+    def _last_resort(self) -> str:
+        stops = self.phase is Phase.ENDING or workflow.cancellation_reason() is not None
+        return "watch" if stops else "cancel"
+
     @workflow.update(
         name=LeverKind.HOLD,
         description="Hold before a step begins: `step` is image, boot or verify; empty for the next one",
@@ -129,12 +184,14 @@ class Steering(Undoing):
     @hold.validator
     def _may_hold(self, asked: LeverIn = LeverIn()) -> None:  # noqa: B008 - frozen
         _check_step(asked.step)
-        self._must_be(Phase.WORKING, "held")
+        self._must_be(LeverKind.HOLD, Phase.WORKING, "held")
         if not self._later_steps():
-            raise refuse(f"{self.run.step} is the last step and has begun; there is none to hold before")
+            message = f"{self.run.step} is the last step and has begun; there is none to hold before"
+            raise self.refuse(LeverKind.HOLD, message)
         if asked.step and asked.step not in self._later_steps():
-            left = " or ".join(self._later_steps())
-            raise refuse(f"{asked.step} has begun in this try; it can be held before {left}", step=self.run.step)
+            left = self._later_steps()
+            message = f"{asked.step} has begun in this try; it can be held before {' or '.join(left)}"
+            raise self.refuse(LeverKind.HOLD, message, f"hold --before {left[0]}", step=self.run.step)
 
     @workflow.update(
         name=LeverKind.RESUME,
@@ -150,10 +207,11 @@ class Steering(Undoing):
     @resume.validator
     def _may_resume(self, asked: LeverIn = LeverIn()) -> None:  # noqa: B008 - frozen
         _check_step(asked.step)
-        self._must_be(Phase.HELD, "resumed")
-        self._must_be_undecided()
+        self._must_be(LeverKind.RESUME, Phase.HELD, "resumed")
+        self._must_be_undecided(LeverKind.RESUME)
         if asked.step and ORDER.index(asked.step) > ORDER.index(self.run.step):
-            raise refuse(f"it is held at {self.run.step}, which is to be done before {asked.step}", step=self.run.step)
+            message = f"it is held at {self.run.step}, which is to be done before {asked.step}"
+            raise self.refuse(LeverKind.RESUME, message, "resume", step=self.run.step)
 
     @workflow.update(
         name=LeverKind.EXTEND,
@@ -174,9 +232,10 @@ class Steering(Undoing):
     def _may_extend(self, asked: LeverIn = LeverIn()) -> None:  # noqa: B008 - frozen
         if not 1 <= asked.seconds <= 604_800:
             raise ApplicationError("seconds must be 1 to 604800", type="INVALID_REQUEST", non_retryable=True)
-        self._must_be(Phase.WORKING, "extended")
+        self._must_be(LeverKind.EXTEND, Phase.WORKING, "extended")
         if self.run.stopping:
-            raise refuse(f"{self.run.step} is being stopped; its time cannot be extended now", step=self.run.step)
+            message = f"{self.run.step} is being stopped; its time cannot be extended now"
+            raise self.refuse(LeverKind.EXTEND, message, step=self.run.step)
 
     @workflow.update(
         name=LeverKind.MULLIGAN,
@@ -189,10 +248,10 @@ class Steering(Undoing):
         async with self.run.asking:
             found = await self.is_another()
         if not found.fits:
-            raise refuse(f"there is no other provider to try: {found.said}")
+            raise self.refuse(LeverKind.MULLIGAN, f"there is no other provider to try: {found.said}")
         self._may_mulligan(asked)
         if self.run.try_number != tried:
-            raise refuse("it has left that provider meanwhile", phase=self.phase)
+            raise self.refuse(LeverKind.MULLIGAN, "it has left that provider meanwhile", phase=self.phase)
         message = why(asked, "given up")
         if self.phase is Phase.HELD:
             self.decision = Decision(LeverKind.MULLIGAN, asked)
@@ -203,13 +262,13 @@ class Steering(Undoing):
     @mulligan.validator
     def _may_mulligan(self, asked: LeverIn = LeverIn()) -> None:  # noqa: B008 - frozen
         if self.phase is Phase.HELD:
-            self._must_be_undecided()
+            self._must_be_undecided(LeverKind.MULLIGAN)
             return
-        self._must_be(Phase.WORKING, "given another provider")
+        self._must_be(LeverKind.MULLIGAN, Phase.WORKING, "given another provider")
         if self.run.step not in HOLDABLE:
-            raise refuse("it has no provider yet that could be given up", step=self.run.step)
+            raise self.refuse(LeverKind.MULLIGAN, "it has no provider yet that could be given up", step=self.run.step)
         if self.run.ended_by is not None:
-            raise refuse(f"this try ends already: {self.run.ended_by.message}")
+            raise self.refuse(LeverKind.MULLIGAN, f"this try ends already: {self.run.ended_by.message}")
 
     def _abort(self, asked: LeverIn) -> Pulled:
         if self.phase is Phase.UNDOING:
@@ -225,14 +284,17 @@ class Steering(Undoing):
         begun = ORDER.index(self.run.step) if self.run.step in ORDER else 0
         return tuple(step for step in HOLDABLE if ORDER.index(step) > begun)
 
-    def _must_be(self, phase: Phase, done: str) -> None:
+    def _must_be(self, lever: LeverKind, phase: Phase, done: str) -> None:
+        self._must_go_on(lever)
         if self.phase is not phase:
-            raise refuse(f"it is {self.phase} and cannot be {done} now", phase=self.phase)
+            raise self.refuse(lever, f"it is {self.phase} and cannot be {done} now", phase=self.phase)
 
-    def _must_be_undecided(self) -> None:
+    def _must_be_undecided(self, lever: LeverKind) -> None:
+        self._must_go_on(lever)
         if self.decision is not None:
-            by = self.decision.by.actor
-            raise refuse(f"{by} decided before how it goes on: {self.decision.lever}", lever=self.decision.lever)
+            decided = self.decision.lever
+            message = f"{self.decision.by.actor} decided before how it goes on: {decided}"
+            raise self.refuse(lever, message, decided=decided)
 
 
 def _check_step(step: str) -> None:

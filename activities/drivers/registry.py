@@ -23,6 +23,9 @@ the worker's user; whoever may register a provider must not gain that."""
 REDFISH_SCHEMES = ("redfish", "redfish+http")
 """HTTPS, and HTTP for who says so."""
 
+LIBVIRT_BINDING = ("libvirt", "libvirt_qemu", "libvirtmod")
+"""The modules of libvirt-python, which the simulation does without."""
+
 IPMI_SCHEME = "ipmi"
 SIMULATED_SCHEME = "simulated"
 SCHEMES = (*LIBVIRT_SCHEMES, *REDFISH_SCHEMES, IPMI_SCHEME, SIMULATED_SCHEME)
@@ -149,7 +152,7 @@ async def open_driver(
     what they share with other openings; without it nothing is shared, and what they held ends with them.
 
     Raises `Unsupported` for an unknown scheme, `InvalidRequest` for a URL that `normalise_url` refuses, wherever it
-    came from, and whatever connecting raises.
+    came from, `HostNotReady` where the driver's library is not installed, and whatever connecting raises.
     """
     target = replace(target, url=normalise_url(target.url))
     if _scheme(target.url) == SIMULATED_SCHEME:
@@ -166,8 +169,18 @@ async def open_driver(
 
         credential = (await run_blocking(Credentials.load, _file(credentials))).get(target.credential)
         return await open_ipmi(target, credential, state_dir, kept)
-    from mulligan.activities.drivers.libvirt.driver import open_libvirt  # noqa: PLC0415 - needs libvirt's library
-
+    try:
+        from mulligan.activities.drivers.libvirt.driver import open_libvirt  # noqa: PLC0415 - needs libvirt's library
+    except ModuleNotFoundError as error:
+        if error.name not in LIBVIRT_BINDING:
+            raise
+        raise HostNotReady(
+            f"{target.url} needs the Python binding of libvirt, which is not installed where this worker runs (an "
+            "installation for the simulation alone has none); install it, and start the worker again: `make venv` in "
+            "the checkout, or the extra `libvirt` of the package",
+            remedy="make venv",
+            url=target.url,
+        ) from error
     return await open_libvirt(target, Deadline.after(OPEN_SECONDS))
 
 

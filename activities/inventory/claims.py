@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 
@@ -32,6 +32,7 @@ class ClaimRequest:
     """At least one resource above 0; for a provider given whole, the least that it must have."""
     kind: Kind = Kind.ANY
     requires: tuple[str, ...] = ()
+    """Names of capabilities; `one|other` is had by whoever has one of the two."""
     forbids: tuple[str, ...] = ()
     provider: str = ""
     """Claim only this provider; empty for any."""
@@ -84,6 +85,8 @@ class RunRecord:
     started_at: datetime
     ended_at: datetime | None
     story: str
+    provider: str = field(default="", compare=False)
+    """Where its machine was claimed last. Not kept with the run: read from its machine, while that is kept."""
 
 
 class DriftKind(StrEnum):

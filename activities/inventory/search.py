@@ -62,7 +62,9 @@ def parameters(request: ClaimRequest) -> dict[str, Any]:
     """What the conditions compare with."""
     values: dict[str, Any] = {"asked_partition": request.partition}
     values |= {"asked_provider": request.provider, "asked_avoid": request.avoid, "asked_kind": request.kind}
-    values |= {f"asked_requires_{n}": name for n, name in enumerate(request.requires)}
+    for n, name in enumerate(request.requires):
+        values[f"asked_requires_{n}"], either, other = name.partition("|")
+        values |= {f"asked_requires_{n}_or": other} if either else {}
     values |= {f"asked_forbids_{n}": name for n, name in enumerate(request.forbids)}
     return values | {asked(resource).key: amount for resource, amount in request.resources.rows()}
 
@@ -73,7 +75,7 @@ def shape(request: ClaimRequest) -> ClaimRequest:
         *("",) * 6,
         resources=Resources(**{resource: min(1, getattr(request.resources, resource)) for resource in RESOURCES}),
         kind=request.kind,
-        requires=("",) * len(request.requires),
+        requires=tuple("|" if "|" in name else "" for name in request.requires),
         forbids=("",) * len(request.forbids),
         provider="any" if request.provider else "",
         avoid=("any",) if request.avoid else (),
@@ -103,8 +105,10 @@ def _place(request: ClaimRequest) -> Iterator[Condition]:
 
 def _abilities(request: ClaimRequest) -> Iterator[Condition]:
     for n, name in enumerate(request.requires):
-        has, lacks = _has(f"asked_requires_{n}"), f"lacks {name}"
-        yield Condition(f"requires.{name}", f"has {name}", True, has, lambda p, t=lacks: t)  # type: ignore[misc]
+        first, either, _ = name.partition("|")
+        has, words = _has(f"asked_requires_{n}"), name.replace("|", " or ")
+        has, lacks = or_(has, _has(f"asked_requires_{n}_or")) if either else has, f"lacks {words}"
+        yield Condition(f"requires.{first}", f"has {words}", True, has, lambda p, t=lacks: t)  # type: ignore[misc]
     for n, name in enumerate(request.forbids):
         not_had, has_it = not_(_has(f"asked_forbids_{n}")), f"has {name}"
         yield Condition(f"forbids.{name}", f"lacks {name}", True, not_had, lambda p, t=has_it: t)  # type: ignore[misc]

@@ -6,27 +6,28 @@ from dataclasses import asdict
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, or_, select, update
+from sqlalchemy import Connection, Row, Select, func, or_, select, update
 
 from mulligan.activities.errors import NotFound
 from mulligan.activities.inventory.claims import RunRecord
 from mulligan.activities.inventory.database import insert_if_new
 from mulligan.activities.inventory.names import not_found
-from mulligan.activities.inventory.tables import runs
+from mulligan.activities.inventory.tables import machines, runs
 from mulligan.activities.values import Outcome
 
 
 def keep(connection: Connection, run: RunRecord) -> None:
     """Keep a run; once kept as ended it never changes, so keeping it again is harmless."""
-    if insert_if_new(connection, runs, asdict(run)):
+    kept = {name: value for name, value in asdict(run).items() if name in runs.c}
+    if insert_if_new(connection, runs, kept):
         return
     still_open = (runs.c.run_id == run.run_id) & (runs.c.outcome == Outcome.OPEN)
-    connection.execute(update(runs).where(still_open).values(asdict(run)))
+    connection.execute(update(runs).where(still_open).values(kept))
 
 
 def get(connection: Connection, workflow_id: str, run_id: str) -> RunRecord:
     """The kept run, or `NotFound`; without a run id the newest of the workflow id."""
-    chosen = select(runs).where(runs.c.workflow_id == workflow_id)
+    chosen = _with_provider().where(runs.c.workflow_id == workflow_id)
     if run_id:
         chosen = chosen.where(runs.c.run_id == run_id)
     row = connection.execute(chosen.order_by(runs.c.started_at.desc(), runs.c.run_id.desc()).limit(1)).first()
@@ -34,7 +35,7 @@ def get(connection: Connection, workflow_id: str, run_id: str) -> RunRecord:
         raise NotFound(f"no kept run {run_id!r} of {workflow_id!r}: ask without the run id for the newest")
     if row is None:
         raise not_found(connection, "run", workflow_id, runs.c.workflow_id)
-    return RunRecord(**row._mapping)
+    return _record(row)
 
 
 def listed(
@@ -51,5 +52,15 @@ def listed(
         same = (runs.c.started_at == started_at) & (runs.c.run_id < run_id)
         where.append(or_(runs.c.started_at < started_at, same))
     newest = (runs.c.started_at.desc(), runs.c.run_id.desc())
-    rows = connection.execute(select(runs).where(*where).order_by(*newest).limit(limit))
-    return [RunRecord(**row._mapping) for row in rows]
+    rows = connection.execute(_with_provider().where(*where).order_by(*newest).limit(limit))
+    return [_record(row) for row in rows]
+
+
+def _with_provider() -> Select[Any]:
+    """Every kept run, beside the provider of its machine while that is kept too."""
+    provider = func.coalesce(machines.c.provider, "").label("provider")
+    return select(runs, provider).outerjoin(machines, machines.c.id == runs.c.machine_id)
+
+
+def _record(row: Row[Any]) -> RunRecord:
+    return RunRecord(**row._mapping)

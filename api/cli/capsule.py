@@ -14,8 +14,9 @@ from mulligan.api.cli.client import Session, api_command
 from mulligan.api.cli.display import event_lines
 from mulligan.api.cli.errors import CliError, tell_next, usage
 from mulligan.api.cli.exit_codes import ExitCode
+from mulligan.api.cli.output import as_dict
 from mulligan.api.cli.text import clean, elapsed, size
-from mulligan.v1 import provisioning_pb2
+from mulligan.v1 import provisioning_pb2, run_pb2
 
 if TYPE_CHECKING:
     from mulligan.activities.story import RunEvent
@@ -23,12 +24,19 @@ if TYPE_CHECKING:
     from mulligan.api.replay import Verdict
 
 EXPORT_SECONDS = 300
+STREAM = Path("-")
+"""Stands for standard output where a capsule is written, and for standard input where one is read."""
 
 
 @click.command()
 @click.argument("workflow_id", metavar="ID")
 @click.option("--run-id", help="One execution of several. Default: the newest.")
-@click.option("--file", "path", type=click.Path(path_type=Path, dir_okay=False), help="Default: the id, .capsule.")
+@click.option(
+    "--file",
+    "path",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Default: the id, .capsule; - for standard output.",
+)
 @click.option("--force", is_flag=True, help="Write over a file that is there.")
 @api_command
 def export(session: Session, workflow_id: str, run_id: str | None, path: Path | None, force: bool) -> None:
@@ -36,13 +44,18 @@ def export(session: Session, workflow_id: str, run_id: str | None, path: Path | 
 
     It holds no secrets: user data and where credentials are kept are left out. What machines said is in it.
     """
+    if path == STREAM:
+        _refuse_to_stream(session)
     path = path or Path(f"{workflow_id.replace(':', '-').replace('/', '-')}.capsule")
-    if path.exists() and not force:
+    if path != STREAM and path.exists() and not force:
         raise _is_there(path)
     request = provisioning_pb2.ExportRunRequest(workflow_id=workflow_id, run_id=run_id or "")
     data = b"".join(
         part.part for part in session.provisioning.ExportRun(request, timeout=session.deadline(EXPORT_SECONDS))
     )
+    if path == STREAM:
+        sys.stdout.buffer.write(data)
+        return
     _write(path, data, force)
     if session.as_json:
         click.echo(json.dumps({"workflow_id": workflow_id, "file": str(path), "bytes": len(data)}))
@@ -58,14 +71,17 @@ def export(session: Session, workflow_id: str, run_id: str | None, path: Path | 
     "--output", type=click.Choice(["table", "json"]), default="table", show_default=True, help="json: one object."
 )
 def replay(path: Path, step: bool, output: str) -> ExitCode:
-    """Tell the story of an exported run, and say whether today's workflow code would do the same. Needs no server."""
+    """Tell the story of an exported run, and say whether today's workflow code would do the same. Needs no server.
+
+    FILE may be -, for a capsule on standard input.
+    """
     from mulligan.api.capsule_file import history_of  # noqa: PLC0415 - only here, and it brings Temporal
     from mulligan.api.cli.replaying import replayed  # noqa: PLC0415 - the same
 
     if step and not (sys.stdin.isatty() and sys.stdout.isatty()):
         raise usage("--step waits for Enter, and there is no terminal to press it on; leave --step out")
     capsule = _read(path)
-    history = history_of(capsule, str(path))
+    history = history_of(capsule, _named(path))
     if output == "table":
         _tell(capsule, step=step)
     if history is None:
@@ -76,6 +92,18 @@ def replay(path: Path, step: bool, output: str) -> ExitCode:
     else:
         _tell_verdict(capsule, verdict)
     return ExitCode.OK if verdict.agrees else ExitCode.DISAGREES
+
+
+def _refuse_to_stream(session: Session) -> None:
+    if session.as_json:
+        raise usage("--file - writes the capsule itself to standard output; leave --output json out, or name a file")
+    if sys.stdout.isatty():
+        raise usage("a capsule is compressed, and nothing for a terminal; name a file, or pipe it somewhere")
+
+
+def _named(path: Path) -> str:
+    """What a capsule's place is called."""
+    return "standard input" if path == STREAM else str(path)
 
 
 def _write(path: Path, data: bytes, force: bool) -> None:
@@ -100,17 +128,17 @@ def _read(path: Path) -> Capsule:
     from mulligan.api.capsule_file import MOST_COMPRESSED, unpack  # noqa: PLC0415
 
     try:
-        with path.open("rb") as file:
+        with click.open_file(str(path), "rb") as file:
             data = file.read(MOST_COMPRESSED + 1)
     except FileNotFoundError:
         raise CliError(
             f"there is no file {path}", ExitCode.NOT_FOUND, next_commands=("mulligan run export ID",)
         ) from None
     except OSError as error:
-        raise CliError(f"{path} cannot be read: {error.strerror}", ExitCode.DENIED) from error
+        raise CliError(f"{_named(path)} cannot be read: {error.strerror}", ExitCode.DENIED) from error
     if len(data) > MOST_COMPRESSED:
-        raise usage(f"{path} is larger than {size(MOST_COMPRESSED)}, which no capsule is")
-    return unpack(data, str(path))
+        raise usage(f"{_named(path)} is larger than {size(MOST_COMPRESSED)}, which no capsule is")
+    return unpack(data, _named(path))
 
 
 def _tell(capsule: Capsule, *, step: bool) -> None:
@@ -192,12 +220,49 @@ def _tell_verdict(capsule: Capsule, verdict: Verdict) -> None:
 
 
 def _as_dict(capsule: Capsule, verdict: Verdict) -> dict[str, Any]:
+    """The capsule as JSON: run, events and evidence as every other command writes them."""
     from pydantic import TypeAdapter  # noqa: PLC0415
 
     from mulligan.api.capsule_file import Capsule as Kind  # noqa: PLC0415
+    from mulligan.api.convert import evidence_message  # noqa: PLC0415
+    from mulligan.api.convert_runs import event_message  # noqa: PLC0415
 
-    told: dict[str, Any] = TypeAdapter(Kind).dump_python(capsule, mode="json", exclude={"history"})
-    return {**told, "replay": {"agrees": verdict.agrees, "why": verdict.why, "event_id": verdict.event_id}}
+    told: dict[str, Any] = TypeAdapter(Kind).dump_python(
+        capsule, mode="json", exclude={"history", "run", "events", "evidence"}
+    )
+    try:
+        run = as_dict(_run(capsule))
+        events = [as_dict(event_message(event, capsule.run.run_id)) for event in capsule.events]
+        evidence = [as_dict(evidence_message(each)) for each in capsule.evidence]
+    except ValueError:  # what no run can have told, e.g. an attempt beyond all numbers
+        raise usage("an event of this capsule is damaged; export the run again") from None
+    return {
+        **told,
+        "run": run,
+        "events": events,
+        "evidence": evidence,
+        "replay": {"agrees": verdict.agrees, "why": verdict.why, "event_id": verdict.event_id},
+    }
+
+
+def _run(capsule: Capsule) -> run_pb2.Run:
+    from mulligan.api.convert_runs import RunView, run_message  # noqa: PLC0415
+    from mulligan.api.enums import RunKind  # noqa: PLC0415
+
+    run = capsule.run
+    view = RunView(
+        workflow_id=run.workflow_id,
+        run_id=run.run_id,
+        kind=RunKind(run.kind),
+        project=run.project,
+        machine=run.machine,
+        machine_id=run.machine_id,
+        outcome=run.outcome,
+        reason=run.reason,
+        started_at=run.started_at,
+        ended_at=run.ended_at,
+    )
+    return run_message(view)
 
 
 def _cannot_be_replayed(capsule: Capsule) -> CliError:

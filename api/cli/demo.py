@@ -18,7 +18,7 @@ from rich.console import Console
 
 from mulligan.activities.errors import HostNotReady
 from mulligan.api.cli.client import Session
-from mulligan.api.cli.demo_parts import SIMULATED_IMAGE, key_pair, public_file, simulated_image
+from mulligan.api.cli.demo_parts import DEMO_IMAGE, SIMULATED_FILE, key_pair, public_file, simulated_image
 from mulligan.api.cli.display import evidence_text
 from mulligan.api.cli.errors import of_rpc, status_of, tell_next
 from mulligan.api.cli.exit_codes import ExitCode
@@ -98,34 +98,38 @@ def _this_host(session: Session, settings: Settings) -> str:
         with _busy(f"looking at this host ({URL}), and proving its accelerator with a guest"):
             found = session.inventory.AddProvider(request, timeout=_LOOK_SECONDS).provider
         _say(f"{PROVIDER} is registered in partition {PARTITION}: {_amounts(found)}")
-    return "demo"
+    return DEMO_IMAGE
 
 
 def _image(session: Session, settings: Settings) -> None:
-    """Have the demo image registered, with its bytes there."""
+    """Have the demo image registered, with its bytes there. One that only stands for an image gives way to it."""
     from mulligan.api.cli.image_build import build_image  # noqa: PLC0415 - building brings much that nothing else needs
 
-    known = _registered(session, "demo")
-    if known is not None and Path(unquote(urlsplit(known.source).path)).exists():
+    known = _registered(session, DEMO_IMAGE)
+    file = Path(unquote(urlsplit(known.source).path)) if known is not None else None
+    if file is not None and file.name == SIMULATED_FILE:
+        session.images.RemoveImage(images_pb2.RemoveImageRequest(name=DEMO_IMAGE), timeout=_CALL_SECONDS)
+        known = None
+    elif file is not None and file.exists():
         return
     _say("building the demo image from Debian's packages (once; about half a minute, more on a slow network)")
-    built = build_image("demo", "demo", settings)
+    built = build_image("demo", DEMO_IMAGE, settings)
     if known is not None and known.digest != built.digest:
-        session.images.RemoveImage(images_pb2.RemoveImageRequest(name="demo"), timeout=_CALL_SECONDS)
+        session.images.RemoveImage(images_pb2.RemoveImageRequest(name=DEMO_IMAGE), timeout=_CALL_SECONDS)
     session.images.AddImage(images_pb2.AddImageRequest(image=built), timeout=_CALL_SECONDS)
     _say(f"image demo is registered: {built.digest[:19]}")
 
 
 def _simulated_fleet(session: Session, settings: Settings) -> str:
-    """Have the simulation's image and its fleet; gives the image's name."""
-    if _registered(session, SIMULATED_IMAGE) is None:
+    """Have an image (the real demo's if there is one) and a simulated fleet; gives the image's name."""
+    if _registered(session, DEMO_IMAGE) is None:
         image = simulated_image(settings.image_dir)
         session.images.AddImage(images_pb2.AddImageRequest(image=image), timeout=_CALL_SECONDS)
     request = inventory_pb2.ListProvidersRequest(partition=PARTITION)
     listed = session.inventory.ListProviders(request, timeout=_CALL_SECONDS)
     if not any(each.provider.url.startswith("simulated:") for each in listed):
         add_fleet(settings, FLEET_SIZE, PARTITION, say=_say)
-    return SIMULATED_IMAGE
+    return DEMO_IMAGE
 
 
 def _registered(session: Session, name: str) -> images_pb2.Image | None:

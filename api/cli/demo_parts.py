@@ -11,7 +11,10 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from mulligan.v1 import images_pb2, machine_pb2
 
-SIMULATED_IMAGE = "simulated"
+DEMO_IMAGE = "demo"
+"""The image's name in both demos, so that what is said of the one holds for the other."""
+
+SIMULATED_FILE = "simulated.raw"
 _IMAGE_BYTES = 1 << 20
 
 
@@ -47,11 +50,11 @@ def simulated_image(directory: Path) -> images_pb2.Image:
     """A file that stands for a disk image: the simulation fetches, checks and places it, and boots nothing."""
     directory.mkdir(parents=True, exist_ok=True)
     content = b"An image for simulated machines; it boots nothing.\n".ljust(_IMAGE_BYTES, b"\0")
-    path = directory / f"{SIMULATED_IMAGE}.raw"
+    path = directory / SIMULATED_FILE
     if not path.exists():
         _write_new(path, content)
     return images_pb2.Image(
-        name=SIMULATED_IMAGE,
+        name=DEMO_IMAGE,
         source=path.resolve().as_uri(),
         digest=f"sha256:{hashlib.sha256(content).hexdigest()}",
         format=images_pb2.IMAGE_FORMAT_RAW,

@@ -5,16 +5,21 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from dataclasses import asdict
+from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 import click
+import grpc
 
+from mulligan.api.cli.client import Session
 from mulligan.api.cli.exit_codes import ExitCode
 from mulligan.api.cli.settings import load_settings
+from mulligan.v1 import inventory_pb2
 
 if TYPE_CHECKING:
     from mulligan.api.processes.findings import Finding
 
+_ASK_SECONDS = 5
 _MARKS = {"fine": ("ok", "green"), "note": ("--", "yellow"), "wrong": ("!!", "red")}
 
 
@@ -41,12 +46,29 @@ def doctor(mend: bool, simulated: bool, output: str) -> int:
 def _findings(*, simulated: bool) -> Iterator[Finding]:
     from mulligan.api.processes.checks import stack_checks  # noqa: PLC0415 - only this command needs it
     from mulligan.api.processes.checks_host import host_checks  # noqa: PLC0415
+    from mulligan.api.processes.findings import not_needed  # noqa: PLC0415
 
-    for check in stack_checks(load_settings()):
+    settings = load_settings()
+    for check in stack_checks(settings):
         yield check()
-    if not simulated:
-        for check in host_checks():
-            yield check()
+    if simulated:
+        return
+    is_needed = _uses_libvirt(settings.api)
+    for check in host_checks():
+        yield check() if is_needed else not_needed(check(), "libvirt providers, and to build images")
+
+
+def _uses_libvirt(api: str) -> bool:
+    """Whether a provider is, or may yet be, reached through libvirt: where there is none at all, the binding says so,
+    which an installation for the simulation alone lacks."""
+    try:
+        with Session(api) as session:
+            listed = list(session.inventory.ListProviders(inventory_pb2.ListProvidersRequest(), timeout=_ASK_SECONDS))
+    except grpc.RpcError:  # nothing answers: then only what is installed tells
+        listed = []
+    if not listed:
+        return find_spec("libvirt") is not None
+    return any(each.provider.url.startswith("qemu") for each in listed)
 
 
 def _line(finding: Finding) -> str:

@@ -47,7 +47,7 @@ MEANINGS = {
     ExitCode.UNAVAILABLE: "the API does not answer",
     ExitCode.DENIED: "credentials were refused",
     ExitCode.NOT_READY: "a host, provider or driver cannot do it, or not yet",
-    ExitCode.TIMED_OUT: "no answer within the time allowed",
+    ExitCode.TIMED_OUT: "no answer, or no end of the run, within the time allowed",
     ExitCode.TERMINATED: "the run was terminated from outside, without undo",
     ExitCode.HELD: "the run failed and is held for inspection",
     ExitCode.DISAGREES: "today's workflow code would not do what the capsule's history says",

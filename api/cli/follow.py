@@ -1,4 +1,5 @@
-"""Following a run to its end: shows its stream, resumes it when the API server goes away, detaches on Ctrl-C."""
+"""Following a run to its end: shows its stream, resumes it when the API server goes away, detaches on Ctrl-C, or when
+the time allowed for watching is over."""
 
 from __future__ import annotations
 
@@ -29,8 +30,8 @@ LONGEST_WAIT = 5.0
 _AWAY = frozenset({grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED})
 
 
-class Detached(Exception):
-    """Watching stopped before the run did."""
+class TimeIsOver(Exception):
+    """The time allowed for watching was over before the run was."""
 
 
 class Follower:
@@ -56,8 +57,8 @@ class Follower:
         self._lost_at: float | None = None
 
     def updates(self, opened: Opener) -> Updates:
-        """Every update, each event once. Raises Detached when the time allowed for watching is over, Interrupted on
-        Ctrl-C."""
+        """Every update, each event once. Raises TimeIsOver when the time allowed for watching is over,
+        Interrupted on Ctrl-C."""
         stream: Opener = opened
         while True:
             try:
@@ -94,7 +95,7 @@ class Follower:
         status = status_of(error)
         known = of_rpc(error, api=self._session.api)
         if status is grpc.StatusCode.DEADLINE_EXCEEDED and self._left() is not None and self._view.run is not None:
-            raise Detached
+            raise TimeIsOver
         if self._view.run is None or not (status in _AWAY or known.reason == "LAGGARD"):
             raise known
         self._wait(known.message)
@@ -113,7 +114,7 @@ class Follower:
             )
         left = self._left()
         if left is not None and left <= self._pause:
-            raise Detached
+            raise TimeIsOver
         self._interrupts.wait(self._pause)
         self._pause = min(LONGEST_WAIT, self._pause * 2)
 
@@ -122,7 +123,8 @@ class Follower:
 
 
 def follow(session: Session, view: RunView, opened: Opener, *, until_held: bool = False) -> ExitCode | None:
-    """Show the run's updates until it ends (or is held, where asked for): None; DETACHED when watching stops before."""
+    """Show the run's updates until it ends (or is held, where asked for): None; when watching stops before, TIMED_OUT
+    where `--timeout` ended it, else DETACHED."""
     try:
         with Interrupts() as interrupts, display_for(view, as_json=session.as_json) as display:
             for update in Follower(session, view, display, interrupts).updates(opened):
@@ -130,14 +132,18 @@ def follow(session: Session, view: RunView, opened: Opener, *, until_held: bool 
                 display.update(update)
                 if until_held and view.held is not None:
                     break
-    except (KeyboardInterrupt, Interrupted, Detached):
-        return _detached(view)
+    except TimeIsOver:
+        _say_detached(view, f"stopped watching after {session.timeout} s, as --timeout says")
+        return ExitCode.TIMED_OUT
+    except (KeyboardInterrupt, Interrupted):
+        _say_detached(view, "stopped watching")
+        return ExitCode.DETACHED
     return None
 
 
-def _detached(view: RunView) -> ExitCode:
+def _say_detached(view: RunView, what: str) -> None:
     if view.workflow_id:
-        click.echo("\nstopped watching; the run goes on", err=True)
+        click.echo(f"\n{what}; the run goes on", err=True)
         commands = [f"mulligan run watch {view.workflow_id}"]
         if view.run is not None and view.run.kind == run_pb2.RUN_KIND_PROVISION:  # no other run can be cancelled
             commands.append(f"mulligan run cancel {view.workflow_id}")
@@ -145,4 +151,3 @@ def _detached(view: RunView) -> ExitCode:
     else:
         click.echo("\nstopped before the API named the run; it may have begun", err=True)
         tell_next(("mulligan run list", "the same command again: it joins the run"))
-    return ExitCode.DETACHED

@@ -10,6 +10,7 @@ import grpc
 
 from mulligan.api.cli.client import Session, api_command
 from mulligan.api.cli.display import evidence_text
+from mulligan.api.cli.ending import ending_machines
 from mulligan.api.cli.errors import CliError, of_rpc, render, tell_next
 from mulligan.api.cli.exit_codes import ExitCode
 from mulligan.api.cli.follow import Updates, follow
@@ -75,7 +76,13 @@ def list_machines(session: Session, project: str | None, partition: str | None, 
         states=[value_of(machine_pb2.MachineState, state) for state in states],
     )
     stream = session.provisioning.ListMachines(request, timeout=session.deadline())
-    listing(session, (response.machine for response in stream), HEAD, _row)
+    found = (response.machine for response in stream)
+    if session.as_json:
+        listing(session, found, HEAD, _row)
+        return
+    machines = list(found)
+    endings = ending_machines(session, machines, request.project)
+    listing(session, machines, HEAD, lambda each: _row(each, endings.get(each.id, "")))
 
 
 @machine.command()
@@ -86,7 +93,9 @@ def show(session: Session, name: str, project: str | None) -> None:
     """Show one machine: where it is, how it was proved, and how to log in."""
     request = provisioning_pb2.GetMachineRequest(project=project or "", name=name)
     response = session.provisioning.GetMachine(request, timeout=session.deadline())
-    details(session, response.machine, _facts)
+    found = response.machine
+    endings = {} if session.as_json else ending_machines(session, (found,), found.project, found.name)
+    details(session, found, lambda each: _facts(each, endings.get(each.id, "")))
 
 
 @machine.command()
@@ -122,7 +131,7 @@ def release(
                 raise
             render(known, as_json=session.as_json)
             code = known.code
-        if code is ExitCode.DETACHED:
+        if code in (ExitCode.DETACHED, ExitCode.TIMED_OUT):
             return code
         worst = max(worst, code)
     return worst
@@ -160,16 +169,20 @@ def _started(session: Session, view: RunView, updates: Updates) -> ExitCode:
     return ExitCode.OK
 
 
-def _row(found: machine_pb2.Machine) -> tuple[str, ...]:
-    state, address = word(machine_pb2.MachineState, found.state), ", ".join(found.addresses)
+def _state(found: machine_pb2.Machine, ending: str) -> str:
+    return ", ".join(part for part in (word(machine_pb2.MachineState, found.state), ending) if part)
+
+
+def _row(found: machine_pb2.Machine, ending: str = "") -> tuple[str, ...]:
+    state, address = _state(found, ending), ", ".join(found.addresses)
     return found.name, found.project, state, found.partition, found.provider, address, ago(found.created_at)
 
 
-def _facts(found: machine_pb2.Machine) -> Iterator[tuple[str, str]]:
+def _facts(found: machine_pb2.Machine, ending: str = "") -> Iterator[tuple[str, str]]:
     sizes = found.spec.resources
     yield "name", found.name
     yield "project", found.project
-    yield "state", word(machine_pb2.MachineState, found.state)
+    yield "state", _state(found, ending)
     yield "why", found.reason
     yield "partition", found.partition
     yield "provider", found.provider

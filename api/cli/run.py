@@ -9,6 +9,7 @@ import click
 
 from mulligan.api.cli.capsule import export, replay
 from mulligan.api.cli.client import Session, api_command
+from mulligan.api.cli.ending import ending
 from mulligan.api.cli.errors import tell_next
 from mulligan.api.cli.exit_codes import ExitCode
 from mulligan.api.cli.follow import follow
@@ -150,8 +151,8 @@ def _took(found: run_pb2.Run) -> str:
 def _outcome(found: run_pb2.Run) -> str:
     if found.outcome != run_pb2.RUN_OUTCOME_OPEN:
         return word(run_pb2.RunOutcome, found.outcome)
-    states = ((found.cancel_requested, "being cancelled"), (found.undoing, "undoing"), (found.held, "held"))
-    return ", ".join(["open", *[word for is_so, word in states if is_so][:1]])
+    state = ending(found) or ("held" if found.held else "")
+    return f"open, {state}" if state else "open"
 
 
 def _row(found: run_pb2.Run) -> tuple[str, ...]:

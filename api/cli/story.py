@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from mulligan.api.cli.display import event_lines, evidence_text, progress_text
+from mulligan.api.cli.ending import ending
 from mulligan.api.cli.text import ago, clean, clock, elapsed, seconds
 from mulligan.api.cli.view import STEPS, UNDO
 from mulligan.v1 import provisioning_pb2 as pb
@@ -152,7 +153,7 @@ def _undo_title(run: run_pb2.Run) -> str:
 
 def is_ending(run: run_pb2.Run) -> bool:
     """Whether what the run does is of no use any more: it is being cancelled, or undone."""
-    return run.cancel_requested or run.undoing
+    return bool(ending(run))
 
 
 def _doing(progress: run_pb2.RunProgress, run: run_pb2.Run) -> Iterator[str]:

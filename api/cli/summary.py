@@ -37,7 +37,7 @@ def finish(session: Session, view: RunView) -> ExitCode:
             f"{view.workflow_id}: {view.outcome.lower()}: {told}",
             code,
             reason=reason,
-            metadata={"workflow_id": view.workflow_id, "outcome": view.outcome},
+            metadata={"workflow_id": view.workflow_id, "outcome": f"RUN_OUTCOME_{view.outcome}"},
             explanation=view.explanation if reason in NO_ROOM_REASONS else None,
             next_commands=next_after(view),
         )

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Callable
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import click
+import grpc
 
 from mulligan.api.cli.settings import load_settings
 
 if TYPE_CHECKING:
     from mulligan.api.config import Settings
+
+_COUNT_SECONDS = 3
 
 _output = click.option("--output", type=click.Choice(["table", "json"]), default="table", show_default=True)
 
@@ -52,7 +57,7 @@ def down(output: str) -> None:
     from mulligan.api.processes.background import stop_stack  # noqa: PLC0415 - only this command needs it
 
     settings = load_settings()
-    pid = stop_stack(settings)
+    pid = stop_stack(settings, _tell_stopping(settings))
     if output == "json":
         click.echo(json.dumps({"stopped": pid is not None, "pid": pid, "state_dir": str(settings.state_dir)}))
     elif pid is None:
@@ -60,6 +65,25 @@ def down(output: str) -> None:
     else:
         said = f"the stack of {settings.state_dir} (process {pid}) has stopped; machines run on"
         click.echo(f"{said}, and `mulligan up` goes on where it was")
+
+
+def _tell_stopping(settings: Settings) -> Callable[[str], None]:
+    """Says what is stopped; after the first line also what becomes of the runs that are open now."""
+    from mulligan.api.cli.client import Session  # noqa: PLC0415 - only `down` needs it
+    from mulligan.v1 import provisioning_pb2, run_pb2  # noqa: PLC0415
+
+    open_runs = 0
+    asked = provisioning_pb2.ListRunsRequest(outcome=run_pb2.RUN_OUTCOME_OPEN, limit=10_000)
+    with Session(settings.api) as session, suppress(grpc.RpcError):  # it is stopped all the same
+        open_runs = sum(1 for _ in session.provisioning.ListRuns(asked, timeout=_COUNT_SECONDS))
+    told = [f"  open runs: {open_runs}; each goes on where it was with the next `mulligan up`"] if open_runs else []
+
+    def say(line: str) -> None:
+        _tell(line)
+        while told:
+            _tell(told.pop())
+
+    return say
 
 
 def _seed(settings: Settings, simulated: int | None) -> None:

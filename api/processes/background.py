@@ -7,15 +7,17 @@ import os
 import signal
 import subprocess
 import time
+from collections.abc import Callable
 
 from mulligan.activities.errors import Conflict, HostNotReady
 from mulligan.api.config import Settings
-from mulligan.api.processes.stack import PROGRAM
+from mulligan.api.processes.stack import PROGRAM, specs
 from mulligan.api.processes.stack_file import StackFile, StackState, make_state_dir
 
 _POLL_SECONDS = 0.05
 _START_SECONDS = 180.0
 _STOP_SECONDS = 90.0
+_REMIND_SECONDS = 5.0
 _TAIL_LINES = 20
 
 
@@ -51,12 +53,15 @@ def start_stack(settings: Settings) -> StackState:
     )
 
 
-def stop_stack(settings: Settings) -> int | None:
-    """Stop the stack of the state directory and wait for its end; its pid, or None when none ran."""
+def stop_stack(settings: Settings, say: Callable[[str], None] = lambda _: None) -> int | None:
+    """Stop the stack of the state directory and wait for its end; its pid, or None when none ran. `say` gets what is
+    being stopped and what it waits for, while it does."""
     file = StackFile(settings.state_dir)
-    pid = file.holder()
+    pid, state = file.holder(), file.read()
     if pid is None:
         return None
+    last = _LastWord(settings, state, say)
+    say(f"stopping the stack of {settings.state_dir} (process {pid})")
     with contextlib.suppress(ProcessLookupError):
         os.kill(pid, signal.SIGTERM)
     end = time.monotonic() + _STOP_SECONDS
@@ -67,8 +72,45 @@ def stop_stack(settings: Settings) -> int | None:
                 f"{_STOP_SECONDS:g} s. Its children end with it when it is killed",
                 remedy=f"kill -9 {pid}",
             )
+        last.look()
         time.sleep(_POLL_SECONDS)
     return pid
+
+
+class _LastWord:
+    """Says which process of a stack that stops is waited for: when it is another one, and every few seconds."""
+
+    def __init__(self, settings: Settings, state: StackState | None, say: Callable[[str], None]) -> None:
+        pids = state.children if state is not None else {}
+        self._left = [(spec, pids[spec.name]) for spec in reversed(specs(settings)) if spec.name in pids]
+        self._say, self._said_at, self._began = say, 0.0, 0.0
+
+    def look(self) -> None:
+        """See who is left, and say so if it is time."""
+        now = time.monotonic()
+        while self._left and not _runs(self._left[0][1]):
+            self._say(f"  {self._left.pop(0)[0].name} has stopped")
+            self._said_at = self._began = 0.0
+        if not self._left or now - self._said_at < _REMIND_SECONDS:
+            return
+        spec = self._left[0][0]
+        self._said_at, self._began = now, self._began or now
+        waited = (
+            f"{now - self._began:.0f} of at most {spec.stop_seconds:.0f} s"
+            if now > self._began
+            else (f"at most {spec.stop_seconds:.0f} s, for what it is doing to end")
+        )
+        self._say(f"  waiting for {spec.name}: {waited}")
+
+
+def _runs(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
 
 
 def running_stack(settings: Settings) -> StackState | None:

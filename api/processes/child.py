@@ -19,6 +19,8 @@ LEASH = Path(__file__).with_name("leash.py")
 
 _READY_POLL_SECONDS = 0.1
 _BACK_OFF_SECONDS = (0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
+_SETTLE_SECONDS = 0.1
+"""So long a child's end may be the first that is seen of a signal that ends the whole stack."""
 _STEADY_SECONDS = 60.0
 """A child that ran so long before it died is started again at once."""
 _FIRST_TRIES = 3
@@ -51,9 +53,14 @@ class Child:
         self._process: asyncio.subprocess.Process | None = None
         self._was_healthy = False
         self._failures = 0
+        self._stopping = False
+
+    def let_go(self) -> None:
+        """Do not start it again, whatever ends it from now on."""
+        self._stopping = True
 
     async def keep(self) -> None:
-        """Run it for ever; raises `HostNotReady` when it dies again and again before it was ever healthy."""
+        """Run it until it is let go; raises `HostNotReady` when it dies again and again before it was ever healthy."""
         while True:
             began = time.monotonic()
             code = await self._run_once()
@@ -63,6 +70,9 @@ class Child:
             if not self._was_healthy and self._failures >= _FIRST_TRIES:
                 raise self._hopeless(f"ended {_how(code)}, {_FIRST_TRIES} times")
             pause = _BACK_OFF_SECONDS[min(self._failures, len(_BACK_OFF_SECONDS)) - 1]
+            await asyncio.sleep(_SETTLE_SECONDS)
+            if self._stopping:
+                return
             self._say(f"{self.spec.name} ended {_how(code)}; starting it again in {pause:g} s (log: {self.log})")
             await asyncio.sleep(pause)
 
@@ -78,6 +88,7 @@ class Child:
         process = self._process
         if process is None or process.returncode is not None:
             return
+        self._say(f"stopping {self.spec.name}: it may take up to {self.spec.stop_seconds:g} s for what it is doing")
         with contextlib.suppress(ProcessLookupError):
             process.send_signal(signal.SIGTERM)
         ended = asyncio.ensure_future(process.wait())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from mulligan.activities.errors import HostNotReady, MulliganError
@@ -44,6 +44,13 @@ def note(name: str, asked: str, found: str, remedy: str = "") -> Finding:
 def wrong(name: str, asked: str, found: str, remedy: str = "") -> Finding:
     """It keeps Mulligan from working."""
     return Finding(name, asked, State.WRONG, found, remedy)
+
+
+def not_needed(finding: Finding, by: str) -> Finding:
+    """The same finding, where nothing needs what is wrong: it would be needed by this."""
+    if finding.state is not State.WRONG:
+        return finding
+    return replace(finding, state=State.NOTE, found=f"{finding.found}; needed only for {by}")
 
 
 def looked(name: str, asked: str, look: Callable[[], str]) -> Finding:

@@ -41,6 +41,8 @@ class Supervisor:
         asked, hurry = asyncio.Event(), asyncio.Event()
 
         def on_signal() -> None:
+            for child in self.children:
+                child.let_go()
             (hurry if asked.is_set() else asked).set()
 
         loop = asyncio.get_running_loop()
@@ -73,6 +75,8 @@ class Supervisor:
                 keeper.cancel()
 
     async def _stop(self, work: asyncio.Task[None], hurry: asyncio.Event) -> None:
+        for child in self.children:
+            child.let_go()
         work.cancel()
         await asyncio.gather(work, *self._keepers, return_exceptions=True)
         for child in reversed(self.children):

@@ -203,6 +203,28 @@ async def test_a_mulligan_without_another_provider_is_refused(api: Api, stack: S
     await cancelled(api, run_id)
 
 
+async def test_a_run_for_one_provider_only_is_offered_no_mulligan(api: Api, stack: Stack) -> None:
+    """Neither by what is in progress, nor by its events, nor by a refusal, whose remedy is the likeliest lever."""
+    rules = ",".join(f"define:{number}:Unreachable" for number in (1, 2, 3, 4))
+    project, (host,) = await stack.hosts(fail=rules)
+    asked = spec(project, provider=host.name, deadlines=LONG)
+    run_id = (await first(api.provision(asked, detach=True))).update.run.workflow_id
+    story = await get(api, run_id)
+
+    async def backs_off() -> bool:
+        story.CopyFrom(await get(api, run_id))
+        return any(each.last_failure for each in story.progress)
+
+    await until(backs_off)
+    told = [command for each in (*story.progress, *story.events) for command in each.suggestions]
+    assert f"mulligan run retry-now {run_id}" in told
+    assert f"mulligan run mulligan {run_id}" not in told
+    error = await refusal(api.provisioning.ResumeRun(pb.ResumeRunRequest(lever=lever(run_id))))
+    assert info(error).metadata["remedy"] == f"mulligan run retry-now {run_id}"
+    assert "run mulligan" not in error.details()
+    await cancelled(api, run_id)
+
+
 async def test_an_abort_answers_with_what_it_undoes(api: Api, stack: Stack) -> None:
     """In the order in which it is then undone; the run fails, and nothing is left."""
     project, run_id = await waiting(api, stack)
@@ -260,7 +282,8 @@ async def test_a_run_that_takes_a_machine_down_has_two_levers(api: Api, stack: S
     await until(lambda: stack.is_waiting(handle, "LEFTOVER"))
     error = await refusal(api.provisioning.HoldRun(pb.HoldRunRequest(lever=lever(run_id))))
     assert error.code() is grpc.StatusCode.FAILED_PRECONDITION
-    assert "retry-now, abort" in error.details()
+    levers = ", ".join(f"`mulligan run {each} {run_id}`" for each in ("retry-now", "abort", "watch"))
+    assert f"possible now: {levers}" in error.details()
     assert (await api.provisioning.RetryRunNow(pb.RetryRunNowRequest(lever=lever(run_id)))).answer.said
     assert "quarantined" in (await api.provisioning.AbortRun(pb.AbortRunRequest(lever=lever(run_id)))).answer.said
     assert (await everything(api.watch(run_id)))[-2].update.run.outcome == run_pb2.RUN_OUTCOME_QUARANTINED
@@ -277,7 +300,7 @@ async def test_levers_of_runs_that_are_over_or_unknown(api: Api, stack: Stack) -
     run_id = f"provision:{project}:m"
     error = await refusal(api.provisioning.HoldRun(pb.HoldRunRequest(lever=lever(run_id))))
     assert error.code() is grpc.StatusCode.FAILED_PRECONDITION
-    assert info(error).metadata["outcome"] == "ready"
+    assert info(error).metadata["outcome"] == "RUN_OUTCOME_READY"
     assert info(error).metadata["remedy"] == f"mulligan machine show m --project {project}"
     error = await refusal(api.provisioning.AbortRun(pb.AbortRunRequest(lever=lever(f"{run_id}m"))))
     assert error.code() is grpc.StatusCode.NOT_FOUND

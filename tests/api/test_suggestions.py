@@ -2,23 +2,37 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
 
 import click
 import pytest
+from temporalio.api.workflow.v1 import PendingActivityInfo
+from temporalio.api.workflowservice.v1 import DescribeWorkflowExecutionResponse
 
 from mulligan.activities.story import EventKind, RunEvent
 from mulligan.activities.values import Outcome
 from mulligan.api import suggestions
 from mulligan.api.cli.main import cli
 from mulligan.api.convert_runs import Progress, event_message
-from mulligan.api.progress import is_news
+from mulligan.api.progress import is_news, progress_of
 from mulligan.api.run_ids import parse_id
 from mulligan.api.run_views import is_held
 from mulligan.api.undo import TABLE, undo_list, undo_of_step
-from mulligan.workflows.steps import BOOT, CLAIM, PLACE_DISKS, RELEASE_CLAIM, REMOVE_DISKS, TEAR_DOWN
+from mulligan.workflows.provision import NOT_THE_PROVIDERS_FAULT
+from mulligan.workflows.steps import (
+    BOOT,
+    CLAIM,
+    DEPLOY,
+    ERASE,
+    PLACE_DISKS,
+    RELEASE_CLAIM,
+    REMOVE_DISKS,
+    TEAR_DOWN,
+)
 
 RUN = "provision:shop:web-1"
 NAMES = {"id": RUN, "project": "shop", "machine": "web-1", "provider": "hyp-1", "partition": "lab"}
@@ -70,6 +84,10 @@ def event(kind: EventKind, step: str = "", action: str = "", **values: object) -
         (event(EventKind.AWAITING, "claim"), "mulligan claim list"),
         (event(EventKind.RUN_FINISHED, outcome=Outcome.CANCELLED), f"mulligan run retry {RUN}"),
         (
+            event(EventKind.RUN_FINISHED, outcome=Outcome.TERMINATED, reason="TERMINATED"),
+            "mulligan machine release web-1 --project shop",
+        ),
+        (
             event(EventKind.RUN_FINISHED, outcome=Outcome.QUARANTINED),
             "mulligan machine release web-1 --project shop",
         ),
@@ -91,6 +109,28 @@ def test_the_likeliest_command_is_first(told: RunEvent, first: str) -> None:
 def test_nothing_is_suggested_while_all_is_well(told: RunEvent) -> None:
     """Also not for what was stopped on purpose."""
     assert not suggestions.for_event(told, RUN)
+
+
+@pytest.mark.parametrize("kind", [EventKind.HELD, EventKind.SLOW, EventKind.AWAITING])
+def test_no_mulligan_is_suggested_to_a_run_that_may_use_one_provider_only(kind: EventKind) -> None:
+    """There is no other one; what else may help is still said, in the same order."""
+    free = suggestions.for_event(event(kind, "verify"), RUN)
+    mulligan = f"mulligan run mulligan {RUN}"
+    assert mulligan in free
+    pinned = suggestions.for_event(event(kind, "verify", pinned=True), RUN)
+    assert pinned == [command for command in free if command != mulligan]
+    for progress in ({"last_failure": "it does not answer"}, {"slower": True}):
+        assert mulligan in suggestions.for_progress(RUN, "boot", **progress)
+        assert mulligan not in suggestions.for_progress(RUN, "boot", **progress, pinned=True)
+
+
+def test_suspects_are_suggested_only_where_one_was_recorded() -> None:
+    """What is no provider's fault, such as cloud-init that ended badly, has left no evidence there."""
+    for reason in NOT_THE_PROVIDERS_FAULT:
+        ended = event(EventKind.RUN_FINISHED, outcome=Outcome.FAILED, reason=reason)
+        assert suggestions.SUSPECTS not in suggestions.for_event(ended, RUN), reason
+    blamed = event(EventKind.RUN_FINISHED, outcome=Outcome.FAILED, reason="VERIFY_FAILED")
+    assert suggestions.SUSPECTS in suggestions.for_event(blamed, RUN)
 
 
 def test_the_levers_of_a_run_are_suggested_only_for_runs_that_have_them() -> None:
@@ -115,14 +155,26 @@ def test_a_wait_for_a_worker_names_the_command_that_starts_one() -> None:
     assert not suggestions.for_progress(RUN, "boot", message="switching on")
 
 
+def test_what_was_last_observed_is_as_old_as_the_word_about_it() -> None:
+    """The worker sends the same word again and again: that it lives is no observation."""
+    said = json.dumps({"message": "no address yet", "done": 0, "total": 0, "at": AT.timestamp()})
+    pending = PendingActivityInfo(activity_id="1/verify/observe", attempt=1)
+    pending.heartbeat_details.payloads.add(data=said.encode())
+    pending.last_heartbeat_time.FromDatetime(AT + timedelta(minutes=3))
+    execution = DescribeWorkflowExecutionResponse(pending_activities=[pending])
+    (told,) = progress_of(SimpleNamespace(id=RUN, raw_description=execution))  # type: ignore[arg-type]
+    assert (told.message, told.observed_at) == ("no address yet", AT)
+
+
 def test_the_undo_table_is_that_of_the_workflow() -> None:
     """Every action with an undo, in reverse within its step."""
-    pairs = [(CLAIM, RELEASE_CLAIM), (PLACE_DISKS, REMOVE_DISKS), (BOOT, TEAR_DOWN)]
+    pairs = [(CLAIM, RELEASE_CLAIM), (PLACE_DISKS, REMOVE_DISKS), (DEPLOY, ERASE), (BOOT, TEAR_DOWN)]
     assert [(each.step, each.undoes, each.action) for each in TABLE] == [
         (done.step, done.name, undo.name) for done, undo in pairs
     ]
-    assert [each.action for each in undo_of_step("image")] == ["remove-disks"]
-    assert undo_of_step("verify") == []
+    assert [each.action for each in undo_of_step("image", by_agent=False)] == ["remove-disks"]
+    assert [each.action for each in undo_of_step("image", by_agent=True)] == ["erase"]
+    assert undo_of_step("verify", by_agent=False) == []
 
 
 def acts(*told: str) -> list[RunEvent]:
@@ -138,6 +190,7 @@ def acts(*told: str) -> list[RunEvent]:
         (("claim/claim",), ["release-claim"]),
         (("claim/claim", "+claim/claim", "image/prepare"), ["release-claim"]),
         (("claim/claim", "image/place-disks", "-image/place-disks"), ["remove-disks", "release-claim"]),
+        (("claim/claim", "image/deploy", "boot/boot"), ["tear-down", "erase", "release-claim"]),
         (("claim/claim", "image/place-disks", "boot/boot", "undo/tear-down"), EVERYTHING),
         (("claim/claim", "image/place-disks", "boot/boot", "+undo/tear-down"), ["remove-disks", "release-claim"]),
         (("claim/claim", "boot/boot", "+undo/tear-down", "boot/boot"), ["tear-down", "release-claim"]),
@@ -145,6 +198,8 @@ def acts(*told: str) -> list[RunEvent]:
         (("claim/claim", "boot/boot", "record/ready", "-record/ready"), ["tear-down", "release-claim"]),
         (("record/releasing",), EVERYTHING),
         (("record/releasing", "+undo/tear-down"), ["remove-disks", "release-claim"]),
+        (("record/releasing", "+undo/tear-down", "undo/erase"), ["erase", "release-claim"]),
+        (("record/releasing", "+undo/tear-down", "undo/erase", "+undo/erase"), ["release-claim"]),
     ],
 )  # fmt: skip
 def test_the_undo_list_is_what_is_left_to_undo(told: tuple[str, ...], left: list[str]) -> None:

@@ -119,6 +119,7 @@ async def test_a_run_is_told_the_same_after_temporal_has_forgotten_it(api: Api, 
             assert again[0].update.run.run_id == run.run_id
             listed = await everything(later.provisioning.ListRuns(provisioning_pb2.ListRunsRequest(project=project)))
             assert [response.run.run_id for response in listed] == [run.run_id]
+            assert [response.run.provider for response in listed] == [made[-1].update.machine.provider]
 
 
 async def test_cursors_that_are_none_or_another_runs_are_refused(api: Api, stack: Stack) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import grpc
 import pytest
 
 from mulligan.v1 import provisioning_pb2
-from tests.cli.conftest import Mulligan
+from tests.cli.conftest import BINARY, Mulligan
 from tests.cli.scripted import ID, ScriptedApi, refusal
 from tests.cli.terminal import CTRL_C, Terminal
 
@@ -51,6 +52,31 @@ def test_a_run_is_exported_into_a_file_of_its_name(api: ScriptedApi, mulligan: M
     assert (api.last("ExportRun").workflow_id, api.last("ExportRun").run_id) == (ID, "a-run")
     told = json.loads(mulligan("run", "export", ID, "--file", "other", "--output", "json").stdout)
     assert told == {"workflow_id": ID, "file": "other", "bytes": len(READY)}
+
+
+def test_a_capsule_goes_through_a_pipe(api: ScriptedApi, environment: dict[str, str], tmp_path: Path) -> None:
+    """`-` is standard output for the one, and standard input for the other: nothing but the capsule is in between."""
+    api.handlers["ExportRun"] = parts
+    export = [BINARY, "run", "export", ID, "--file", "-"]
+    sent = subprocess.run(export, env=environment, cwd=tmp_path, capture_output=True, check=True, timeout=60)
+    assert sent.stdout == READY
+    assert not [each for each in tmp_path.iterdir() if each.is_file()]
+    replay = [BINARY, "run", "replay", "-"]
+    told = subprocess.run(
+        replay, env=environment, cwd=tmp_path, input=sent.stdout, capture_output=True, check=True, timeout=60
+    )
+    assert told.stdout.decode().splitlines()[-1].startswith("agrees: ")
+
+
+def test_a_pipe_is_told_what_cannot_go_through_it(api: ScriptedApi, mulligan: Mulligan) -> None:
+    """Two things on one output, and input that is no capsule."""
+    refused = mulligan("run", "export", ID, "--file", "-", "--output", "json")
+    assert refused.returncode == 2
+    assert "leave --output json out" in refused.stderr
+    assert api.asked == []
+    damaged = mulligan("run", "replay", "-", stdin="no capsule")
+    assert damaged.returncode == 2
+    assert "standard input" in damaged.stderr
 
 
 def test_a_file_that_is_there_is_not_written_over_unless_asked(
@@ -105,7 +131,8 @@ def test_a_replay_can_be_told_as_json(mulligan: Mulligan) -> None:
     """The capsule without its history, and the verdict."""
     done = mulligan("run", "replay", str(CORPUS / "simulated-cancelled.capsule"), "--output", "json")
     told = json.loads(done.stdout)
-    assert told["run"]["outcome"] == "cancelled"
+    assert (told["run"]["outcome"], told["run"]["kind"]) == ("RUN_OUTCOME_CANCELLED", "RUN_KIND_PROVISION")
+    assert {event["kind"] for event in told["events"]} >= {"RUN_EVENT_KIND_RUN_STARTED", "RUN_EVENT_KIND_RUN_FINISHED"}
     assert told["replay"] == {"agrees": True, "why": "", "event_id": 0}
     assert "history" not in told
 
@@ -162,6 +189,7 @@ def test_an_event_that_no_run_told_is_damage(
     done = mulligan("run", "replay", capsule(damage))
     assert done.returncode == 2
     assert "of this capsule is damaged; export the run again" in done.stderr
+    assert mulligan("run", "replay", capsule(damage), "--output", "json").returncode == 2
 
 
 @pytest.mark.parametrize(

@@ -148,10 +148,11 @@ def test_a_watcher_gives_up_after_a_while(api: ScriptedApi, capfd: pytest.Captur
 
 
 def test_a_timeout_ends_only_the_watching(api: ScriptedApi, mulligan: Mulligan) -> None:
-    """`--timeout` on a stream is how long to watch."""
+    """`--timeout` on a stream is how long to watch: an exit code of its own says that the time was over."""
     api.handlers["ProvisionMachine"] = stays_open(story()[:4], threading.Event())
     done = mulligan(*PROVISION, "--timeout", "1s")
-    assert done.returncode == ExitCode.DETACHED
+    assert done.returncode == ExitCode.TIMED_OUT
+    assert "stopped watching after 1 s, as --timeout says; the run goes on" in done.stderr
     assert f"mulligan run watch {ID}" in done.stderr
 
 

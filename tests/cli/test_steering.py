@@ -14,8 +14,8 @@ import pytest
 from mulligan.api.cli.exit_codes import ExitCode
 from mulligan.api.cli.story import story_lines
 from mulligan.api.cli.view import RunView
+from mulligan.v1 import machine_pb2, run_pb2
 from mulligan.v1 import provisioning_pb2 as pb
-from mulligan.v1 import run_pb2
 from tests.cli.conftest import Mulligan
 from tests.cli.scripted import ID, ScriptedApi, event, evidence, refusal, run_update, stays_open, story, watches
 from tests.cli.terminal import CTRL_C, Terminal
@@ -196,6 +196,40 @@ def test_a_story_tells_each_try_and_why_its_provider_was_left() -> None:
         "2026-09-21T14:13:30Z saw address: dhcp-lease: leased 192.0.2.10 to 52:54:00:00:00:01",
         "2026-09-21T14:13:42Z run ended: ready: web-1 is up",
     ]
+
+
+@pytest.mark.parametrize(
+    ("is_so", "said"),
+    [
+        ({"cancel_requested": True, "undoing": True, "held": True}, "being cancelled"),
+        ({"undoing": True}, "undoing"),
+        ({"held": True}, "held"),
+        ({}, ""),
+    ],
+    ids=["cancelled", "undoing", "held", "open"],
+)
+def test_a_run_that_undoes_never_looks_like_an_ordinary_open_one(
+    api: ScriptedApi, mulligan: Mulligan, is_so: dict[str, bool], said: str
+) -> None:
+    """In every list and every page where it, or its machine, is shown; nor does a cancel look like the other two."""
+    run = run_update().run
+    run.MergeFrom(run_pb2.Run(**is_so))
+    held = machine_pb2.MACHINE_STATE_HELD if is_so.get("held") else machine_pb2.MACHINE_STATE_PROVISIONING
+    made = machine_pb2.Machine(id="a-machine", project="default", name="web-1", state=held)
+    api.handlers["ListRuns"] = lambda request, context: iter([pb.ListRunsResponse(run=run)])
+    api.handlers["GetRun"] = lambda request, context: pb.GetRunResponse(run=run)
+    api.handlers["ListMachines"] = lambda request, context: iter([pb.ListMachinesResponse(machine=made)])
+    api.handlers["GetMachine"] = lambda request, context: pb.GetMachineResponse(machine=made)
+    others = {"being cancelled", "undoing"} - {said}
+    for command in (("run", "list"), ("run", "show", ID)):
+        shown = " ".join(mulligan(*command).stdout.split())
+        assert f"open, {said}" in shown if said else "open" in shown and "open," not in shown
+        assert not any(other in shown for other in others)
+    for command in (("machine", "list"), ("machine", "show", "web-1")):
+        shown = " ".join(mulligan(*command).stdout.split())
+        state = "held" if is_so.get("held") else "provisioning"
+        assert (f"{state}, {said}" in shown) == (said in ("being cancelled", "undoing"))
+        assert not any(other in shown for other in others)
 
 
 def test_an_open_run_says_what_it_awaits_and_what_may_help(api: ScriptedApi, mulligan: Mulligan) -> None:

@@ -93,6 +93,41 @@ async def test_runs_and_providers_are_drawn(api: ScriptedApi, fleet: Fleet, size
         await sees(pilot, "1 in flight", ":default:web-1", "boot runs", "4/16", "6/64", "quarantined: 3", "help")
 
 
+@pytest.mark.parametrize("size", [(80, 12), (60, 10)])
+async def test_on_a_small_screen_the_runs_and_the_reason_are_seen(
+    api: ScriptedApi, fleet: Fleet, size: tuple[int, int]
+) -> None:
+    """With the whole id, which the table has no room for; the providers come in the runs' place, and go."""
+    run = fleet.add(a_run("a-name-that-is-rather-long", age=900), event(1, "ACTION_STARTED", "boot", "boot"))
+    fleet.tell(run, event(2, "HELD", "record", "held", "no power, and this is why"))
+    async with top(api, size) as (app, pilot):
+        await sees(
+            pilot, "boot held", ":default:web-1", f"{run.workflow_id}: held: no power, and this is why", "? help"
+        )
+        assert "VCPU" not in screen(app)
+        await pilot.press("tab")
+        await sees(pilot, "VCPU", "4/16", "no power, and this is why")
+        assert "STEP" not in screen(app)
+        await pilot.press("tab", "down")
+        await sees(pilot, "STEP", f"{ID}: runs")
+        await pilot.press("enter")
+        await sees(pilot, f"{ID} open")
+        await pilot.press("h")
+        await sees(pilot, "now: boot runs on hyp-1")
+
+
+async def test_a_run_that_was_terminated_is_shown_as_terminated(api: ScriptedApi, fleet: Fleet) -> None:
+    """It is not in flight any more, although nothing of it was undone."""
+    over = fleet.add(a_run("pulled", age=2000), event(1, "ACTION_STARTED", "boot", "boot"))
+    fleet.end(over, "TERMINATED", "terminated from outside, without undo")
+    async with top(api) as (_, pilot):
+        await sees(pilot, "1 in flight")
+        await pilot.press("e")
+        await sees(pilot, "pulled")
+        await pilot.press("down")
+        await sees(pilot, "provision:default:pulled: terminated: terminated from outside, without undo")
+
+
 async def test_the_details_tell_evidence_undo_and_what_may_help(api: ScriptedApi, fleet: Fleet) -> None:
     """Enter opens and closes them; on a small screen they take the place of the providers."""
     run = fleet.add(a_run("held-1", age=900), event(2, "ACTION_STARTED", "boot", "boot", provider="hyp-1"))

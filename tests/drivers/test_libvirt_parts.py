@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import uuid
 import xml.etree.ElementTree as ET
 from pathlib import Path
@@ -35,6 +37,17 @@ from mulligan.activities.errors import (
 )
 from mulligan.activities.values import Firmware, ImageFormat, Kind, Mark, Resources, Target
 
+WITHOUT_THE_BINDING = """
+import asyncio, pathlib, sys
+sys.modules["libvirt"] = None
+from mulligan.activities.drivers.registry import open_driver
+from mulligan.activities.errors import HostNotReady
+from mulligan.activities.values import Target
+try:
+    asyncio.run(open_driver(Target("hyp-1", "default", "qemu:///system"), state_dir=pathlib.Path(".")))
+except HostNotReady as error:
+    print(error.remedy, error.message, sep="; ")
+"""
 MARK = Mark("shop", "web-1", "0a3f6c9e-5f1b-4a44-9e9c-9d6c1a8b2f00", "run-7", 3)
 SHAPE = Shape(Resources(2, 512, 4), Firmware.ANY)
 BASE = DiskFile("/pool/base.raw", ImageFormat.RAW)
@@ -290,6 +303,15 @@ def test_only_complete_neighbours_of_the_machine_count() -> None:
         "10.1.1.7         0x1         0x2         52:54:00:00:00:01     *        virbr0\n"
     )
     assert [each.address for each in neighbours(table, frozenset({"52:54:00:aa:bb:cc"}))] == ["10.1.1.5"]
+
+
+def test_without_libvirts_binding_a_provider_says_what_installs_it(tmp_path: Path) -> None:
+    """As in an installation for the simulation alone: in a process of its own, which cannot import it."""
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", WITHOUT_THE_BINDING], capture_output=True, text=True, check=True, cwd=tmp_path
+    )
+    assert done.stdout.startswith("make venv; qemu:///system needs the Python binding of libvirt")
+    assert "the extra `libvirt`" in done.stdout
 
 
 def test_a_boot_sector_is_one() -> None:

@@ -167,6 +167,17 @@ def test_a_kept_run_never_changes_once_it_has_ended(inventory: Inventory) -> Non
     assert inventory.run("provision:demo:web-1", "r1") == _run("r1", 0)
 
 
+def test_a_kept_run_says_where_its_machine_was(inventory: Inventory) -> None:
+    """As the machine has it, whichever run it is, and nothing when there is no such machine any more."""
+    inventory.begin_machine(machine("m1"))
+    inventory.update_machine("m1", provider="hv-1")
+    inventory.keep_run(_run("r1", 0))
+    inventory.keep_run(_run("r2", 1, workflow_id="release:demo:web-1", kind="release"))
+    inventory.keep_run(_run("r3", 2, machine_id="gone"))
+    assert [(run.run_id, run.provider) for run in inventory.runs()] == [("r3", ""), ("r2", "hv-1"), ("r1", "hv-1")]
+    assert inventory.run("release:demo:web-1").provider == "hv-1"
+
+
 def test_the_newest_run_of_a_workflow_is_given(inventory: Inventory) -> None:
     """Unless one is named."""
     inventory.keep_run(_run("r2", 20))

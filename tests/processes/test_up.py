@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
 import signal
 import socket
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,9 +15,10 @@ import pytest
 
 from mulligan.api.config import Settings
 from mulligan.api.processes.health import api_answers
-from tests.services.stack import Stack, alive, until
+from tests.services.stack import MULLIGAN, Stack, alive, until
 
 MACHINE = "simulated-demo-1"
+README = Path(__file__).parents[2] / "README.md"
 
 
 @pytest.fixture(scope="module")
@@ -71,6 +75,65 @@ def test_the_demo_makes_a_machine_and_finds_it_again(stack: Stack) -> None:
     again = stack.run("demo", "--simulated")
     assert again.returncode == 0, again.stderr
     assert stack.json("machine", "show", MACHINE)["id"] == made["id"]
+
+
+def test_a_stack_without_libvirt_providers_needs_no_libvirt(stack: Stack) -> None:
+    """What only they need is worth knowing where it is missing, and nothing that must be mended."""
+    told = stack.run("doctor", "--output", "json", PATH="/nowhere")
+    assert told.returncode == 0, told.stdout
+    found = {each["name"]: each for each in map(json.loads, told.stdout.splitlines())}
+    assert found["qemu"]["state"] == "note"
+    assert "qemu-img" in found["qemu"]["found"]
+    assert "needed only for libvirt providers" in found["qemu"]["found"]
+
+
+def test_what_the_readme_types_next_works_after_the_simulated_demo(stack: Stack) -> None:
+    """The demo's image has the name that the README uses, and its key the place."""
+    section = README.read_text().partition("## Next steps")[2]
+    (line,) = re.findall(r"^mulligan (machine provision web-1 .*)$", section, re.MULTILINE)
+    made = stack.run(*line.split(), "--ssh-key", str(stack.state_dir / "demo_key.pub"), seconds=90)
+    assert made.returncode == 0, made.stderr
+    assert stack.run("machine", "release", "web-1", seconds=90).returncode == 0
+
+
+def test_a_stop_says_at_once_what_it_stops_and_starts_nothing_again(tmp_path: Path) -> None:
+    """Also when the signal reached the children first; a second process asks, and is told what is waited for."""
+    with Stack(tmp_path) as stack:
+        stack.up("--simulated", "1")
+        made = ("machine", "provision", "m", "--image", "demo", "--detach")
+        stack.run("demo", "--simulated", seconds=90)
+        stack.run("provider", "add", "slow", "simulated://room/slow?speed=0&hold=define:1:600")
+        key = str(stack.state_dir / "demo_key.pub")
+        started = stack.run(*made, "--provider", "slow", "--ssh-key", key)
+        assert started.returncode == 0, started.stderr
+        down = subprocess.Popen([*MULLIGAN, "down"], env=stack.environment, stderr=subprocess.PIPE, text=True)
+        with down:
+            assert down.stderr is not None
+            told = [down.stderr.readline().strip() for _ in range(3)]
+            os.kill(stack.state["children"]["server"], signal.SIGKILL)
+            rest = down.stderr.read()
+        assert down.returncode == 0
+        assert told[0] == f"stopping the stack of {stack.state_dir} (process {stack.process_id})"
+        assert told[1].startswith("open runs: 1; each goes on where it was")
+        assert told[2].startswith("waiting for worker: at most 30 s")
+        assert "worker has stopped" in rest
+        assert "stopping worker: it may take up to 30 s" in stack.said
+        assert "starting it again" not in stack.said
+
+
+@pytest.mark.parametrize("first", ["temporal", "worker"])
+def test_a_child_that_a_common_signal_ends_first_is_not_started_again(tmp_path: Path, first: str) -> None:
+    """As when a service manager ends all processes at once."""
+    with Stack(tmp_path) as stack:
+        stack.up()
+        child = stack.state["children"][first]
+        os.kill(stack.process_id, signal.SIGSTOP)
+        os.kill(child, signal.SIGKILL)
+        until(lambda: not alive(child), what="the child's end")
+        os.kill(stack.process_id, signal.SIGTERM)
+        os.kill(stack.process_id, signal.SIGCONT)
+        until(lambda: "everything has stopped" in stack.said, seconds=60, what="the stop")
+        assert "starting it again" not in stack.said
 
 
 def test_nothing_is_left_of_a_killed_supervisor_and_nothing_is_lost(stack: Stack) -> None:

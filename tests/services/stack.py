@@ -75,10 +75,11 @@ class Stack:
         """All that `mulligan up` has said."""
         return self._out.read_text() if self._out.exists() else ""
 
-    def run(self, *words: str, seconds: float = 60.0) -> subprocess.CompletedProcess[str]:
-        """Run a command of `mulligan` to its end."""
+    def run(self, *words: str, seconds: float = 60.0, **environment: str) -> subprocess.CompletedProcess[str]:
+        """Run a command of `mulligan` to its end, in the stack's environment and these variables."""
+        told = {**self.environment, **environment}
         return subprocess.run(
-            [*MULLIGAN, *words], env=self.environment, capture_output=True, text=True, timeout=seconds, check=False
+            [*MULLIGAN, *words], env=told, capture_output=True, text=True, timeout=seconds, check=False
         )
 
     def json(self, *words: str) -> dict[str, Any]:
@@ -96,6 +97,12 @@ class Stack:
         ended = self.process.poll
         until(lambda: ended() is not None or self._is_healthy(pid), START_SECONDS, "a healthy stack")
         assert ended() is None, self.said
+
+    @property
+    def process_id(self) -> int:
+        """The process of the supervisor that `up` started."""
+        assert self.process is not None
+        return self.process.pid
 
     def kill(self) -> None:
         """`kill -9` the supervisor."""

@@ -51,7 +51,7 @@ async def test_what_moves_bytes_says_so_at_once_and_then_from_time_to_time() -> 
 
     said = await heartbeats(moving)
     assert len(said) == 2
-    assert said[1][1] == {"message": "download", "done": 1000, "total": 1000}
+    assert {**said[1][1], "at": 0} == {"message": "download", "done": 1000, "total": 1000, "at": 0}
 
 
 async def test_what_lasts_is_heard_of_again_and_again() -> None:
@@ -68,3 +68,5 @@ async def test_what_lasts_is_heard_of_again_and_again() -> None:
     said = await heartbeats(lasting)
     assert [words["message"] for _, words in said] == ["beginning", "awaiting an address", "awaiting an address"]
     assert said[0][0] >= FIRST_SECONDS
+    at = [words["at"] for _, words in said]
+    assert at[0] < at[1] == at[2]  # nothing was observed between the last two

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
+import shlex
 
+import click
 import pytest
-from temporalio.client import WorkflowFailureError, WorkflowHandle
+from temporalio.client import WorkflowFailureError, WorkflowHandle, WorkflowUpdateFailedError
 
 from mulligan.activities.drivers.simulated import journal
-from mulligan.activities.levers import HOLDABLE, LeverKind
+from mulligan.activities.levers import HOLDABLE, LeverKind, Pulled
 from mulligan.activities.story import EventKind, RunEvent
 from mulligan.activities.values import Deadlines, MachineState, OnFailure, Outcome, VerifyLevel
+from mulligan.api.cli.main import cli
 from tests.workflows.stack import Stack, is_clean, until
 from tests.workflows.steer import pull, refused
 
@@ -41,13 +45,33 @@ async def held(stack: Stack, project: str) -> None:
     await until(lambda: stack.machine_is(project, "m", MachineState.HELD))
 
 
+async def is_at(handle: WorkflowHandle, phase: str) -> bool:
+    """Whether the run says that it is at this."""
+    return await handle.query("phase", result_type=str) == phase
+
+
 def verbs(stack: Stack, project: str, verb: str) -> int:
     """How often the hosts of the project were asked for this verb."""
     return len([e for e in journal(stack.site.drivers_dir, project) if e.verb == verb and e.outcome != "BEGUN"])
 
 
+def offered(said: str) -> list[str]:
+    """The commands that a refusal names; the command line's own parser takes each."""
+    commands = re.findall(r"`([^`]+)`", said.partition("possible now: ")[2])
+    for command in commands:
+        words = shlex.split(command)[1:]
+        group: click.Command = cli
+        context = click.Context(cli, info_name="mulligan")
+        while isinstance(group, click.Group):
+            found = group.get_command(context, words.pop(0))
+            assert found is not None, command
+            group = found
+        group.make_context(group.name, words)
+    return commands
+
+
 async def test_retry_now_ends_a_long_back_off(stack: Stack) -> None:
-    """An attempt that waits for minutes begins at once, and the run goes on."""
+    """An attempt that waits for minutes begins at once, as what it is: the fourth; and the run goes on."""
     project, _ = await stack.hosts(fail="define:1:Unreachable,define:2:Unreachable,define:3:Unreachable")
     handle = await stack.start(stack.request(project, deadlines=Deadlines(undo_seconds=8)))
 
@@ -56,8 +80,10 @@ async def test_retry_now_ends_a_long_back_off(stack: Stack) -> None:
         return any(p.attempt == 4 and p.HasField("last_failure") for p in pending)
 
     await until(backs_off)
-    assert "boot/boot (was attempt" in await pull(handle, LeverKind.RETRY_NOW, "the switch is back")
+    assert "boot/boot (attempt 4)" in await pull(handle, LeverKind.RETRY_NOW, "the switch is back")
     assert (await last_of(stack, handle)).outcome is Outcome.READY
+    boot = [e for e in await stack.story(handle) if e.action == "boot" and e.kind is EventKind.ACTION_FINISHED]
+    assert [e.attempts for e in boot] == [4], "attempts are counted on"
     told = next(e for e in await stack.story(handle) if e.kind is EventKind.LEVER_PULLED)
     assert told.lever is not None
     assert (told.lever.kind, told.lever.actor, told.lever.reason) == ("retry-now", "alice", "the switch is back")
@@ -113,6 +139,61 @@ async def test_what_cannot_be_held_or_resumed_is_refused(stack: Stack) -> None:
     assert "cannot be resumed" in await refused(handle, LeverKind.RESUME)
     assert "seconds must be" in await refused(handle, LeverKind.EXTEND, seconds=0)
     assert (await last_of(stack, handle)).outcome is Outcome.READY
+
+
+async def test_a_refusal_names_the_levers_that_are_possible_instead(stack: Stack) -> None:
+    """As commands, the likeliest first; no mulligan for a run that may use this one provider only."""
+    project, hosts = await stack.hosts(fail="define:*:Unsupported")
+    asked = stack.request(project, provider=hosts[0].name, on_failure=OnFailure.HOLD, deadlines=HELD)
+    handle = await stack.start(asked)
+    await held(stack, project)
+    run = f"mulligan run {{}} {handle.id}"
+    instead = {
+        LeverKind.RETRY_NOW: ["resume", "abort", "cancel"],
+        LeverKind.EXTEND: ["resume", "abort", "cancel"],
+        LeverKind.MULLIGAN: ["resume", "abort", "cancel"],
+    }
+    for lever, others in instead.items():
+        said = await refused(handle, lever, seconds=5)
+        assert offered(said) == [run.format(other) for other in others], said
+    said = await refused(handle, LeverKind.RESUME, step="verify")
+    assert offered(said)[0] == run.format("resume")
+    await pull(handle, LeverKind.ABORT)
+    assert (await last_of(stack, handle)).outcome is Outcome.FAILED
+
+
+async def test_a_refusal_while_it_works_names_first_what_is_nearest(stack: Stack) -> None:
+    """To hold before a step that has begun is refused, and the next step is offered."""
+    project, hosts = await stack.hosts(hold="define:1:5")
+    handle = await stack.start(stack.request(project, provider=hosts[0].name, deadlines=HELD))
+    await begun(stack, project, "define")
+    run = f"mulligan run {{}} {handle.id}"
+    said = await refused(handle, LeverKind.HOLD, step="image")
+    assert offered(said) == [
+        f"{run.format('hold')} --before verify",
+        run.format("retry-now"),
+        f"{run.format('extend')} --by 10m",
+        run.format("abort"),
+        run.format("cancel"),
+    ]
+    assert (await last_of(stack, handle)).outcome is Outcome.READY
+
+
+async def test_a_refusal_of_a_run_that_takes_down_offers_no_cancel(stack: Stack) -> None:
+    """It goes on to its end: what is left to do is to watch it."""
+    project, hosts = await stack.hosts()
+    await (await stack.start(stack.request(project))).result()
+    await stack.enrol_with(hosts[0], fail="power_off:*:Unreachable")
+    release = await stack.release(project, "m")
+    await until(lambda: stack.is_waiting(release, "UNREACHABLE"))
+    first, second = await asyncio.gather(
+        release.execute_update(LeverKind.ABORT.value, result_type=Pulled),
+        release.execute_update(LeverKind.ABORT.value, result_type=Pulled),
+        return_exceptions=True,
+    )
+    (said,) = [each for each in (first, second) if isinstance(each, WorkflowUpdateFailedError)]
+    assert offered(str(said.cause)) == [f"mulligan run retry-now {release.id}", f"mulligan run watch {release.id}"]
+    assert (await last_of(stack, release)).outcome is Outcome.QUARANTINED
 
 
 async def test_a_failed_run_that_is_held_goes_on_with_the_step_that_failed(stack: Stack) -> None:

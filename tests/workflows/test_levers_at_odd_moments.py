@@ -6,21 +6,23 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 
 import pytest
+from temporalio import activity
 from temporalio.api.enums.v1 import EventType
 from temporalio.client import WorkflowHandle
 
+from mulligan.activities import calls
 from mulligan.activities.errors import Conflict
 from mulligan.activities.levers import LeverKind
 from mulligan.activities.story import EventKind
 from mulligan.activities.values import MachineState, OnFailure, Outcome, VerifyLevel
 from tests.workflows.stack import Stack, is_clean, until
 from tests.workflows.steer import pull, refused
-from tests.workflows.test_levers import HELD, begun, held, last_of, verbs
+from tests.workflows.test_levers import HELD, begun, held, last_of, offered, verbs
 
 
 @dataclass
@@ -152,6 +154,89 @@ async def test_an_abort_while_a_mulligan_undoes_tries_no_other_host(stack: Stack
     assert (last.outcome, last.reason) == (Outcome.FAILED, "ABORTED")
     assert await started(stack, handle, "claim") == 1
     assert is_clean(stack, project)
+
+
+async def test_a_cancel_wins_over_an_abort_that_came_just_before(stack: Stack, stall: Any) -> None:
+    """Both are taken up, everything is undone once, and the run ends cancelled."""
+    project, _ = await stack.hosts(2, fail="define:*:Unsupported")
+    looking = stall("explain")
+    handle = await stack.start(stack.request(project, mulligans=1, on_failure=OnFailure.HOLD, deadlines=HELD))
+    await looking.begun()
+    await pull(handle, LeverKind.ABORT, "wrong image")
+    await handle.cancel()
+    looking.go.set()
+    assert (await last_of(stack, handle)).outcome is Outcome.CANCELLED
+    assert await started(stack, handle, "release-claim") == 1
+    assert is_clean(stack, project)
+
+
+async def test_levers_between_a_cancel_and_its_undo_are_refused(stack: Stack, stall: Any) -> None:
+    """What is under way is being stopped, and will be undone: an abort has nothing to add, the others come too late."""
+    project, _ = await stack.hosts(2, fail="define:*:Unsupported")
+    looking = stall("explain")
+    handle = await stack.start(stack.request(project, mulligans=1, on_failure=OnFailure.HOLD, deadlines=HELD))
+    await looking.begun()
+    await handle.cancel()
+    await until(lambda: knows_of_its_cancel(handle))
+    for lever in (LeverKind.ABORT, LeverKind.HOLD, LeverKind.EXTEND, LeverKind.MULLIGAN, LeverKind.RESUME):
+        said = await refused(handle, lever, seconds=5)
+        assert "it is being cancelled, and what was made will be undone" in said
+        assert offered(said) == [f"mulligan run watch {handle.id}"]
+    looking.go.set()
+    assert (await last_of(stack, handle)).outcome is Outcome.CANCELLED
+    assert await started(stack, handle, "release-claim") == 1
+    assert is_clean(stack, project)
+
+
+async def knows_of_its_cancel(handle: WorkflowHandle[Any, Any]) -> bool:
+    """Whether the run has taken note of its cancel."""
+    kinds = [event.event_type for event in (await handle.fetch_history()).events]
+    requested = EventType.EVENT_TYPE_WORKFLOW_EXECUTION_CANCEL_REQUESTED
+    after = kinds[kinds.index(requested) :] if requested in kinds else []
+    return EventType.EVENT_TYPE_WORKFLOW_TASK_COMPLETED in after
+
+
+async def test_an_extension_at_the_moment_of_the_deadline_is_kept(
+    stack: Stack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The deadline has passed, and the run asks just then why: whoever is told that there is more time gets it."""
+    asked, go = asyncio.Event(), asyncio.Event()
+    describe = WorkflowHandle.describe
+
+    async def slowly(handle: WorkflowHandle[Any, Any], **values: Any) -> Any:
+        if activity.in_activity() and activity.info().activity_type == calls.WHY.name:
+            asked.set()
+            await go.wait()
+        return await describe(handle, **values)
+
+    monkeypatch.setattr(WorkflowHandle, "describe", slowly)
+    project, _ = await stack.hosts(hold="power_on:1:4")
+    handle = await stack.start(stack.request(project, deadlines=replace(HELD, boot_seconds=1)))
+    try:
+        await asyncio.wait_for(asked.wait(), 30)
+        assert "boot has until" in await pull(handle, LeverKind.EXTEND, seconds=600)
+    finally:
+        go.set()
+    assert (await last_of(stack, handle)).outcome is Outcome.READY
+    assert EventKind.DEADLINE_PASSED in [e.kind for e in await stack.story(handle)]
+
+
+async def test_a_resume_whose_claim_was_given_back_meanwhile_fails_and_is_not_called_cancelled(
+    stack: Stack, stall: Any
+) -> None:
+    """Its undo could not be done by the run, and was done by someone else: nothing is left to quarantine."""
+    project, _ = await stack.hosts(fail="power_off:*:AccessDenied")
+    handle = await stack.start(stack.request(project, deadlines=HELD))
+    await pull(handle, LeverKind.HOLD, step="verify")
+    await held(stack, project)
+    quarantining = stall("quarantine_claim")
+    await pull(handle, LeverKind.RESUME, step="boot")
+    await quarantining.begun()
+    stack.inventory.release_claim(stack.inventory.machine(project, "m").claim_id)
+    quarantining.go.set()
+    last = await last_of(stack, handle)
+    assert (last.outcome, last.reason) == (Outcome.FAILED, "ACCESS_DENIED")
+    assert stack.inventory.machine(project, "m").state is MachineState.FAILED
 
 
 async def test_a_lease_that_is_extended_just_as_the_run_is_held_is_the_last_one(stack: Stack, stall: Any) -> None:

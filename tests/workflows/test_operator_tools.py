@@ -13,9 +13,13 @@ from temporalio.client import WorkflowFailureError, WorkflowHandle
 
 from mulligan.activities.drivers.simulated import journal
 from mulligan.activities.levers import LeverKind
+from mulligan.activities.story import EventKind
 from mulligan.activities.values import Deadlines, MachineState, Outcome
 from mulligan.api.processes.temporal_dev import temporal_program
+from mulligan.api.progress import progress_of
+from mulligan.api.run_views import view_of_execution
 from tests.workflows.stack import Stack, is_clean, until
+from tests.workflows.steer import pull
 
 SLOW = "power_on:1:60"
 """The first call takes longer than any test: whatever goes on does so because the action was begun anew."""
@@ -68,19 +72,30 @@ async def test_runs_are_found_by_what_they_are_about(stack: Stack) -> None:
     for query in (
         "MulliganMachine = 'm' AND MulliganPartition = 'default'",
         f"MulliganProvider = '{project}-h0' AND MulliganImage = 'demo'",
-        "MulliganStep = 'boot' AND MulliganOutcome = 'open'",
+        "MulliganStep = 'boot' AND MulliganOutcome IS NULL AND ExecutionStatus = 'Running'",
     ):
         await until(partial(finds, stack, f"{mine} AND {query}", handle.id))
     await handle.cancel()
     with pytest.raises(WorkflowFailureError):
         await handle.result()
     await until(lambda: finds(stack, f"{mine} AND MulliganOutcome = 'cancelled'", handle.id))
-    assert await listed(stack, f"{mine} AND MulliganOutcome = 'open'") == []
+    assert await listed(stack, f"{mine} AND MulliganOutcome IS NULL") == []
 
 
 async def finds(stack: Stack, query: str, workflow_id: str) -> bool:
     """Whether the query finds just this run."""
     return await listed(stack, query) == [workflow_id]
+
+
+async def test_a_terminated_run_is_nowhere_called_open(stack: Stack) -> None:
+    """Nobody can change the attributes of a run that is over: so it never had an outcome that is not so."""
+    project, handle = await booting(stack)
+    await handle.terminate("by a test")
+    mine = f"MulliganProject = '{project}'"
+    await until(lambda: finds(stack, f"{mine} AND ExecutionStatus = 'Terminated'", handle.id))
+    assert await listed(stack, f"{mine} AND MulliganOutcome = 'open'") == []
+    (run,) = [each async for each in stack.client.list_workflows(mine)]
+    assert (await view_of_execution(run)).outcome is Outcome.TERMINATED
 
 
 async def test_a_runs_page_says_what_it_awaits_and_what_can_be_done(stack: Stack) -> None:
@@ -111,6 +126,23 @@ async def test_an_action_that_is_paused_stops_and_goes_on_when_it_is_unpaused(st
     await on_boot(stack, "unpause", handle)
     await handle.result()
     assert stack.inventory.machine(project, "m").state is MachineState.READY
+
+
+async def test_a_paused_action_says_so_and_can_be_tried_again_now(stack: Stack) -> None:
+    """Who steers the run sees that nothing is tried, and who stopped it; the lever for it goes on, and counts on."""
+    project, handle = await booting(stack)
+    await temporal(
+        stack, "activity", "pause", "--workflow-id", handle.id, "--activity-id", "1/boot/boot", "--identity", "ada"
+    )
+    await until(lambda: is_paused(handle))
+    (progress,) = progress_of(await handle.describe())
+    assert progress.message.startswith("paused by ada")
+    assert "nothing is tried until it is unpaused" in progress.message
+    assert "boot/boot (attempt 2, was paused)" in await pull(handle, LeverKind.RETRY_NOW)
+    await handle.result()
+    assert stack.inventory.machine(project, "m").state is MachineState.READY
+    boot = [e for e in await stack.story(handle) if e.action == "boot" and e.kind is EventKind.ACTION_FINISHED]
+    assert [e.attempts for e in boot] == [2]
 
 
 async def test_an_action_that_is_reset_begins_anew(stack: Stack) -> None:

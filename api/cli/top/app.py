@@ -37,6 +37,7 @@ class TopApp(App[ExitCode]):
         Binding("ctrl+c,ctrl+q", "leave('DETACHED')", "Quit", priority=True),
         Binding("slash", "filter", "Filter"),
         Binding("escape", "clear", "Clear"),
+        Binding("tab,shift+tab", "turn", "Other table", priority=True),
         Binding("e", "ended", "Ended runs"),
         Binding("question_mark", "help", "Help"),
         *(Binding(lever.key, f"ask('{lever.name}')", lever.name) for lever in LEVERS),
@@ -90,6 +91,13 @@ class TopApp(App[ExitCode]):
     def action_help(self) -> None:
         """Show the keys."""
         self.push_screen(Help())
+
+    def action_turn(self) -> None:
+        """Tab: the other table; above a question, what comes next in it."""
+        if self.screen.is_modal:
+            self.screen.focus_next()
+        else:
+            self.board.turn()
 
     def action_ended(self) -> None:
         """Show ended runs too, or no more."""

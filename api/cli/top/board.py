@@ -7,7 +7,7 @@ import time
 from rich.text import Text
 from textual.app import ComposeResult
 from textual.containers import Vertical, VerticalScroll
-from textual.widgets import Input, Static
+from textual.widgets import Input
 
 from mulligan.api.cli.text import clean
 from mulligan.api.cli.top import cells
@@ -20,10 +20,14 @@ from mulligan.v1 import inventory_pb2
 TALL = 36
 """From so many lines on there is room for the details beside the providers."""
 
+LOW = 18
+"""Below so many lines there is room for one table only: the runs, or after Tab the providers."""
+
 MESSAGE_SECONDS = 30.0
 """How long a message stays; then its line tells more of the selected run."""
 
 HINT = " / filter c cancel h hold u resume r retry x extend m mulligan a abort ? help q"
+SHORT_HINT = " ? help  q leave  / filter  Tab providers"
 
 
 class Board(Vertical):
@@ -47,8 +51,9 @@ class Board(Vertical):
         self._model = model
         self._api = api
         self._said_until = 0.0
-        self._head, self._details, self._about, self._message = (
-            Words(id=name) for name in ("head", "details", "about", "message")
+        self._turned = False
+        self._head, self._details, self._about, self._message, self._hint = (
+            Words(id=name) for name in ("head", "details", "about", "message", "hint")
         )
         self.runs = Rows[Row](cells.run_columns, lambda row: row.key, cells.style, "runs")
         self.providers = Rows[inventory_pb2.Provider](
@@ -60,7 +65,7 @@ class Board(Vertical):
     def compose(self) -> ComposeResult:
         """From above to below."""
         yield from (self._head, self.runs, self.providers, self._detail, self.filter, self._about, self._message)
-        yield Static(HINT, id="hint")
+        yield self._hint
 
     @property
     def selected(self) -> Row | None:
@@ -106,6 +111,16 @@ class Board(Vertical):
         self.make_room()
         self._draw_selected(time.time())
 
+    def turn(self) -> None:
+        """Go to the other table."""
+        self._turned = not self.providers.has_focus
+        self.make_room()
+        (self.providers if self._turned else self.runs).focus()
+
     def make_room(self) -> None:
-        """The providers give way to the details where there is no room for both."""
-        self.providers.display = not self.shows_details or self.app.size.height >= TALL
+        """The providers give way to the details, or to the runs, where there is no room for both."""
+        width, height = self.app.size
+        is_low = height < LOW
+        self.runs.display = not (is_low and self._turned)
+        self.providers.display = self._turned or not (is_low or (self.shows_details and height < TALL))
+        self._hint.show(Text(HINT if width >= len(HINT) else SHORT_HINT, no_wrap=True))

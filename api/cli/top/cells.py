@@ -13,6 +13,9 @@ from mulligan.v1 import inventory_pb2
 WIDE = 120
 """From so many columns on there is room for everything."""
 
+FULL, NARROW = 72, 62
+"""In fewer columns there is no room for how much is done and which try it is; in still fewer, none for the provider."""
+
 REST = 0
 """The width of the column that takes what is left."""
 
@@ -35,23 +38,28 @@ def run_columns(width: int) -> list[Column[Row]]:
     columns = [Column("", 1, lambda row, now: mark(row)), Column("RUN", name, _id(name))]
     if wide:
         columns.append(Column("MACHINE", 14, lambda row, now: row.run.machine))
+    if width >= NARROW:
+        columns.append(Column("PROVIDER", 14 if wide else 9, lambda row, now: row.provider))
     columns += [
-        Column("PROVIDER", 14 if wide else 9, lambda row, now: row.provider),
         Column("STEP", 14, lambda row, now: f"{row.step()} {row.state()}".strip()),
         Column("TIME", 7, lambda row, now: elapsed(row.took(now))),
-        Column("DONE", 16 if wide else 4, _done_wide if wide else _done),
-        Column("TRY", 3, lambda row, now: str(row.attempt() or "")),
-        Column("AWAITING, OR WHY", REST, lambda row, now: row.says(now)),
     ]
+    if width >= FULL:
+        columns += [
+            Column("DONE", 16 if wide else 4, _done_wide if wide else _done),
+            Column("TRY", 3, lambda row, now: str(row.attempt() or "")),
+        ]
+    columns.append(Column("AWAITING, OR WHY", REST, lambda row, now: row.says(now)))
     return fitted(columns, width)
 
 
 def provider_columns(width: int) -> list[Column[inventory_pb2.Provider]]:
     """The providers' columns that suit so wide a screen."""
     bar = 20 if width >= WIDE else 12
-    columns = [
-        Column[inventory_pb2.Provider]("PROVIDER", 20 if width >= WIDE else 12, lambda each, now: each.name),
-        Column("PARTITION", 14 if width >= WIDE else 9, lambda each, now: each.partition),
+    columns = [Column[inventory_pb2.Provider]("PROVIDER", 20 if width >= WIDE else 12, lambda each, now: each.name)]
+    if width >= FULL:
+        columns.append(Column("PARTITION", 14 if width >= WIDE else 9, lambda each, now: each.partition))
+    columns += [
         Column("VCPU", bar, lambda each, now: usage(each, "vcpu", bar)),
         Column("MEMORY GIB", bar, lambda each, now: usage(each, "memory_mib", bar)),
         Column("DISK GIB", bar, lambda each, now: usage(each, "disk_gib", bar)),
