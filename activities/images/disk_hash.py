@@ -29,7 +29,7 @@ class DiskHash:
         parts = (self._data.digest(), self._layout.digest(), _PLACE.pack(self._position))
         return f"{DISK_HASH}:{hashlib.sha256(b''.join(parts)).hexdigest()}"
 
-    def update(self, piece: bytes | bytearray) -> None:
+    def update(self, piece: bytes | bytearray | memoryview) -> None:
         """Take the next bytes: whole blocks, but for the last piece."""
         view = memoryview(piece)
         for is_data, start, end in stretches(piece):
@@ -41,17 +41,19 @@ class DiskHash:
         self._position += len(piece)
 
 
-def stretches(piece: bytes | bytearray) -> Iterator[tuple[bool, int, int]]:
+def stretches(piece: bytes | bytearray | memoryview) -> Iterator[tuple[bool, int, int]]:
     """The data and the holes in whole blocks of a disk: (whether it is data, start, end)."""
-    start = 0
-    while start < len(piece):
-        is_data, end = not _is_hole(piece, start), start + BLOCK_BYTES
-        while end < len(piece) and _is_hole(piece, end) != is_data:
+    view, start = memoryview(piece), 0
+    while start < len(view):
+        is_data, end = not _is_hole(view, start), start + BLOCK_BYTES
+        while end < len(view) and _is_hole(view, end) != is_data:
             end += BLOCK_BYTES
-        yield is_data, start, min(end, len(piece))
+        yield is_data, start, min(end, len(view))
         start = end
 
 
-def _is_hole(piece: bytes | bytearray, start: int) -> bool:
-    rest = len(piece) - start
-    return piece.startswith(_ZEROS if rest >= BLOCK_BYTES else _ZEROS[:rest], start)
+def _is_hole(view: memoryview, start: int) -> bool:
+    if view[start]:
+        return False
+    block = view[start : start + BLOCK_BYTES].tobytes()  # comparing views would go byte by byte
+    return block == (_ZEROS if len(block) == BLOCK_BYTES else _ZEROS[: len(block)])

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Protocol
 
 from mulligan.activities.errors import ImageRejected
-from mulligan.activities.images.disk_hash import BLOCK_BYTES, DiskHash, stretches
+from mulligan.activities.images.disk_hash import DiskHash, stretches
 from mulligan.activities.values import Compression
 
 if sys.version_info >= (3, 14):
@@ -165,9 +165,10 @@ class Expansion:
         self._max_bytes = max_bytes
         self._max_ratio = max_ratio
         self._hash = DiskHash()
-        self._hasher = ThreadPoolExecutor(1, thread_name_prefix="hash")
-        self._hashed: Future[None] = self._hasher.submit(self._hash.update, b"")
-        self._rest = bytearray()
+        self._keeper = ThreadPoolExecutor(1, thread_name_prefix="keep")
+        self._kept: Future[None] = self._keeper.submit(lambda: None)
+        self._filling, self._keeping = bytearray(BITE_BYTES), bytearray(BITE_BYTES)
+        self._rest = memoryview(b"")
         self.written = 0
 
     @property
@@ -178,54 +179,56 @@ class Expansion:
     @property
     def digest(self) -> str:
         """`disk-sha256:<hex>` of what was written so far."""
-        self._hashed.result()
+        self._kept.result()
         return self._hash.digest
 
     def step(self) -> bool:
-        """Write the next pieces; False when all is written."""
-        start = self.written
-        while self.written < start + STEP_BYTES:
-            piece = self._next()
-            self._write(piece)
-            if len(piece) % BLOCK_BYTES or not piece:
+        """Expand and write the next pieces; False when all is written."""
+        end = self.written + STEP_BYTES
+        while self.written < end:
+            filled = self._fill()
+            self._kept.result()  # one block is hashed and written while the next one is expanded
+            self._filling, self._keeping = self._keeping, self._filling
+            self._kept = self._keeper.submit(self._keep, memoryview(self._keeping)[:filled], self.written)
+            self.written += filled
+            if filled < BITE_BYTES:
+                self._kept.result()
                 self._target.truncate(self.written)
                 return False
-        # Begin to write it out, so that the wait for the disk at the end is short.
-        os.posix_fadvise(self._target.fileno(), start, self.written - start, os.POSIX_FADV_DONTNEED)
         return True
 
     def close(self) -> None:
         """Close both files."""
-        self._hasher.shutdown()
+        self._keeper.shutdown()
         self._target.close()
         self._source.close()
 
-    def _next(self) -> bytearray:
-        """At least BITE_BYTES, in whole blocks; less, and perhaps not whole, at the end."""
-        whole, self._rest = self._rest, bytearray()
-        while len(whole) < BITE_BYTES and (piece := next(self._pieces, None)) is not None:
-            whole += piece
-            self._check(self.written + len(whole))
-        if len(whole) >= BITE_BYTES:
-            end = len(whole) - len(whole) % BLOCK_BYTES
-            whole, self._rest = whole[:end], whole[end:]
-        return whole
+    def _fill(self) -> int:
+        """Fill a block with expanded bytes; how many there were: less than a block only at the end."""
+        filled = 0
+        while filled < BITE_BYTES:
+            if not self._rest:
+                piece = next(self._pieces, None)
+                if piece is None:
+                    break
+                self._check(self.written + filled + len(piece))
+                self._rest = memoryview(piece)
+            taken = min(BITE_BYTES - filled, len(self._rest))
+            self._filling[filled : filled + taken] = self._rest[:taken]
+            filled, self._rest = filled + taken, self._rest[taken:]
+        return filled
 
-    def _write(self, piece: bytearray) -> None:
-        """Write a piece while another thread hashes it, and the next one is expanded."""
-        self._hashed.result()
-        self._hashed = self._hasher.submit(self._hash.update, piece)
-        self.written += len(piece)
-        view = memoryview(piece)
-        for is_data, start, end in stretches(piece):
+    def _keep(self, block: memoryview, position: int) -> None:
+        """Hash and write a block; zeros are neither."""
+        self._hash.update(block)
+        for is_data, start, end in stretches(block):
             if is_data:
-                self._write_whole(view[start:end])
-            else:
-                self._target.seek(end - start, os.SEEK_CUR)
+                self._write(block[start:end], position + start)
 
-    def _write_whole(self, view: memoryview) -> None:
+    def _write(self, view: memoryview, position: int) -> None:
         while view:
-            view = view[self._target.write(view) :]
+            done = os.pwrite(self._target.fileno(), view, position)
+            view, position = view[done:], position + done
 
     def _check(self, written: int) -> None:
         if written > self._max_bytes:

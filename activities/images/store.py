@@ -12,7 +12,6 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
-import os
 import re
 from collections.abc import AsyncIterator, Awaitable, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
@@ -34,6 +33,7 @@ from mulligan.activities.images.partial import (
     sync_directory,
     write_whole,
 )
+from mulligan.activities.images.raw import RAW_NAMES
 from mulligan.activities.images.safety import check_disk, check_qcow2, check_size
 from mulligan.activities.threads import run_blocking, run_in
 from mulligan.activities.values import Compression, Image, ImageFormat
@@ -41,6 +41,7 @@ from mulligan.activities.values import Compression, Image, ImageFormat
 GIB = 1024**3
 DIGEST = re.compile(r"sha256:[0-9a-f]{64}|sha512:[0-9a-f]{128}")
 HASH_STEP_BYTES = 1024**2
+BOOT = Path("/proc/sys/kernel/random/boot_id")
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +56,11 @@ class Stock:
 
 @dataclass(frozen=True, slots=True)
 class _Verified:
-    """The marker beside a disk: `content` is the digest of the expanded bytes."""
+    """The marker beside a disk: `content` is the digest of the expanded bytes.
+
+    `boot` is the boot of this host in which they were written, as nobody waited for them to be on the disk. After
+    another boot they are verified again, from the disk, and it is empty.
+    """
 
     format: ImageFormat
     compression: Compression
@@ -63,6 +68,7 @@ class _Verified:
     virtual_size_bytes: int
     size: int = 0
     mtime_ns: int = 0
+    boot: str = ""
 
 
 def check_digest(digest: str) -> None:
@@ -148,7 +154,7 @@ class ImageStore:
         return Partial(self._path(digest, "part"))
 
     def _remove(self, digest: str) -> bool:
-        names = ("json", "raw", "qcow2", "part", "part.json", "expanding", "json.new", "part.json.new")
+        names = ("json", "raw", "qcow2", "part", "part.json", "expanding", "json.new", "part.json.new", *RAW_NAMES)
         there = [path for name in names if (path := self._path(digest, name)).exists()]
         for path in there:
             path.unlink(missing_ok=True)
@@ -174,7 +180,7 @@ class ImageStore:
             there = path.stat()
         except FileNotFoundError:
             return None
-        if (there.st_size, there.st_mtime_ns) != (marker.size, marker.mtime_ns):
+        if (there.st_size, there.st_mtime_ns) != (marker.size, marker.mtime_ns) or marker.boot not in ("", _boot()):
             return None
         if (image.format, image.compression) != (marker.format, marker.compression):
             raise ImageRejected(
@@ -187,14 +193,16 @@ class ImageStore:
         return BaseImage(image.digest, path, marker.format, marker.virtual_size_bytes)
 
     async def _again(self, image: Image, flight: Flight, deadline: Deadline) -> BaseImage | None:
-        """Verify afresh a disk whose file was touched; remove it when it is not what it was."""
+        """Verify afresh a disk whose file was touched, or may not have reached the disk before this host went down;
+        remove it when it is not what it was."""
         marker = await run_blocking(self._marker, image.digest)
         if marker is None:
             return None
         path = self._path(image.digest, marker.format)
         if await run_blocking(path.exists):
             if await self._digest(path, marker.content, flight, deadline) == marker.content:
-                await run_blocking(self._mark, image.digest, path, marker)
+                kept = marker if marker.boot == _boot() else replace(marker, boot="")
+                await run_blocking(self._mark, image.digest, path, kept)
                 return await run_blocking(self._known, image)
             await run_blocking(path.unlink)
         await run_blocking(self._path(image.digest, "json").unlink)
@@ -324,10 +332,8 @@ class ImageStore:
     def _keep(self, image: Image, disk: Path, content: str, virtual_size: int) -> BaseImage:
         """Note what was verified, and only then give the disk its name."""
         final = self._path(image.digest, image.format)
-        with disk.open("rb") as file:
-            os.fchmod(file.fileno(), 0o444)
-            os.fsync(file.fileno())
-        self._mark(image.digest, disk, _Verified(image.format, image.compression, content, virtual_size))
+        disk.chmod(0o444)
+        self._mark(image.digest, disk, _Verified(image.format, image.compression, content, virtual_size, boot=_boot()))
         disk.rename(final)
         sync_directory(self._directory)
         self._partial(image.digest).remove()
@@ -337,6 +343,11 @@ class ImageStore:
         there = path.stat()
         marker = replace(verified, size=there.st_size, mtime_ns=there.st_mtime_ns)
         write_whole(self._path(digest, "json"), json.dumps(asdict(marker)).encode())
+
+
+def _boot() -> str:
+    """Which boot of this host it is; see random(4)."""
+    return BOOT.read_text().strip()
 
 
 def _size(path: Path) -> int:

@@ -198,6 +198,41 @@ async def test_a_touched_file_is_verified_again_and_kept_when_it_is_right(store,
     assert len(origin.requests) == 1
 
 
+async def test_after_another_boot_a_disk_is_verified_again_once(
+    store, origin, disk, seen, deadline, tmp_path, monkeypatch
+):
+    """Nobody waited for it to be on the disk. What is read from there then is."""
+    origin.content = disk
+    base = await store.ensure(origin.image(), seen, deadline)
+    (tmp_path / "boot").write_text("the next boot")
+    monkeypatch.setattr("mulligan.activities.images.store.BOOT", tmp_path / "boot")
+    for words in (["verify"], []):
+        seen.lines.clear()
+        assert await store.ensure(origin.image(), seen, deadline) == base
+        assert seen.words == words
+    (tmp_path / "boot").write_text("the one after it")
+    seen.lines.clear()
+    assert await store.ensure(origin.image(), seen, deadline) == base
+    assert (seen.lines, len(origin.requests)) == ([], 1)
+
+
+async def test_a_disk_that_a_loss_of_power_cut_short_is_fetched_again(
+    store, origin, disk, seen, deadline, tmp_path, monkeypatch
+):
+    """Although its size and its date are those of what was verified."""
+    origin.content = disk
+    base = await store.ensure(origin.image(), seen, deadline)
+    there = base.path.stat()
+    base.path.chmod(0o600)
+    base.path.write_bytes(bytes(len(disk)))
+    base.path.chmod(0o444)
+    os.utime(base.path, ns=(there.st_atime_ns, there.st_mtime_ns))
+    (tmp_path / "boot").write_text("the next boot")
+    monkeypatch.setattr("mulligan.activities.images.store.BOOT", tmp_path / "boot")
+    assert (await store.ensure(origin.image(), seen, deadline)).path.read_bytes() == disk
+    assert len(origin.requests) == 2
+
+
 async def test_a_changed_file_is_fetched_again(store, origin, disk, seen, deadline):
     """A disk that is not what it was is never given out."""
     origin.content = disk

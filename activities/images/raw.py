@@ -1,0 +1,169 @@
+"""The raw disk of an image, for servers whose disk the deploy agent writes: converted once, kept beside the image.
+
+<algorithm>-<hex>.disk         the raw disk, sparse; only where the image is not raw already
+<algorithm>-<hex>.disk.json    its size and sha256, so that it need not be read again
+<algorithm>-<hex>.disk.new     while it is made, not yet believed
+<algorithm>-<hex>.disk.lock    there while somebody works on it
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import os
+import re
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from mulligan.activities.drivers.base import BaseImage, Deadline, Progress
+from mulligan.activities.errors import HostNotReady, ImageRejected, Unreachable
+from mulligan.activities.images.flight import Flight, single_flight
+from mulligan.activities.images.partial import require_space, sync_directory, write_whole
+from mulligan.activities.threads import run_blocking
+from mulligan.activities.values import ImageFormat
+
+HASH_STEP_BYTES = 4 * 1024**2
+CONVERT_LIMITS = ("--as=2147483648", "--cpu=14400", "--core=0")
+"""2 GiB of memory and 4 hours of CPU; what is written is limited to the disk's size besides."""
+RAW_NAMES = ("disk", "disk.json", "disk.new", "disk.json.new")
+"""What is kept here beside an image, and goes with it."""
+_PERCENT = re.compile(rb"\((\d+)\.\d+/100%\)")
+
+
+@dataclass(frozen=True, slots=True)
+class RawDisk:
+    """A raw disk to be served as it is."""
+
+    path: Path
+    bytes: int
+    digest: str
+    """`sha256:<hex>` of all of it."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """What was found out about a file that looks so."""
+
+    digest: str
+    bytes: int
+    mtime_ns: int
+
+
+async def raw_disk(image: BaseImage, progress: Progress, deadline: Deadline) -> RawDisk:
+    """Have the raw disk of a verified image, with its digest. Whole or not at all.
+
+    `progress` is called with `convert` and `verify`, and bytes. Raises `HostNotReady`, `ImageRejected`, `Unreachable`.
+    """
+    plain = image.format is ImageFormat.RAW
+    name = image.digest.replace(":", "-")
+    folder = image.path.parent
+    path = image.path if plain else folder / f"{name}.disk"
+    sidecar = folder / f"{name}.disk.json"
+    if found := await run_blocking(_known, path, sidecar):
+        return found
+    async with single_flight(folder / f"{name}.disk.lock", "raw disk", progress, deadline) as flight:
+        if found := await run_blocking(_known, path, sidecar):
+            return found
+        if plain:
+            return await _hashed(path, path, sidecar, flight, deadline)
+        new = folder / f"{name}.disk.new"
+        try:
+            await _convert(image, new, flight, deadline)
+            return await _hashed(new, path, sidecar, flight, deadline)
+        finally:
+            await run_blocking(new.unlink, missing_ok=True)
+
+
+def _known(path: Path, sidecar: Path) -> RawDisk | None:
+    """The disk, when it was read before and was not touched since."""
+    try:
+        known, there = _Known(**json.loads(sidecar.read_text())), path.stat()
+    except (OSError, ValueError, TypeError):
+        return None
+    if (there.st_size, there.st_mtime_ns) != (known.bytes, known.mtime_ns):
+        return None
+    return RawDisk(path, known.bytes, known.digest)
+
+
+async def _hashed(made: Path, path: Path, sidecar: Path, flight: Flight, deadline: Deadline) -> RawDisk:
+    """Read the file for its digest, then give it its name."""
+    digest, total = hashlib.sha256(), (await run_blocking(made.stat)).st_size
+    with made.open("rb", buffering=0) as file:
+        while chunk := await run_blocking(file.read, HASH_STEP_BYTES):
+            await run_blocking(digest.update, chunk)
+            flight.report("verify", file.tell(), total)
+            deadline.check("read the raw disk")
+    return await run_blocking(_keep, made, path, sidecar, f"sha256:{digest.hexdigest()}")
+
+
+def _keep(made: Path, path: Path, sidecar: Path, digest: str) -> RawDisk:
+    if made != path:
+        made.chmod(0o444)
+        made.rename(path)
+        sync_directory(path.parent)
+    there = path.stat()
+    write_whole(sidecar, json.dumps(asdict(_Known(digest, there.st_size, there.st_mtime_ns))).encode())
+    return RawDisk(path, there.st_size, digest)
+
+
+async def _convert(image: BaseImage, new: Path, flight: Flight, deadline: Deadline) -> None:
+    size = image.virtual_size_bytes
+    allocated = (await run_blocking(image.path.stat)).st_size
+    await run_blocking(require_space, new.parent, min(size, 2 * allocated), "converting the image")
+    limits = ("prlimit", *CONVERT_LIMITS, f"--fsize={size}")
+    options = ("-p", "-t", "writeback", "-f", image.format.value, "-O", "raw")
+    try:
+        process = await asyncio.create_subprocess_exec(
+            *(*limits, "qemu-img", "convert", *options, str(image.path), str(new)),
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+            env={"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C"},
+        )
+    except FileNotFoundError as error:
+        raise _missing("prlimit", "util-linux") from error
+    try:
+        async with asyncio.timeout(deadline.remaining):
+            said, _ = await asyncio.gather(_errors(process), _follow(process, flight, size))
+            code = await process.wait()
+    except TimeoutError as error:
+        raise Unreachable("qemu-img convert did not end within the time given; it will be tried again") from error
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+    if code == 127 or "failed to execute qemu-img" in said:
+        raise _missing("qemu-img", "qemu-utils")
+    if code:
+        raise ImageRejected(
+            f"the image cannot be made raw: qemu-img convert ended with {code}: {said[:300]}; publish it again",
+            found=said[:300],
+            status=code,
+        )
+    await run_blocking(_sync, new)
+
+
+async def _follow(process: asyncio.subprocess.Process, flight: Flight, size: int) -> None:
+    """Report how far it is, by the percentages that it prints."""
+    assert process.stdout is not None
+    while told := await process.stdout.read(4096):
+        if percents := _PERCENT.findall(told):
+            flight.report("convert", size * int(percents[-1]) // 100, size)
+
+
+async def _errors(process: asyncio.subprocess.Process) -> str:
+    assert process.stderr is not None
+    return (await process.stderr.read()).decode(errors="replace").strip()
+
+
+def _sync(path: Path) -> None:
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+
+
+def _missing(program: str, package: str) -> HostNotReady:
+    return HostNotReady(
+        f"an image is made raw with {program}, which is not installed on this host; install it",
+        remedy=f"apt-get install --no-install-recommends {package}",
+    )
