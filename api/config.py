@@ -82,6 +82,11 @@ class Settings(BaseSettings):
         return self.state_dir / "cache"
 
     @property
+    def agent_dir(self) -> Path:
+        """Where the deploy agent is kept: its kernel, its initrd and its ISO."""
+        return self.state_dir / "agent"
+
+    @property
     def drivers_dir(self) -> Path:
         """Where drivers keep what must survive a restart."""
         return self.state_dir / "drivers"

@@ -5,7 +5,7 @@
 #
 #   python    what makes a virtual environment
 #   virtual   libvirt, QEMU, and what builds libvirt's Python binding
-#   images    what builds the demo image and a full Debian
+#   images    what builds the demo image, a full Debian, and the deploy agent's medium
 #   test      what the tests need besides: PostgreSQL (its programs; no cluster is made or started), shellcheck, and
 #             genisoimage's reader of ISO images, and openipmi's simulated BMC
 #   bench     what the benchmarks compare with: virt-install, curl, zstd
@@ -27,6 +27,7 @@ sys.exit(not (pathlib.Path(sysconfig.get_path("include")) / "Python.h").exists()
         ;;
     images)
         echo apt dpkg debian-archive-keyring e2fsprogs fdisk grub-common mmdebstrap mtools qemu-utils util-linux
+        echo xorriso
         ;;
     test)
         echo postgresql shellcheck genisoimage openipmi

@@ -22,7 +22,7 @@ _ON_THE_HYPERVISOR = (
     "test_bench.py::test_a_benchmark_finds_nothing_wrong[vm]",
     "test_bench.py::test_a_benchmark_finds_nothing_wrong[image]",
 )
-_LONG = ("hypervisor", "test_bench.py", "images/test_build.py", "e2e/")
+_LONG = ("hypervisor", "test_bench.py", "images/test_build.py", "agent/test_agent_image.py", "e2e/")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -2,17 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
-import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
-
-import click
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 
 from mulligan.activities.images.build import BuiltImage, build_debian, build_demo
 from mulligan.activities.values import Firmware
+from mulligan.api.cli.building import reporting
 from mulligan.api.config import Settings
 from mulligan.v1 import images_pb2, machine_pb2
 
@@ -20,9 +14,6 @@ RECIPES = {"demo": build_demo, "debian-12": build_debian}
 """What can be built, and what builds it."""
 
 DIGEST_CHARACTERS = 12
-TELL_SECONDS = 5.0
-
-Report = Callable[[str, float], None]
 
 
 def build_image(recipe: str, name: str, settings: Settings) -> images_pb2.Image:
@@ -34,7 +25,7 @@ def build_image(recipe: str, name: str, settings: Settings) -> images_pb2.Image:
     settings.image_dir.mkdir(parents=True, exist_ok=True)
     fresh = settings.image_dir / f".{name}.building.qcow2"
     try:
-        with _reporting(f"building {recipe}") as report:
+        with reporting(f"building {recipe}") as report:
             built = RECIPES[recipe](fresh, workdir=settings.cache_dir / "build", progress=report)
         final = settings.image_dir / f"{name}-{built.sha256[:DIGEST_CHARACTERS]}.qcow2"
         built.path.replace(final)
@@ -65,29 +56,3 @@ def _described(name: str, path: Path, built: BuiltImage) -> images_pb2.Image:
         virtual_size_bytes=built.virtual_size_bytes,
         login=built.login,
     )
-
-
-@contextlib.contextmanager
-def _reporting(title: str) -> Iterator[Report]:
-    """A function that shows progress on standard error: a bar on a terminal, else a line for each new thing."""
-    console = Console(stderr=True, markup=False, highlight=False)
-    if not console.is_terminal:
-        yield _plain_report(title)
-        return
-    columns = (TextColumn("{task.description}", markup=False), BarColumn(), TaskProgressColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=console) as progress:
-        task = progress.add_task(title, total=1.0)
-        yield lambda what, part: progress.update(task, description=what, completed=part)
-
-
-def _plain_report(title: str) -> Report:
-    last = ("", 0.0)
-
-    def report(what: str, part: float) -> None:
-        nonlocal last
-        now = time.monotonic()
-        if what != last[0] or now - last[1] >= TELL_SECONDS:
-            last = (what, now)
-            click.echo(f"{title}: {100 * part:3.0f} %  {what}", err=True)
-
-    return report

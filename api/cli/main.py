@@ -38,6 +38,7 @@ COMMANDS: Mapping[str, Lazy] = {
     "top": Lazy("mulligan.api.cli.top.command:top", "Watch and steer runs in flight on a full screen."),
     "provider": Lazy("mulligan.api.cli.provider:provider", "Register hypervisors and servers, and look after them."),
     "image": Lazy("mulligan.api.cli.image:image", "Register and build what machines run."),
+    "agent": Lazy("mulligan.api.cli.agent:agent", "Build the deploy agent, which writes and erases servers' disks."),
     "suspect": Lazy(
         "mulligan.api.cli.suspect:suspect", "See what runs failed on, the provider or the image, and put it back."
     ),

@@ -12,6 +12,7 @@ import pytest
 from mulligan.activities.images.build import BuiltImage
 from mulligan.activities.values import Firmware, ImageFormat
 from mulligan.api.cli import image_build
+from mulligan.api.cli.building import Report
 from mulligan.api.cli.exit_codes import ExitCode
 from mulligan.api.cli.main import run
 from mulligan.v1 import images_pb2, machine_pb2
@@ -119,7 +120,7 @@ def test_an_image_that_is_registered_is_not_built_again(api: ScriptedApi, mullig
     assert [name for name, _ in api.asked] == ["GetImage"]
 
 
-def recipe(output: Path, *, workdir: Path, progress: image_build.Report) -> BuiltImage:
+def recipe(output: Path, *, workdir: Path, progress: Report) -> BuiltImage:
     """A recipe that takes no time: a small raw disk."""
     progress("writing the disk", 0.5)
     output.write_bytes(DISK)
@@ -160,7 +161,7 @@ def test_a_build_that_fails_leaves_nothing(
 ) -> None:
     """Interrupted in the middle, there is no image and no registration."""
 
-    def interrupted(output: Path, *, workdir: Path, progress: image_build.Report) -> BuiltImage:
+    def interrupted(output: Path, *, workdir: Path, progress: Report) -> BuiltImage:
         output.write_bytes(DISK[:100])
         raise KeyboardInterrupt
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import gzip
 import shutil
-import stat
 import tempfile
 import uuid as uuids
 from pathlib import Path
@@ -17,12 +16,11 @@ from mulligan.activities.images.build import disk
 from mulligan.activities.images.build.host import exclusive, require, run
 from mulligan.activities.images.build.output import BuiltImage, Progress, digest, published
 from mulligan.activities.images.build.packages import Archive, unpack
+from mulligan.activities.images.build.tree import Drivers, executable, install
 from mulligan.activities.values import Firmware, ImageFormat
 
 SIZE_BYTES = 256 * disk.MIB
 SCRIPTS = Path(__file__).parent
-LIBRARIES = "lib/x86_64-linux-gnu"
-LOADER = f"{LIBRARIES}/ld-linux-x86-64.so.2"
 
 MODULES = (
     *("virtio_pci", "virtio_blk", "virtio_scsi", "virtio_net", "virtio-rng", "virtio_mmio"),
@@ -120,14 +118,14 @@ def _make_root(packages: Path, root: Path) -> None:
     (root / "etc/shadow").chmod(0o600)
     (root / "etc/mtab").symlink_to("/proc/mounts")
     (root / "var/run").symlink_to("/run")
-    _install(packages, root, "bin/busybox", "usr/sbin/dropbear", "usr/bin/dropbearkey")
+    install(packages, root, "bin/busybox", "usr/sbin/dropbear", "usr/bin/dropbearkey")
     for name in ("bin/sh", "sbin/init"):
         (root / name).parent.mkdir(exist_ok=True)
         (root / name).symlink_to("/bin/busybox")
     for name, script in EXECUTABLES.items():
-        _executable(root / "usr/lib/mulligan" / name, (SCRIPTS / script).read_text())
+        executable(root / "usr/lib/mulligan" / name, (SCRIPTS / script).read_text())
     shutil.copy(SCRIPTS / "demo_common.sh", root / "usr/lib/mulligan/common")
-    _executable(root / "etc/acpi/PWRF/00000080", "#!/bin/sh\nexec /sbin/poweroff\n")
+    executable(root / "etc/acpi/PWRF/00000080", "#!/bin/sh\nexec /sbin/poweroff\n")
 
 
 def _make_boot(packages: Path, version: str, scratch: Path, boot: Path, uuid: str) -> None:
@@ -135,53 +133,12 @@ def _make_boot(packages: Path, version: str, scratch: Path, boot: Path, uuid: st
     (boot / "grub").mkdir(parents=True)
     shutil.copy(packages / f"boot/vmlinuz-{version}", boot / "vmlinuz")
     tree = scratch / "initramfs"
-    _install(packages, tree, "bin/busybox", "sbin/resize2fs", "sbin/sfdisk")
-    _copy_modules(packages, tree, version)
-    _executable(tree / "init", (SCRIPTS / "demo_initramfs.sh").read_text())
+    install(packages, tree, "bin/busybox", "sbin/resize2fs", "sbin/sfdisk")
+    Drivers(packages, version).copy(tree, MODULES)
+    executable(tree / "init", (SCRIPTS / "demo_initramfs.sh").read_text())
     names = "\n".join(str(path.relative_to(tree)) for path in sorted(tree.rglob("*")))
     archive = scratch / "initramfs.cpio"
     busybox = packages / "bin/busybox"
     run(busybox, "cpio", "-o", "-H", "newc", "-R", "0:0", "-F", archive, stdin=names + "\n", cwd=tree)
     (boot / "initrd.img").write_bytes(gzip.compress(archive.read_bytes(), compresslevel=6))
     (boot / "grub/grub.cfg").write_text(GRUB_CFG.format(uuid=uuid))
-
-
-def _install(packages: Path, target: Path, *programs: str) -> None:
-    """Copy programs with the shared libraries that the dynamic loader finds for them among the packages."""
-    search = f"{packages / LIBRARIES}:{packages / 'usr' / LIBRARIES}"
-    for program in programs:
-        _copy(packages / program, target / program)
-        if program == "bin/busybox":  # linked statically
-            continue
-        listed = run(packages / LOADER, "--library-path", search, "--list", packages / program)
-        for line in listed.splitlines():
-            name, arrow, rest = line.strip().partition(" => ")
-            if arrow and name.startswith("lib"):
-                _copy(Path(rest.split(" (")[0]), target / LIBRARIES / name)
-        _copy(packages / LOADER, target / "lib64/ld-linux-x86-64.so.2")
-
-
-def _copy_modules(packages: Path, target: Path, version: str) -> None:
-    """Copy the drivers with what they depend on, and index them for modprobe."""
-    busybox = packages / "bin/busybox"
-    folder = Path("lib/modules") / version
-    run(busybox, "depmod", "-b", packages, version)
-    needs = {}
-    for line in (packages / folder / "modules.dep").read_text().splitlines():
-        path, _, dependencies = line.partition(":")
-        needs[Path(path).stem.replace("-", "_")] = (path, *dependencies.split())
-    for module in MODULES:
-        for path in needs.get(module.replace("-", "_"), ()):  # what is not a module is part of the kernel
-            _copy(packages / folder / path, target / folder / path)
-    run(busybox, "depmod", "-b", target, version)
-
-
-def _copy(source: Path, target: Path) -> None:
-    target.parent.mkdir(parents=True, exist_ok=True)
-    shutil.copy(source, target)
-
-
-def _executable(path: Path, text: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(text)
-    path.chmod(path.stat().st_mode | stat.S_IXUSR | stat.S_IXGRP | stat.S_IXOTH)

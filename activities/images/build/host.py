@@ -28,6 +28,7 @@ PACKAGE_OF = {
     "qemu-img": "qemu-utils",
     "sfdisk": "fdisk",
     "unshare": "util-linux",
+    "xorriso": "xorriso",
 }
 """Each program that a builder may call, and the Debian package that brings it."""
 

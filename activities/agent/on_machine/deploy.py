@@ -1,0 +1,68 @@
+"""Writing the image: choose the disk, ask, write, read back, give it its seed, and make it the one that is booted."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from . import disk_io
+from .choose import choose
+from .firmware import set_boot_entry
+from .hardware import DEV, SYS, Disk, disks
+from .home import Home
+from .partitions import MIB, add_seed
+from .reporter import Reporter
+from .stream import expanded, fetched
+from .tools import Failed
+
+
+def deploy(
+    home: Home, reporter: Reporter, asked: Mapping[str, Any], sys: Path = SYS, dev: Path = DEV
+) -> dict[str, Any]:
+    """Do it; the result. Raises `Failed`, and whatever the reporter raises when the work must stop."""
+    image, seed = asked["image"], asked["seed"]
+    size, wanted = int(image["disk_bytes"]), str(image["digest"])
+    reporter.at("choosing", "choosing the disk")
+    disk = choose(disks(sys, dev), asked.get("root_disk") or {}, size, int(seed["bytes"]) + 2 * MIB)
+    home.permit(disk.as_json(), "write")
+
+    def written(done: int) -> None:
+        reporter.at("writing", f"writing the image to {disk.named}", done, size)
+
+    def read(done: int) -> None:
+        reporter.at("checking", f"reading {disk.named} back", done, size)
+
+    written(0)
+    _wipe_end(disk)
+    pieces = expanded(fetched(home, "image", int(image["bytes"])), str(image["compression"]))
+    _same("IMAGE_MISMATCH", "the bytes that came", (size, wanted), disk_io.write(disk.path, pieces, written))
+    read(0)
+    given = disk_io.digest_of(disk.path, size, read)
+    _same("DISK_FAILED", f"what {disk.named} gives back", (size, wanted), (size, given))
+    reporter.at("configuring", "giving the disk its seed and its boot entry")
+    data = b"".join(fetched(home, "seed", int(seed["bytes"])))
+    _same("SEED_MISMATCH", "the seed", (len(data), str(seed["digest"])), (len(data), disk_io.digest(data)))
+    where = add_seed(disk.path, data)
+    return {
+        "disk": disk.as_json(),
+        "written_bytes": size,
+        "digest": wanted,
+        "read_back": True,
+        "seed_partition": where.number,
+        "boot_entry": set_boot_entry(disk.path),
+    }
+
+
+def _wipe_end(disk: Disk) -> None:
+    """Forget what an earlier owner left at the disk's end: the copy of a GPT, the labels of a RAID or a pool of disks.
+
+    The new system would find them and might put such an array together. The image ends before.
+    """
+    disk_io.write_at(disk.path, disk.size_bytes - MIB, bytes(MIB))
+
+
+def _same(name: str, what: str, wanted: tuple[int, str], found: tuple[int, str]) -> None:
+    if wanted != found:
+        told = f"{what}: {found[0]} bytes, {found[1]}; asked for were {wanted[0]} bytes, {wanted[1]}"
+        raise Failed(name, f"{told}. Nothing will be booted from it")

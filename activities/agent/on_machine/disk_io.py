@@ -1,0 +1,111 @@
+"""Writing a disk and reading it back, past the kernel's cache: what comes back was really there."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import mmap
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+
+from .tools import Failed
+
+CHUNK = 4 * 1024**2
+SYNC_BYTES = 64 * 1024**2
+"""So much is written before the disk is waited for: what is reported is on the disk, and memory stays free."""
+_FLUSH = 0x1261
+"""BLKFLSBUF of linux/fs.h: forget what is cached of a block device."""
+
+Told = Callable[[int], None]
+"""Called with how many bytes are done; raises to stop."""
+
+
+@contextmanager
+def opened(path: str, flags: int) -> Iterator[int]:
+    """The disk, or `Failed` with why it cannot be opened."""
+    try:
+        disk = os.open(path, flags)
+    except OSError as error:
+        raise Failed("DISK_FAILED", f"{path} cannot be opened: {error.strerror}") from error
+    try:
+        yield disk
+    except OSError as error:
+        raise Failed("DISK_FAILED", f"{path}: {error.strerror}; the disk may be broken") from error
+    finally:
+        os.close(disk)
+
+
+def write(path: str, pieces: Iterator[bytes], told: Told) -> tuple[int, str]:
+    """Write the pieces from the disk's beginning; how many bytes there were, and their digest."""
+    so_far, done, synced = hashlib.sha256(), 0, 0
+    with opened(path, os.O_WRONLY | os.O_EXCL) as disk:
+        for piece in pieces:
+            so_far.update(piece)
+            done += _all(disk, piece, done)
+            if done - synced >= SYNC_BYTES:
+                os.fdatasync(disk)
+                os.posix_fadvise(disk, synced, done - synced, os.POSIX_FADV_DONTNEED)
+                synced = done
+            told(synced)
+        os.fsync(disk)
+        _forget(disk)
+    told(done)
+    return done, f"sha256:{so_far.hexdigest()}"
+
+
+def write_at(path: str, offset: int, data: bytes) -> None:
+    """Write a few bytes, and see that they are there."""
+    with opened(path, os.O_RDWR) as disk:
+        _all(disk, data, offset)
+        os.fsync(disk)
+        _forget(disk)
+        if os.pread(disk, len(data), offset) != data:
+            raise Failed(
+                "DISK_FAILED", f"{path} does not keep what is written at byte {offset}; the disk may be broken"
+            )
+
+
+def digest(data: bytes) -> str:
+    """`sha256:` and the hex digits."""
+    return f"sha256:{hashlib.sha256(data).hexdigest()}"
+
+
+def digest_of(path: str, size: int, told: Told) -> str:
+    """The digest of the first `size` bytes, read from the disk itself."""
+    so_far = hashlib.sha256()
+    for done, piece in read_back(path, 0, size):
+        so_far.update(piece)
+        told(done)
+    return f"sha256:{so_far.hexdigest()}"
+
+
+def read_back(path: str, offset: int, size: int) -> Iterator[tuple[int, memoryview]]:
+    """Bytes from the disk itself, with how many were read so far."""
+    buffer = mmap.mmap(-1, CHUNK)  # begins on a page, as direct reads need
+    view = memoryview(buffer)
+    with opened(path, os.O_RDONLY) as disk:
+        _forget(disk)
+        with suppress(OSError):  # a file system that cannot read directly: its cache was forgotten above
+            fcntl.fcntl(disk, fcntl.F_SETFL, os.O_DIRECT)
+        done = 0
+        while done < size:
+            got = os.preadv(disk, [view], offset + done)
+            if not got:
+                raise Failed("DISK_FAILED", f"{path} ends at byte {offset + done}")
+            part = view[: min(got, size - done)]
+            done += len(part)
+            yield done, part
+
+
+def _all(disk: int, data: bytes, offset: int) -> int:
+    rest = memoryview(data)
+    while rest:
+        rest = rest[os.pwrite(disk, rest, offset + len(data) - len(rest)) :]
+    return len(data)
+
+
+def _forget(disk: int) -> None:
+    os.posix_fadvise(disk, 0, 0, os.POSIX_FADV_DONTNEED)
+    with suppress(OSError):  # not a block device
+        fcntl.ioctl(disk, _FLUSH)

@@ -1,0 +1,120 @@
+"""Erasing disks: what is left readable afterwards is what was asked to be left, and that is looked at."""
+
+from __future__ import annotations
+
+import os
+import random
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from . import disk_io
+from .choose import hands_off
+from .hardware import DEV, SYS, Disk, disks
+from .home import Home
+from .partitions import MIB, reread, table
+from .reporter import Reporter
+from .tools import Failed, run
+
+SAMPLES = 1024
+"""So many places of a disk are read after it was told to forget everything, besides its first and last mebibyte."""
+
+
+def erase(home: Home, reporter: Reporter, asked: Mapping[str, Any], sys: Path = SYS, dev: Path = DEV) -> dict[str, Any]:
+    """Erase every fixed disk, or those that `only` names by path and serial number; what was done to each.
+
+    Raises `Failed`, and whatever the reporter raises when the work must stop.
+    """
+    mode, only = str(asked["erase"]), asked.get("only")
+    fixed = [disk for disk in disks(sys, dev) if not hands_off(disk)]
+    chosen = [disk for disk in fixed if only is None or _named(disk, only)]
+    if not chosen:
+        raise Failed("NO_DISK", "there is no fixed disk to erase that the drivers of this machine see")
+    done = []
+    for disk in chosen:
+        reporter.at("erasing", f"asking whether {disk.named} may be erased")
+        home.permit(disk.as_json(), "erase")
+        how = _whole(disk, reporter) if mode == "full" else _metadata(disk, reporter)
+        done.append({"disk": disk.as_json(), "how": how})
+    return {"erase": mode, "disks": done}
+
+
+def _named(disk: Disk, only: Any) -> bool:
+    return any(
+        disk.serial == each.get("serial") if each.get("serial") else disk.path == each.get("path") for each in only
+    )
+
+
+def _metadata(disk: Disk, reporter: Reporter) -> str:
+    """Zero the first and last mebibyte of the disk and of every partition, which also ends the partition table."""
+    places = [(0, disk.size_bytes)] + [(each.start, each.size) for each in table(disk.path).partitions]
+    spots = sorted({spot for start, size in places for spot in _ends(start, size, disk.size_bytes)}, reverse=True)
+    for done, (offset, size) in enumerate(spots):
+        reporter.at("erasing", f"wiping {disk.named}", done, len(spots))
+        disk_io.write_at(disk.path, offset, bytes(size))
+    reread(disk.path)
+    if table(disk.path).label:
+        raise Failed("NOT_ERASED", f"{disk.named} still has a partition table after it was overwritten")
+    return f"the first and last MiB of the disk and of its {len(places) - 1} partition(s) read as zeros"
+
+
+def _ends(start: int, size: int, whole: int) -> Iterator[tuple[int, int]]:
+    """Offset and length of the first and of the last mebibyte, as far as they lie on the disk."""
+    for offset in (start, max(start, start + size - MIB)):
+        if 0 <= offset < whole:
+            yield offset, min(MIB, size, whole - offset)
+
+
+def _whole(disk: Disk, reporter: Reporter) -> str:
+    """Let the disk forget everything by itself where it can, and see that it did; else overwrite all of it."""
+    ways: tuple[tuple[str, tuple[str, ...]], ...] = (
+        ("secure discard", ("blkdiscard", "--force", "--secure", disk.path)),
+        ("secure erase", ("nvme", "format", disk.path, "--ses=1", "--force")),
+        ("discard", ("blkdiscard", "--force", disk.path)),
+    )
+    for name, command in ways:
+        if command[0] == "nvme" and "nvme" not in disk.path:
+            continue
+        reporter.at("erasing", f"{name} of {disk.named}", 0, disk.size_bytes)
+        with suppress(Failed):
+            run(*command, seconds=4 * 3600, check=reporter.check)
+            if _reads_zeros(disk, _samples(disk)):
+                return f"{name}; {SAMPLES} places and both ends read as zeros"
+    _overwrite(disk, reporter)
+    return "overwritten with zeros, and read back whole"
+
+
+def _samples(disk: Disk) -> list[tuple[int, int]]:
+    draw = random.SystemRandom()
+    places = {draw.randrange(0, max(1, disk.size_bytes // 4096)) * 4096 for _ in range(SAMPLES)}
+    return [
+        *_ends(0, disk.size_bytes, disk.size_bytes),
+        *((place, min(4096, disk.size_bytes - place)) for place in places),
+    ]
+
+
+def _reads_zeros(disk: Disk, places: list[tuple[int, int]], told: Callable[[int], None] = lambda done: None) -> bool:
+    for offset, size in places:
+        for done, piece in disk_io.read_back(disk.path, offset, size):
+            if piece.tobytes().count(0) != len(piece):
+                return False
+            told(done)
+    return True
+
+
+def _overwrite(disk: Disk, reporter: Reporter) -> None:
+    size = disk.size_bytes
+
+    def zeros() -> Iterator[bytes]:
+        block = bytes(disk_io.CHUNK)
+        for offset in range(0, size, len(block)):
+            yield block[: size - offset]
+
+    disk_io.write(disk.path, zeros(), lambda done: reporter.at("erasing", f"overwriting {disk.named}", done, size))
+    reading = f"reading {disk.named} back"
+    if not _reads_zeros(disk, [(0, size)], lambda done: reporter.at("checking", reading, done, size)):
+        raise Failed(
+            "NOT_ERASED", f"{disk.named} does not read as zeros after it was overwritten; the disk may be broken"
+        )
+    os.sync()

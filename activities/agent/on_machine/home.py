@@ -1,0 +1,97 @@
+"""The way to the boot server: patient where it is away, and final where it says that this boot has no business."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from typing import Any, TypeVar
+from urllib.parse import urlsplit
+
+Answer = TypeVar("Answer")
+
+TIMEOUT_SECONDS = 20.0
+PAUSE_SECONDS = 1.0
+REFUSALS = frozenset({400, 401, 403, 404, 409, 410})
+
+
+class Refused(Exception):
+    """This boot has no business here: the token is used, expired or another's. Nothing destructive may follow."""
+
+
+class Away(Exception):
+    """No answer, or one that says to come again."""
+
+
+class Home:
+    """The boot server's door for this boot. Every request names the boot, drawn at random."""
+
+    def __init__(self, url: str, said: Callable[[str], None], boot: str = "") -> None:
+        self._url = urlsplit(url)
+        self._said = said
+        self.boot = boot or str(uuid.uuid4())
+
+    def configuration(self) -> dict[str, Any]:
+        """What to do. Waits for as long as the boot server is away."""
+        return self.patiently(lambda: self._json("GET", "configuration"))
+
+    def report(self, report: dict[str, Any]) -> str:
+        """Tell what is done; gives the order. Raises `Away` and `Refused`."""
+        return str(self._json("POST", "reports", report).get("order", "go-on"))
+
+    def permit(self, disk: dict[str, Any], what: str) -> None:
+        """Ask whether the disk may be changed for good; returns when it may. Raises `Refused`."""
+        asked = {"disk": disk, "what": what}
+        self.patiently(lambda: self._json("POST", "permits", asked))
+
+    @contextmanager
+    def bytes_from(self, name: str, offset: int) -> Iterator[http.client.HTTPResponse]:
+        """The bytes of `image` or `seed` from an offset on. Raises `Away` and `Refused`."""
+        headers = {"Range": f"bytes={offset}-"} if offset else {}
+        with self._asked("GET", name, None, headers) as answer:
+            if offset and answer.status != 206:
+                raise Refused(f"the boot server does not go on at byte {offset}: it answered {answer.status}")
+            yield answer
+
+    def patiently(self, ask: Callable[[], Answer]) -> Answer:
+        """Ask until there is an answer."""
+        told = ""
+        while True:
+            try:
+                return ask()
+            except Away as away:
+                if str(away) != told:
+                    self._said(f"the boot server is away: {away}; asking again")
+                    told = str(away)
+                time.sleep(PAUSE_SECONDS)
+
+    def _json(self, method: str, name: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
+        with self._asked(method, name, body, {}) as answer:
+            try:
+                text = answer.read()
+                said = json.loads(text) if text.strip() else {}
+            except (OSError, http.client.HTTPException, ValueError) as error:
+                raise Away(f"its answer was cut off: {error}") from error
+        return said if isinstance(said, dict) else {}
+
+    @contextmanager
+    def _asked(
+        self, method: str, name: str, body: dict[str, Any] | None, headers: dict[str, str]
+    ) -> Iterator[http.client.HTTPResponse]:
+        line = http.client.HTTPConnection(self._url.hostname or "", self._url.port or 80, timeout=TIMEOUT_SECONDS)
+        with closing(line):
+            try:
+                encoded = json.dumps(body).encode() if body is not None else None
+                sent = {"X-Mulligan-Boot": self.boot, "Content-Type": "application/json", **headers}
+                line.request(method, f"{self._url.path}/{name}", encoded, sent)
+                answer = line.getresponse()
+                said = answer.read(300) if answer.status >= 400 else b""
+            except (OSError, http.client.HTTPException) as error:
+                raise Away(str(error) or type(error).__name__) from error
+            if answer.status >= 400:
+                why = f"{name}: {answer.status} {said.decode('utf-8', 'replace').strip()}"
+                raise Refused(why) if answer.status in REFUSALS else Away(why)
+            yield answer

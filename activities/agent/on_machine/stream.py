@@ -1,0 +1,95 @@
+"""The image's bytes as they come: fetched on from where a connection was lost, and expanded, never more than a few
+mebibytes in memory."""
+
+from __future__ import annotations
+
+import http.client
+import subprocess
+import threading
+import time
+import zlib
+from collections.abc import Callable, Iterator
+from typing import IO
+
+from .home import PAUSE_SECONDS, Away, Home
+from .tools import Failed
+
+CHUNK = 1024**2
+
+
+def fetched(home: Home, name: str, total: int) -> Iterator[bytes]:
+    """Every byte of `image` or `seed` once, whatever happens to the connection."""
+    offset = 0
+    while offset < total:
+        before = offset
+        try:
+            with home.bytes_from(name, offset) as answer:
+                while piece := _piece(answer):
+                    offset += len(piece)
+                    yield piece
+        except Away as away:
+            print(f"the {name} stopped at byte {offset} of {total}: {away}; going on from there", flush=True)
+        if offset == before:
+            time.sleep(PAUSE_SECONDS)
+
+
+def _piece(answer: http.client.HTTPResponse) -> bytes:
+    try:
+        return answer.read(CHUNK)
+    except http.client.IncompleteRead as cut:
+        return cut.partial
+    except (OSError, http.client.HTTPException) as error:
+        raise Away(str(error) or type(error).__name__) from error
+
+
+def expanded(pieces: Iterator[bytes], compression: str) -> Iterator[bytes]:
+    """The disk's own bytes."""
+    if compression == "none":
+        return pieces
+    if compression == "gzip":
+        return _gunzipped(pieces)
+    if compression == "zstd":
+        return _piped(pieces, ("zstd", "--decompress", "--stdout", "--quiet"))
+    raise Failed("UNSUPPORTED", f"this agent cannot expand {compression}; build it again with `mulligan agent build`")
+
+
+def _gunzipped(pieces: Iterator[bytes]) -> Iterator[bytes]:
+    machine = zlib.decompressobj(31)
+    try:
+        for piece in pieces:
+            rest = piece
+            while rest:
+                yield machine.decompress(rest, CHUNK)
+                rest = machine.unconsumed_tail
+        yield machine.flush()
+    except zlib.error as error:
+        raise Failed("IMAGE_BROKEN", f"the image is not gzip: {error}") from error
+
+
+def _piped(pieces: Iterator[bytes], command: tuple[str, ...]) -> Iterator[bytes]:
+    """Through a program; what goes wrong while it is fed is raised where it is read."""
+    troubles: list[Exception] = []
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as program:
+        assert program.stdin is not None and program.stdout is not None and program.stderr is not None
+        feeder = threading.Thread(target=_feed, args=(pieces, program.stdin, troubles.append), daemon=True)
+        feeder.start()
+        try:
+            while piece := program.stdout.read(CHUNK):
+                yield piece
+            feeder.join()
+        finally:
+            program.kill()
+        if troubles:
+            raise troubles[0]
+        if program.wait() not in (0, -9):
+            said = program.stderr.read().decode("utf-8", "replace").strip()[-200:]
+            raise Failed("IMAGE_BROKEN", f"{command[0]} could not expand the image: {said}")
+
+
+def _feed(pieces: Iterator[bytes], pipe: IO[bytes], trouble: Callable[[Exception], None]) -> None:
+    try:
+        with pipe:
+            for piece in pieces:
+                pipe.write(piece)
+    except Exception as error:  # noqa: BLE001 - a thread's boundary: whatever it was is raised by the reader
+        trouble(error)
