@@ -13,7 +13,7 @@ from temporalio import activity
 
 from mulligan.activities import calls
 from mulligan.activities.beat import Beat, beating
-from mulligan.activities.drivers.base import Addresses, Console, Deadline, Driver, Power
+from mulligan.activities.drivers.base import Addresses, BootProgress, Console, Deadline, Driver, Power
 from mulligan.activities.errors import VerifyFailed
 from mulligan.activities.site import Site, able
 from mulligan.activities.values import Evidence, PowerState, Service, ServiceKind, Target, VerifyLevel
@@ -47,6 +47,8 @@ class _Look:
     off_since: float = 0.0
     """When the first of them was read, on the monotonic clock."""
     silent: str = ""
+    progress: str = ""
+    """How far its boot came, in the BMC's words."""
 
     def wanted(self) -> list[VerifyLevel]:
         """The levels still to be proved."""
@@ -57,7 +59,8 @@ class _Look:
         """What is awaited, and what was last observed."""
         seen = f"; its console last said {self.console_line[:120]!r}" if self.console_line else ""
         silent = f" ({self.silent})" if self.silent and VerifyLevel.ADDRESS in self.wanted() else ""
-        return f"awaiting {' and '.join(self.wanted())} of {self.asked.mark.machine}{silent}{seen}"
+        said = f"; its BMC says {self.progress}" if self.progress else ""
+        return f"awaiting {' and '.join(self.wanted())} of {self.asked.mark.machine}{silent}{seen}{said}"
 
     def prove(self, level: VerifyLevel, source: str, observed: str, at: datetime) -> None:
         """Keep the first evidence for a level, if it is newer than the boot."""
@@ -120,6 +123,8 @@ async def _until(
 
 async def _look_once(driver: Driver, look: _Look) -> bool:
     await _look_at_power(driver, look)  # every time: a guest that died will not speak any more
+    if isinstance(driver, BootProgress) and look.wanted():
+        await _look_at_progress(driver, look)
     for level in look.wanted():
         if level in _LOOKS:
             await _LOOKS[level](driver, look)
@@ -138,7 +143,24 @@ async def _look_at_power(driver: Driver, look: _Look) -> None:
         raise VerifyFailed(f"{look.asked.mark.machine} was switched on, but {look.target.name} says {reading.state}")
 
 
+async def _look_at_progress(driver: BootProgress, look: _Look) -> None:
+    """What the BMC says of the boot. That an operating system runs stands for a console where there is none to read."""
+    said = await driver.boot_progress(look.asked.mark, Deadline.after(READ_SECONDS))
+    if said is None:
+        return
+    look.progress = f"{said.state} ({said.detail})" if said.detail else said.state
+    if (
+        said.running
+        and said.at is not None
+        and VerifyLevel.CONSOLE in look.wanted()
+        and not isinstance(driver, Console)
+    ):
+        look.prove(VerifyLevel.CONSOLE, "boot-progress", f"its BMC says {look.progress}", said.at)
+
+
 async def _look_at_console(driver: Driver, look: _Look) -> None:
+    if isinstance(driver, BootProgress) and not isinstance(driver, Console):
+        return  # looked at already
     mark = look.asked.mark
     chunk = await able(driver, Console, look.target).console(mark, look.console_offset, Deadline.after(READ_SECONDS))
     look.console_offset = chunk.next_offset

@@ -169,6 +169,20 @@ class MediaReading:
     at: datetime
 
 
+@dataclass(frozen=True, slots=True)
+class ProgressReading:
+    """How far a machine came with its boot, as its BMC says."""
+
+    state: str
+    """The BMC's word for it, e.g. `SystemHardwareInitializationComplete`."""
+    at: datetime | None
+    """Since when, by the BMC's clock; None where it does not say."""
+    detail: str = ""
+    """What the maker has to add."""
+    running: bool = False
+    """Whether that means that an operating system runs."""
+
+
 class Driver(Protocol):
     """An open connection to one provider. Which of the Protocols below it satisfies is what it can do."""
 
@@ -268,6 +282,14 @@ class BootTarget(Protocol):
 
     async def clear_boot_override(self, mark: Mark, deadline: Deadline) -> None:
         """Remove the override, and read back (`Leftover`). No override is success."""
+
+
+@runtime_checkable
+class BootProgress(Protocol):
+    """How far the machine came with its boot, for people who wait; many BMCs do not say."""
+
+    async def boot_progress(self, mark: Mark, deadline: Deadline) -> ProgressReading | None:
+        """Read it; None where the BMC does not say."""
 
 
 @runtime_checkable

@@ -1,6 +1,7 @@
 """The newest claim that acted on each system, so that an older one cannot: a BMC has no place to keep a mark.
 
-Kept on this worker's disk: another worker of the partition that has not acted yet does not know it.
+Kept on this host's disk, for all its workers that share the drivers' directory, and read and written in the BMC's
+lane: a worker on another host that has not acted yet does not know it.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ class Fences:
         self._directory = directory
 
     def holder(self, system: str) -> Holder | None:
-        """Who acted last on the system, as far as this worker knows."""
+        """Who acted last on the system, as far as this host knows."""
         try:
             return Holder(**json.loads(self._path(system).read_text()))
         except (FileNotFoundError, ValueError, TypeError):  # a file that was cut off says nothing

@@ -51,15 +51,24 @@ def call(stack: Stack, *arguments: str, code: ExitCode = ExitCode.OK) -> subproc
 
 
 def test_a_server_is_added_by_its_bmc(stack: Stack, bmc: LyingBmc) -> None:
-    """Looked at, registered as given whole, with its facts; and no machine is claimed there that could not be made."""
+    """Looked at, registered as given whole, with its facts, and by what it boots the agent; nothing is changed."""
     call(stack, "provider", "add", "srv-1", f"{bmc.url}/redfish/v1/Systems/1", "--credential", "rack")
     told = json.loads(call(stack, "provider", "show", "srv-1", "--output", "json").stdout)
     assert "driver.redfish" in str(told)
     assert "SN-4711-A" in str(told)
-    asking = ("machine", "provision", "db-1", "--image", "demo", "--ssh-key", "none", "--provider", "srv-1")
-    refused = call(stack, *asking, "--verify", "power", code=ExitCode.NO_ROOM)
-    assert "boot.disk" in refused.stdout + refused.stderr
+    assert {"boot.disk", "boot.virtual-media", "deploy.agent"} <= set(told.get("provider", told)["capabilities"])
+    assert "52:54:00:00:00:01" in told.get("provider", told)["settings"]["macs"]
     assert bmc.changes() == []
+
+
+def test_a_setting_that_is_mistyped_is_said_with_the_nearest(stack: Stack, bmc: LyingBmc) -> None:
+    """And with what is wrong about the others."""
+    url = f"{bmc.url}/redfish/v1/Systems/1"
+    wrong = ("--set", "boot_ulr=http://10.0.0.1:7421", "--set", "boot_from=cd")
+    done = call(stack, "provider", "add", "srv-9", url, "--credential", "rack", *wrong, code=ExitCode.USAGE)
+    told = " ".join((done.stdout + done.stderr).split())
+    assert "nearest are boot_url" in told
+    assert "auto, virtual-media, network" in told
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
-"""What every driver that makes virtual machines must do: one suite, run over each of them.
+"""What every driver must do: one suite per capability, run over each driver that has it.
 
-A driver's test module makes a class that inherits `DriverContract`, and gives two fixtures:
+A driver's test module makes a class that inherits the suites of what its driver can do (`DriverContract` for
+hypervisors and `ServerContract` of `server_contract` for BMCs are the usual sets), and gives two fixtures:
 
 - `driver`: an open driver (it may be shared by the tests; each test uses a machine id of its own);
 - `mark`: a factory, `mark(fence=1, machine_id=None) -> Mark`; without a machine id, the same fresh one throughout
@@ -14,7 +15,8 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Callable
+import ipaddress
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -24,6 +26,9 @@ from mulligan.activities.drivers.base import BaseImage, Deadline, PowerReading, 
 from mulligan.activities.drivers.libvirt.guest import boot_sector
 from mulligan.activities.errors import StaleFence
 from mulligan.activities.values import Firmware, ImageFormat, Mark, PowerState, Resources
+
+Prepare = Callable[[Mark], Awaitable[None]]
+"""Does what must be done before a machine can be switched on."""
 
 SHAPE = Shape(Resources(vcpu=1, memory_mib=128, disk_gib=1), Firmware.BIOS)
 
@@ -64,8 +69,62 @@ async def until(condition: Callable[[], Any], seconds: float = 30) -> Any:
     return result
 
 
-class DriverContract:
-    """The rules in `mulligan.activities.drivers.base`, as tests."""
+class Inspecting:
+    """What holds for every driver."""
+
+    @pytest.fixture
+    def ready(self) -> Prepare:
+        """A server is there already: nothing is to be done."""
+
+        async def nothing(_mark: Mark) -> None:
+            """It is there."""
+
+        return nothing
+
+    async def test_inspection_says_what_can_be_claimed(self, driver: Any) -> None:
+        """Every resource has a capacity above zero, and the capabilities name architecture and driver."""
+        found = await driver.inspect(Deadline.after(120))
+        assert {row.resource for row in found.inventory} == {"vcpu", "memory_mib", "disk_gib"}
+        assert all(row.total > 0 and row.capacity > 0 for row in found.inventory)
+        assert any(each.startswith("arch.") for each in found.capabilities)
+        assert any(each.startswith("driver.") for each in found.capabilities)
+
+    async def power(self, driver: Any, mark: Mark) -> PowerReading:
+        """One reading of the power."""
+        reading = await driver.power(mark, soon())
+        assert isinstance(reading, PowerReading)
+        return reading
+
+
+class PowerContract(Inspecting):
+    """The rules of `Power`."""
+
+    async def test_power_goes_on_and_off_and_may_be_repeated(
+        self, driver: Any, mark: MarkFactory, ready: Prepare
+    ) -> None:
+        """The state already there is success, and is what is read."""
+        await ready(mark())
+        for verb, state in ((driver.power_on, PowerState.ON), (driver.power_off, PowerState.OFF)):
+            for _ in range(2):
+                await verb(mark(), soon())
+                assert (await self.power(driver, mark())).state is state
+
+    async def test_an_older_fence_switches_nothing(self, driver: Any, mark: MarkFactory, ready: Prepare) -> None:
+        """Whoever lost the claim changes nothing."""
+        newer, stale = mark(fence=8), mark(fence=7)
+        await ready(newer)
+        await driver.power_on(newer, soon())
+        with pytest.raises(StaleFence):
+            await driver.power_off(stale, soon())
+        assert (await self.power(driver, newer)).state is PowerState.ON
+        await driver.power_off(newer, soon())
+        with pytest.raises(StaleFence):
+            await driver.power_on(stale, soon())
+        assert (await self.power(driver, newer)).state is PowerState.OFF
+
+
+class Making(Inspecting):
+    """What suites of machines that are made share."""
 
     banner = "mulligan: alive"
     up_within = 30.0
@@ -74,6 +133,11 @@ class DriverContract:
     def image(self, tmp_path: Path) -> BaseImage:
         """The base image of the test."""
         return boot_sector_image(tmp_path)
+
+    @pytest.fixture
+    def ready(self, driver: Any, image: BaseImage) -> Prepare:
+        """A machine is made before it is switched on."""
+        return lambda mark: self.made(driver, image, mark)
 
     async def made(self, driver: Any, image: BaseImage, mark: Mark) -> None:
         """Base, disks and definition: a machine ready to be powered on."""
@@ -86,6 +150,15 @@ class DriverContract:
         await driver.power_off(mark, soon())
         await driver.undefine(mark, soon())
         await driver.remove_disks(mark, soon())
+
+    async def console_with(self, driver: Any, mark: Mark, text: str) -> str:
+        """All of the console so far when it holds `text`, else empty."""
+        chunk = await driver.console(mark, 0, soon())
+        return chunk.text if text in chunk.text else ""
+
+
+class DisksContract(Making):
+    """The rules of `Disks`."""
 
     async def test_a_base_is_there_once_it_is_placed(self, driver: Any, image: BaseImage) -> None:
         """Placing a base makes it findable by its digest; placing it again moves nothing and is success."""
@@ -113,6 +186,10 @@ class DriverContract:
         await driver.place_base(image, silent, soon())
         assert await driver.has_base(image.digest, soon())
         assert len(await driver.remove_bases(both, soon())) == 2
+
+
+class ComputersContract(Making):
+    """The rules of `Computers`, and of `Disks` and `Power` together with it."""
 
     async def test_a_machine_lives_and_leaves_nothing(self, driver: Any, image: BaseImage, mark: MarkFactory) -> None:
         """From nothing to a console line and back to nothing, with the power read at each turn."""
@@ -215,6 +292,10 @@ class DriverContract:
         assert await driver.remains(other.machine_id, soon()) == kept
         assert (await self.power(driver, other)).state is PowerState.ON
 
+
+class ConsoleContract(Making):
+    """The rules of `Console`."""
+
     async def test_the_console_is_read_on_from_an_offset(
         self, driver: Any, image: BaseImage, mark: MarkFactory
     ) -> None:
@@ -231,21 +312,23 @@ class DriverContract:
         again = await driver.console(me, 0, soon())
         assert again.text.startswith(first.text)
 
-    async def test_inspection_says_what_can_be_claimed(self, driver: Any) -> None:
-        """Every resource has a capacity above zero, and the capabilities name architecture and driver."""
-        found = await driver.inspect(Deadline.after(120))
-        assert {row.resource for row in found.inventory} == {"vcpu", "memory_mib", "disk_gib"}
-        assert all(row.total > 0 and row.capacity > 0 for row in found.inventory)
-        assert any(each.startswith("arch.") for each in found.capabilities)
-        assert any(each.startswith("driver.") for each in found.capabilities)
 
-    async def power(self, driver: Any, mark: Mark) -> PowerReading:
-        """One reading of the power."""
-        reading = await driver.power(mark, soon())
-        assert isinstance(reading, PowerReading)
-        return reading
+class AddressesContract(Making):
+    """The rules of `Addresses`."""
 
-    async def console_with(self, driver: Any, mark: Mark, text: str) -> str:
-        """All of the console so far when it holds `text`, else empty."""
-        chunk = await driver.console(mark, 0, soon())
-        return chunk.text if text in chunk.text else ""
+    async def test_a_source_of_addresses_saw_one_or_says_why_not(
+        self, driver: Any, image: BaseImage, mark: MarkFactory
+    ) -> None:
+        """Of a machine that was just switched on; what was seen are addresses, and it has a way to the boot server."""
+        await self.made(driver, image, mark())
+        await driver.power_on(mark(), soon())
+        seen = await driver.addresses(mark(), soon())
+        assert all(ipaddress.ip_address(each.address) and each.source for each in seen.found)
+        assert all(seen.silent.values())
+        assert not set(seen.silent) & {each.source for each in seen.found}
+        gateway = await driver.gateway(soon())
+        assert not gateway or ipaddress.ip_address(gateway)
+
+
+class DriverContract(DisksContract, ComputersContract, ConsoleContract, AddressesContract, PowerContract):
+    """What every driver that makes virtual machines must do."""

@@ -118,14 +118,14 @@ class Sim:
 
 
 @contextlib.contextmanager
-def ipmi_sim(folder: Path, degrees: int = 40) -> Iterator[Sim]:
-    """OpenIPMI's simulator, with a FRU and one temperature sensor."""
+def ipmi_sim(folder: Path, degrees: int = 40, chassis: str = _CHASSIS) -> Iterator[Sim]:
+    """OpenIPMI's simulator, with a FRU and one temperature sensor; `chassis` is the script that it calls."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "state").mkdir()
     port, fru, sdr = free_udp_port(), _fru(), _sdr()
     (folder / "power").write_text("0\n")
     (folder / "boot").write_text("none\n")
-    (folder / "chassis").write_text(_CHASSIS.format(folder=folder))
+    (folder / "chassis").write_text(chassis.replace("{folder}", str(folder)))
     (folder / "chassis").chmod(0o755)
     (folder / "lan.conf").write_text(_LAN.format(port=port, folder=folder, user=USER, password=PASSWORD))
     machine = _MACHINE.format(fru_size=len(fru), fru=_hex(fru), sdr=_hex(sdr), degrees=degrees, events="000" + "1" * 12)

@@ -16,12 +16,14 @@ import pytest
 
 from mulligan.activities.drivers.base import Addresses, BootDevice, BootTarget, Console, Disks, Power
 from mulligan.activities.drivers.ipmi import conversation
+from mulligan.activities.drivers.ipmi.driver import IpmiDriver
 from mulligan.activities.drivers.kept import Kept
 from mulligan.activities.drivers.libvirt.daemons import ensure_daemons
 from mulligan.activities.errors import AccessDenied, Busy, StaleFence, Unsupported
 from mulligan.activities.values import Firmware, Kind, PowerState
-from tests.drivers.contract import until
+from tests.drivers.contract import MarkFactory, until
 from tests.drivers.ipmi_parts import PASSWORD, SIZES, Sim, a_mark, held, ipmi_sim, opened, served, soon, speakers
+from tests.drivers.server_contract import ServerContract
 
 DOMAIN = f"mulligan-ipmi-{os.getpid()}"
 
@@ -68,6 +70,21 @@ def domain(connection: libvirt.virConnect) -> Iterator[libvirt.virDomain]:
     made.undefine()
 
 
+class TestContract(ServerContract):
+    """The rules that hold for every driver of a BMC."""
+
+    @pytest.fixture
+    async def driver(self, sim: Sim, tmp_path: Path) -> AsyncIterator[IpmiDriver]:
+        """On OpenIPMI's simulator."""
+        async with opened(sim.port, tmp_path) as driver:
+            yield driver
+
+    @pytest.fixture
+    def mark(self) -> MarkFactory:
+        """Of one machine."""
+        return lambda fence=1, machine_id=None: a_mark(fence)
+
+
 async def test_a_machine_is_inspected(sim: Sim, tmp_path: Path) -> None:
     """Maker, model, serial number, firmware and sensors are the BMC's word; the size is the operator's."""
     async with opened(sim.port, tmp_path, firmware="uefi") as driver:
@@ -75,6 +92,7 @@ async def test_a_machine_is_inspected(sim: Sim, tmp_path: Path) -> None:
     assert found.kind is Kind.BARE_METAL
     assert {row.resource: str(row.total) for row in found.inventory} == SIZES
     assert set(found.capabilities) == {"arch.x86_64", "boot.network", "driver.ipmi", "firmware.uefi"}
+    assert "--set macs=MAC" in found.facts["not-told"]
     told = {name: found.facts[name] for name in ("vendor", "model", "serial", "bmc", "sensors")}
     assert told == {
         "vendor": "Contoso",
@@ -83,6 +101,14 @@ async def test_a_machine_is_inspected(sim: Sim, tmp_path: Path) -> None:
         "bmc": "firmware 9.08",
         "sensors": "1 read, all well",
     }
+
+
+async def test_a_machine_whose_cards_are_known_is_given_images(sim: Sim, tmp_path: Path) -> None:
+    """It boots the deploy agent from the network, where the boot server knows it by its MAC."""
+    async with opened(sim.port, tmp_path, macs="52:54:00:00:00:07") as driver:
+        found = await driver.inspect(soon())
+    assert {"boot.disk", "boot.network", "deploy.agent"} <= set(found.capabilities)
+    assert "not-told" not in found.facts
 
 
 async def test_sensors_that_are_not_well_are_named(tmp_path: Path) -> None:

@@ -74,7 +74,7 @@ def test_a_server_is_registered_and_its_password_is_nowhere(stack: Stack, sim: S
 
 
 def test_no_machine_is_made_where_no_image_can_be_put(stack: Stack, sim: Sim, tmp_path: Path) -> None:
-    """The server is refused by the name of what it lacks, when the machine is planned and when it is asked for."""
+    """Without the MACs of its cards it cannot boot the agent: it is refused by the name of what it lacks."""
     disk = stack.state_dir / "images" / "disk.raw"
     disk.parent.mkdir(exist_ok=True)
     disk.write_bytes(b"\x00" * 510 + b"\x55\xaa" + b"\x00" * (2 << 20))

@@ -45,7 +45,8 @@ def test_a_url_holds_a_host_and_a_port_only(url: str) -> None:
 
 def test_all_that_is_wrong_with_settings_is_said_at_once() -> None:
     """Unknown ones, amounts that are none, and firmware that there is not."""
-    wrong = {"vcpu": "many", "memory_mib": "0", "firmware": "coreboot", "pool": "x"}
+    wrong = {"vcpu": "many", "memory_mib": "0", "firmware": "coreboot", "pool": "x",
+             "boot_from": "virtual-media", "macs": "none"}  # fmt: skip
     with pytest.raises(InvalidRequest) as caught:
         read_address(Target("srv", "default", "ipmi://bmc", wrong))
     assert {field for field, _ in caught.value.violations} == {f"settings.{name}" for name in wrong}

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +15,13 @@ import pytest
 from mulligan.activities.drivers.base import (
     CAPABILITIES,
     BootDevice,
+    BootProgress,
     BootTarget,
     Computers,
     Console,
     Disks,
     Power,
+    ProgressReading,
     VirtualMedia,
 )
 from mulligan.activities.drivers.kept import Kept
@@ -29,7 +32,8 @@ from mulligan.activities.values import Firmware, Kind, PowerState
 from tests.drivers.bmc.machine import Machine
 from tests.drivers.bmc.parts import a_mark, a_target, opened
 from tests.drivers.bmc.server import LyingBmc
-from tests.drivers.contract import soon, until
+from tests.drivers.contract import MarkFactory, soon, until
+from tests.drivers.server_contract import ServerContract, VirtualMediaContract
 
 MEDIA = "http://boot.test/run-1/agent.iso"
 
@@ -48,6 +52,21 @@ def plain() -> Iterator[LyingBmc]:
         yield running
 
 
+class TestContract(ServerContract, VirtualMediaContract):
+    """The rules that hold for every driver of a BMC, and for virtual media."""
+
+    @pytest.fixture
+    async def driver(self, bmc: LyingBmc, tmp_path: Path) -> AsyncIterator[Any]:
+        """On either BMC."""
+        async with opened(bmc, tmp_path) as driver:
+            yield driver
+
+    @pytest.fixture
+    def mark(self) -> MarkFactory:
+        """Of one machine."""
+        return lambda fence=1, machine_id=None: a_mark(fence, machine_id or "m-1")
+
+
 async def test_a_server_is_known_by_what_its_bmc_says(bmc: LyingBmc, tmp_path: Path) -> None:
     """Sizes given whole, the largest disk, known capabilities, and facts for people; nothing is changed."""
     async with opened(bmc, tmp_path) as driver:
@@ -60,14 +79,16 @@ async def test_a_server_is_known_by_what_its_bmc_says(bmc: LyingBmc, tmp_path: P
     }
     assert set(found.capabilities) == {
         "arch.x86_64",
+        "boot.disk",
         "boot.network",
         "boot.virtual-media",
+        "deploy.agent",
         "driver.redfish",
         "firmware.bios",
         "firmware.uefi",
     }
     assert set(found.capabilities) <= set(CAPABILITIES)
-    assert found.settings == {"serial": "SN-4711-A"}
+    assert found.settings == {"serial": "SN-4711-A", "macs": "52:54:00:00:00:01"}
     told = found.facts
     assert (told["vendor"], told["model"], told["bios"], told["bmc"]) == ("Contoso", "R-1", "2.1", "1.9")
     assert (told["secure-boot"], told["nics"]) == ("on", "nic1 52:54:00:00:00:01")
@@ -75,7 +96,7 @@ async def test_a_server_is_known_by_what_its_bmc_says(bmc: LyingBmc, tmp_path: P
 
 
 async def test_it_says_what_it_can_do_and_no_more(bmc: LyingBmc, tmp_path: Path) -> None:
-    """No image can be put on its disk, so it does not claim to make disks."""
+    """Its disks are written by the agent, so it does not claim to make any itself."""
     async with opened(bmc, tmp_path) as driver:
         assert all(isinstance(driver, each) for each in (Power, BootTarget, VirtualMedia))
         assert not any(isinstance(driver, each) for each in (Disks, Computers, Console))
@@ -92,6 +113,35 @@ async def test_what_the_bmc_leaves_out_the_operator_says(plain: LyingBmc, tmp_pa
     ]
 
 
+@pytest.mark.parametrize(
+    ("settings", "boots", "able"),
+    [
+        ({}, {"boot.network", "boot.virtual-media"}, True),
+        ({"boot_from": "network"}, {"boot.network", "boot.virtual-media"}, True),
+        ({"boot_from": "virtual-media"}, {"boot.network"}, False),
+        ({}, {"boot.virtual-media"}, True),
+        ({"boot_from": "network"}, {"boot.virtual-media"}, False),
+    ],
+)
+async def test_images_are_put_where_the_agent_can_be_booted(
+    plain: LyingBmc, tmp_path: Path, settings: dict[str, str], boots: set[str], able: bool
+) -> None:
+    """By the way that the operator chose, where there is a choice."""
+    machine = plain.machines[0]
+    machine.sources = ["None", *(["Pxe"] if "boot.network" in boots else []), "Hdd"]
+    machine.sources += ["Cd"] if "boot.virtual-media" in boots else []
+    async with opened(plain, tmp_path, a_target(plain, **settings)) as driver:
+        found = set((await driver.inspect(soon())).capabilities)
+    assert {each for each in found if each in ("boot.network", "boot.virtual-media")} == boots
+    assert found & {"boot.disk", "deploy.agent"} == ({"boot.disk", "deploy.agent"} if able else set())
+
+
+async def test_a_card_is_chosen_by_the_operator(plain: LyingBmc, tmp_path: Path) -> None:
+    """What is set for `macs` stays, in its one spelling."""
+    async with opened(plain, tmp_path, a_target(plain, macs="52-54-00-AA-BB-CC, 52:54:00:aa:bb:cd")) as driver:
+        assert (await driver.inspect(soon())).settings["macs"] == "52:54:00:aa:bb:cc,52:54:00:aa:bb:cd"
+
+
 async def test_power_goes_on_and_off_by_one_request_each(bmc: LyingBmc, tmp_path: Path) -> None:
     """The state that is there already is not asked for."""
     async with opened(bmc, tmp_path) as driver:
@@ -102,6 +152,34 @@ async def test_power_goes_on_and_off_by_one_request_each(bmc: LyingBmc, tmp_path
             await driver.power_off(a_mark(), soon())
         assert (await driver.power(a_mark(), soon())).state is PowerState.OFF
     assert [each.body for each in bmc.changes()] == [{"ResetType": "On"}, {"ResetType": "ForceOff"}]
+
+
+@pytest.mark.parametrize(
+    ("said", "expected"),
+    [
+        ({}, None),
+        ({"LastState": "None"}, None),
+        ({"LastState": "Levitating"}, None),
+        ({"LastState": "OSBootStarted", "OemLastState": "GRUB"}, ProgressReading("OSBootStarted", None, "GRUB")),
+        (
+            {"LastState": "OSRunning", "LastStateTime": "2026-01-02T03:04:05Z"},
+            ProgressReading("OSRunning", datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC), running=True),
+        ),
+        (
+            {"LastState": "OSRunning", "LastStateTime": "2026-01-02T03:04:05"},
+            ProgressReading("OSRunning", None, "", True),
+        ),
+    ],
+    ids=["not-told", "none", "unknown", "in-between", "running", "no-time-zone"],
+)
+async def test_the_progress_of_a_boot_is_told(
+    plain: LyingBmc, tmp_path: Path, said: dict[str, str], expected: ProgressReading | None
+) -> None:
+    """Where the BMC has it, and since when where that is a moment."""
+    plain.machine.progress = said
+    async with opened(plain, tmp_path) as driver:
+        assert isinstance(driver, BootProgress)
+        assert await driver.boot_progress(a_mark(), soon()) == expected
 
 
 async def test_the_boot_override_is_asked_for_once_and_read_back(bmc: LyingBmc, tmp_path: Path) -> None:
@@ -260,6 +338,16 @@ async def test_a_device_that_the_machine_has_not_is_refused(plain: LyingBmc, tmp
         ({"verify": "no"}, "must be on or off"),
         ({"vcpu": "many"}, "whole number"),
         ({"passwort": "x"}, "is unknown"),
+        ({"boot_ulr": "http://10.0.0.1:7421"}, "nearest are boot_url"),
+        ({"boot_url": "http://10.0.0.1:7421/v1"}, "must be http://HOST"),
+        ({"boot_url": "10.0.0.1:7421"}, "must be http://HOST"),
+        ({"macs": "52:54:00:00:01"}, "MAC addresses with commas"),
+        ({"macs": ","}, "MAC addresses with commas"),
+        ({"boot_from": "floppy"}, "auto, virtual-media, network"),
+        ({"agent_address": "10.0.0.5"}, "length of its network's prefix"),
+        ({"agent_address": "10.0.0.5/24", "agent_gateway": "10.0.1.1"}, "in the network of agent_address, 10.0.0.0/24"),
+        ({"agent_gateway": "10.0.0.1"}, "needs the setting agent_address"),
+        ({"agent_address": "10.0.0.5/24", "agent_mac": "eth0"}, "one MAC address"),
     ],
 )
 async def test_wrong_settings_are_all_named(

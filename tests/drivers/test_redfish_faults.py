@@ -10,6 +10,7 @@ import pytest
 
 from mulligan.activities.drivers.base import BootDevice, Deadline
 from mulligan.activities.drivers.kept import Kept
+from mulligan.activities.drivers.lane import Lane
 from mulligan.activities.drivers.redfish import media, power
 from mulligan.activities.drivers.registry import open_driver
 from mulligan.activities.errors import (
@@ -247,7 +248,7 @@ async def test_a_half_open_connection_costs_no_more_than_the_deadline(bmc: Lying
         await driver.power(a_mark(), soon())
         bmc.lies.silent = 1
         first = asyncio.create_task(driver.power(a_mark(), Deadline.after(1.5)))
-        await until(lambda: taken(driver._bmc._lane))
+        await until(lambda: taken(driver._bmc.lane))
         with pytest.raises(Busy, match="one thing at a time"):
             await driver.power(a_mark(), Deadline.after(0.3))
         with pytest.raises(Unreachable):
@@ -255,9 +256,9 @@ async def test_a_half_open_connection_costs_no_more_than_the_deadline(bmc: Lying
         assert (await driver.power(a_mark(), soon())).state is PowerState.OFF
 
 
-async def taken(lane: asyncio.Lock) -> bool:
+async def taken(lane: Lane) -> bool:
     """Whether somebody speaks to the BMC."""
-    return lane.locked()
+    return lane.taken
 
 
 async def test_one_thing_at_a_time_is_asked_of_a_bmc(bmc: LyingBmc, tmp_path: Path) -> None:

@@ -203,6 +203,16 @@ def test_capabilities_are_required_and_forbidden(inventory: Inventory) -> None:
     assert inventory.known_capabilities() == ["arch.x86_64", "storage.nvme"]
 
 
+def test_either_of_two_capabilities_will_do(inventory: Inventory) -> None:
+    """Whoever has one of them is a candidate, and whoever has neither is told of both."""
+    add(inventory, "mute")
+    with pytest.raises(NeverFits, match=r"lacks console\.serial or deploy\.agent"):
+        inventory.claim(asking(requires=("console.serial|deploy.agent",)))
+    add(inventory, "written", capabilities=("deploy.agent",))
+    assert inventory.claim(asking(requires=("console.serial|deploy.agent",))).target.name == "written"
+    assert inventory.claim(asking("c2", requires=("deploy.agent|console.serial",))).target.name == "written"
+
+
 def test_what_is_out_of_service_is_not_claimed(inventory: Inventory) -> None:
     """Disabled, quarantined and dirty providers hold nothing new, and each says so by its own name."""
     for name in ("off", "ill", "used"):

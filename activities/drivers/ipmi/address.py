@@ -3,6 +3,7 @@
 ipmi://host[:port]
   vcpu= memory_mib= disk_gib=   what the machine has: IPMI tells none of it
   firmware=bios|uefi|both       by what it boots; both unless said otherwise
+  and how it boots the deploy agent, always from the network: see `drivers.booting`
 """
 
 from __future__ import annotations
@@ -10,12 +11,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
+from mulligan.activities.drivers import booting
+from mulligan.activities.drivers.booting import BootFrom, Booting, read_booting, unknown, wrong_booting
 from mulligan.activities.errors import InvalidRequest
 from mulligan.activities.values import RESOURCES, Firmware, Target
 
 PORT = 623
 FIRMWARES = {"bios": (Firmware.BIOS,), "uefi": (Firmware.UEFI,), "both": (Firmware.BIOS, Firmware.UEFI)}
-SETTINGS = (*RESOURCES, "firmware")
+SETTINGS = (*RESOURCES, "firmware", *booting.SETTINGS)
 """Every setting of the driver."""
 
 MOST = 2**40
@@ -31,6 +34,7 @@ class Address:
     sizes: tuple[tuple[str, int], ...]
     """How much there is of each resource, as far as it is said."""
     firmware: tuple[Firmware, ...]
+    booting: Booting
 
     @property
     def bmc(self) -> str:
@@ -41,9 +45,7 @@ class Address:
 def read_address(target: Target) -> Address:
     """Read the target. Raises `InvalidRequest`, with everything that is wrong with its settings."""
     parts, settings = urlsplit(target.url), target.settings
-    wrong = [
-        (name, f"is unknown; the IPMI driver has {', '.join(SETTINGS)}") for name in sorted(set(settings) - {*SETTINGS})
-    ]
+    wrong = [*unknown(settings, SETTINGS, "IPMI"), *wrong_booting(settings)]
     sizes = {name: settings[name] for name in RESOURCES if name in settings}
     wrong += [
         (name, "must be a whole number above 0")
@@ -52,6 +54,8 @@ def read_address(target: Target) -> Address:
     ]
     if settings.get("firmware", "both") not in FIRMWARES:
         wrong.append(("firmware", f"must be one of {', '.join(FIRMWARES)}"))
+    if settings.get("boot_from") == BootFrom.VIRTUAL_MEDIA:
+        wrong.append(("boot_from", "must be network or auto: IPMI has no virtual media"))
     refuse(target.name, wrong)
     return Address(
         target.name,
@@ -59,6 +63,7 @@ def read_address(target: Target) -> Address:
         parts.port or PORT,
         tuple((name, int(text)) for name, text in sizes.items()),
         FIRMWARES[settings.get("firmware", "both")],
+        read_booting(settings),
     )
 
 

@@ -12,13 +12,16 @@ import json
 import os
 import sys
 from asyncio.subprocess import DEVNULL, PIPE, Process
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from mulligan.activities.credentials import Credential
 from mulligan.activities.drivers.base import Deadline
+from mulligan.activities.drivers.ipmi.address import PORT
 from mulligan.activities.drivers.ipmi.troubles import ENDS_SESSION, BmcTrouble, Trouble
-from mulligan.activities.errors import AccessDenied, Busy
+from mulligan.activities.drivers.lane import Lane, bmc_name
+from mulligan.activities.errors import AccessDenied
 
 LINGER_SECONDS = 10.0
 LOG_IN_SECONDS = 8.0
@@ -39,54 +42,17 @@ _ENVIRONMENT = ("PATH", "PYTHONPATH", "PYTHONDONTWRITEBYTECODE", "LD_LIBRARY_PAT
 class Conversation:
     """The shared part of all drivers of one BMC."""
 
-    def __init__(self, host: str, port: int, credential: Credential) -> None:
+    def __init__(self, host: str, port: int, credential: Credential, state_dir: Path) -> None:
         self._host = host
         self._port = port
         self._credential = credential
-        self._lane = asyncio.Lock()
+        self.lane = Lane(bmc_name(host, port, PORT), state_dir, self._end, LINGER_SECONDS)
         self._process: Process | None = None
         self._logged_in = False
-        self._users = 0
-        self._ending: asyncio.Task[None] | None = None
-
-    def join(self) -> None:
-        """One more driver uses it."""
-        self._users += 1
-        if self._ending is not None:
-            self._ending.cancel()
-            self._ending = None
-
-    async def leave(self, *, now: bool) -> None:
-        """One driver less; the last one's leaving ends the process, at once or a little later."""
-        self._users -= 1
-        if self._users == 0 and now:
-            await self.close()
-        elif self._users == 0:
-            self._ending = asyncio.create_task(self._end_later())
 
     async def close(self) -> None:
         """Log out and end the process; safe to call twice."""
-        if self._ending is not None:
-            self._ending.cancel()
-            self._ending = None
-        await self._end()
-
-    @contextlib.asynccontextmanager
-    async def turn(self, doing: str, deadline: Deadline) -> AsyncIterator[None]:
-        """The lane: within it nobody else asks anything of the BMC. Raises `Busy` when it is not free in time."""
-        try:
-            async with asyncio.timeout(deadline.remaining):
-                await self._lane.acquire()
-        except TimeoutError:
-            raise Busy(
-                f"{doing}: something else is asked of the BMC at {self._host}:{self._port} and has not ended; one "
-                "thing at a time is asked of it, and this will be tried again",
-                after_seconds=2.0,
-            ) from None
-        try:
-            yield
-        finally:
-            self._lane.release()
+        await self.lane.close()
 
     async def ask(self, verb: str, deadline: Deadline, **arguments: object) -> Mapping[str, Any]:
         """Ask one of `bmc.ASKED`, within a turn. Raises `BmcTrouble`, and `AccessDenied` for what IPMI cannot send."""
@@ -143,10 +109,6 @@ class Conversation:
                     f"the {name} for the BMC at {self._host}:{self._port} has more than the {most} bytes that IPMI 2.0 "
                     "can send; give the BMC's user a shorter one, and write it into credentials.yaml"
                 )
-
-    async def _end_later(self) -> None:
-        await asyncio.sleep(LINGER_SECONDS)
-        await self._end()
 
     async def _end(self) -> None:
         """End the process, whatever cancels meanwhile: a cancel is passed on once it is gone."""

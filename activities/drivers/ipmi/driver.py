@@ -29,7 +29,7 @@ _LOOK_SECONDS = 0.3
 
 
 class IpmiDriver:
-    """One server. Satisfies Driver, Power and BootTarget; it cannot put an image on a disk."""
+    """One server. Satisfies Driver, Power and BootTarget; its disks are the deploy agent's."""
 
     moves_bytes = True
 
@@ -39,7 +39,7 @@ class IpmiDriver:
         self._fences = fences
         self._shared = shared
         self._open = True
-        conversation.join()
+        conversation.lane.join()
 
     async def inspect(self, deadline: Deadline) -> Inspection:
         """Read who made the machine and how its sensors are. The claims on it may be counted from the start after."""
@@ -109,7 +109,7 @@ class IpmiDriver:
         """Leave the conversation; the last one to leave ends it."""
         if self._open:
             self._open = False
-            await self._conversation.leave(now=not self._shared)
+            await self._conversation.lane.leave(now=not self._shared)
 
     async def _power(self, deadline: Deadline) -> PowerReading:
         on = (await self._ask("power", deadline))["on"]
@@ -139,7 +139,7 @@ class IpmiDriver:
     async def _turn(self, doing: str, deadline: Deadline, mark: Mark | None = None) -> AsyncIterator[None]:
         """The BMC for oneself; its troubles come out as errors. With a mark: unless a newer claim acted already."""
         deadline.check(f"{self._address.provider}: {doing}")
-        async with self._conversation.turn(f"{self._address.provider}: {doing}", deadline):
+        async with self._conversation.lane.turn(f"{self._address.provider}: {doing}", deadline):
             if mark is not None:
                 await run_blocking(self._fences.take, self._address.bmc, mark)
             try:
@@ -156,7 +156,7 @@ async def open_ipmi(target: Target, credential: Credential, state_dir: Path, kep
     address = read_address(target)
 
     def make() -> Conversation:
-        return Conversation(address.host, address.port, credential)
+        return Conversation(address.host, address.port, credential, state_dir)
 
     key = ("ipmi", address.host, address.port, credential)
     conversation = kept.get(key, make) if kept is not None else make()

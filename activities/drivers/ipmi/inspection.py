@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
+from mulligan.activities.drivers.booting import agent_capabilities
 from mulligan.activities.drivers.ipmi.address import Address
 from mulligan.activities.drivers.ipmi.troubles import BmcTrouble, Trouble
 from mulligan.activities.values import Inspection, InventoryRow, Kind
@@ -19,15 +20,17 @@ Ask = Callable[..., Awaitable[Mapping[str, Any]]]
 async def inspect_machine(address: Address, ask: Ask) -> Inspection:
     """Look at the machine. Raises `BmcTrouble` when the BMC cannot be asked."""
     await ask("power")
-    able = await _offers_boot(ask)
+    boots = {"boot.network"} if await _offers_boot(ask) else set()
+    booting = address.booting
+    agent = agent_capabilities(boots, booting.boot_from, booting.macs)
     identity = await ask("identity")
     firmware = [f"firmware.{each}" for each in address.firmware]
     return Inspection(
         Kind.BARE_METAL,
         tuple(InventoryRow(name, amount) for name, amount in address.sizes),
-        tuple(sorted({"arch.x86_64", "driver.ipmi", *firmware, *(["boot.network"] if able else [])})),
+        tuple(sorted({"arch.x86_64", "driver.ipmi", *firmware, *boots, *agent})),
         {},
-        _facts(identity, await _sensors(ask)),
+        _facts(identity, await _sensors(ask), macs_missing=bool(boots) and not booting.macs),
     )
 
 
@@ -57,7 +60,7 @@ async def _sensors(ask: Ask) -> str:
     return f"{found['read']} read, {found['bad']} not well: {', '.join(found['named'])}{more}"
 
 
-def _facts(identity: Mapping[str, str], sensors: str) -> Mapping[str, str]:
+def _facts(identity: Mapping[str, str], sensors: str, *, macs_missing: bool) -> Mapping[str, str]:
     told = {
         "vendor": identity.get("vendor") or f"manufacturer {identity['manufacturer_id']}",
         "model": identity.get("product") or f"product {identity['product_id']}",
@@ -65,6 +68,7 @@ def _facts(identity: Mapping[str, str], sensors: str) -> Mapping[str, str]:
         "uuid": identity.get("uuid", ""),
         "bmc": f"firmware {identity['firmware']}",
         "sensors": sensors,
+        "not-told": "macs, by which it boots from the network: say them with --set macs=MAC" if macs_missing else "",
     }
     return {name: clean for name, value in told.items() if (clean := _clean(value))}
 

@@ -1,6 +1,6 @@
 """Servers behind a BMC that speaks Redfish, through sushy.
 
-`driver` satisfies the Protocols. Behind it `bmc` holds the session, the one lane per BMC and the thread; `wire` sends
+`driver` satisfies the Protocols. Behind it `bmc` holds the session, the thread and the BMC's lane; `wire` sends
 each change once and reads with patience; `faults` names the errors; `address` reads URL and settings; `systems` finds
 the one system that is meant; `power`, `boot` and `media` change it, `inspection` looks; `fences` refuses who lost the
 claim.
@@ -29,7 +29,7 @@ async def open_redfish(target: Target, credential: Credential, state_dir: Path, 
     address = read_address(target)
 
     def make() -> Bmc:
-        return Bmc(address, credential)
+        return Bmc(address, credential, state_dir)
 
     bmc = kept.get(("redfish", address.host, credential), make) if kept is not None else make()
     return RedfishDriver(target.name, address, bmc, Fences(state_dir / "redfish"), shared=kept is not None)

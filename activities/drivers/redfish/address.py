@@ -7,6 +7,7 @@ redfish://host[:port]/redfish/v1/Systems/ID     over HTTPS; redfish+http:// is p
   serial=NUMBER       the system must have, or without /Systems/ID is the one that has, this serial number
   vcpu= memory_mib= disk_gib=
                       what the machine has, where the BMC does not say or is wrong
+  and how it boots the deploy agent: see `drivers.booting`
 """
 
 from __future__ import annotations
@@ -15,10 +16,12 @@ import re
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
+from mulligan.activities.drivers import booting
+from mulligan.activities.drivers.booting import Booting, read_booting, unknown, wrong_booting
 from mulligan.activities.errors import InvalidRequest
 from mulligan.activities.values import RESOURCES, Target
 
-SETTINGS = ("ca", "fingerprint", "verify", "serial", *RESOURCES)
+SETTINGS = ("ca", "fingerprint", "verify", "serial", *RESOURCES, *booting.SETTINGS)
 """Every setting of the driver."""
 
 
@@ -50,13 +53,14 @@ class Address:
     serial: str
     sizes: tuple[tuple[str, int], ...]
     """Resources of which the operator said how much there is."""
+    booting: Booting
 
 
 def read_address(target: Target) -> Address:
     """Read the target. Raises `InvalidRequest`, with everything that is wrong with its settings."""
     settings, wrong = target.settings, _Wrong()
-    for name in sorted(set(settings) - set(SETTINGS)):
-        wrong.say(name, f"is unknown; the Redfish driver has {', '.join(SETTINGS)}")
+    for name, what in (*unknown(settings, SETTINGS, "Redfish"), *wrong_booting(settings)):
+        wrong.say(name, what)
     fingerprint = settings.get("fingerprint", "").replace(":", "").lower()
     if fingerprint and not re.fullmatch("[0-9a-f]{64}", fingerprint):
         wrong.say("fingerprint", "must be the certificate's SHA-256: 64 hexadecimal digits, colons allowed")
@@ -71,7 +75,8 @@ def read_address(target: Target) -> Address:
     scheme = "http" if parts.scheme == "redfish+http" else "https"
     host = Host(f"{scheme}://{parts.netloc}", settings.get("ca", ""), fingerprint, settings.get("verify", "on") == "on")
     path = parts.path if "/Systems/" in parts.path else ""
-    return Address(target.name, host, path, settings.get("serial", ""), tuple((k, int(v)) for k, v in sizes.items()))
+    amounts = tuple((name, int(text)) for name, text in sizes.items())
+    return Address(target.name, host, path, settings.get("serial", ""), amounts, read_booting(settings))
 
 
 class _Wrong:

@@ -1,15 +1,13 @@
-"""One BMC as a worker sees it: one session, one command at a time, one thread, shared by all drivers that are open.
-
-One lane per BMC and *worker*: workers that share a partition do not wait for each other.
-"""
+"""One BMC as a worker sees it: one session, one thread and one lane, shared by all drivers that are open."""
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import TypeVar
+from urllib.parse import urlsplit
 
 import sushy
 from sushy import exceptions
@@ -17,10 +15,11 @@ from sushy.auth import BasicAuth
 
 from mulligan.activities.credentials import Credential
 from mulligan.activities.drivers.base import Deadline
+from mulligan.activities.drivers.lane import Lane, bmc_name
 from mulligan.activities.drivers.redfish.address import Address
 from mulligan.activities.drivers.redfish.faults import speaking
 from mulligan.activities.drivers.redfish.wire import Login, Wire, within
-from mulligan.activities.errors import Busy, Unreachable
+from mulligan.activities.errors import Unreachable
 from mulligan.activities.threads import run_in
 
 T = TypeVar("T")
@@ -35,63 +34,28 @@ _NO_SESSIONS = frozenset({404, 405, 501})
 class Bmc:
     """The shared part of all drivers of one BMC."""
 
-    def __init__(self, address: Address, credential: Credential) -> None:
+    def __init__(self, address: Address, credential: Credential, state_dir: Path) -> None:
         self.host = address.host
         self._credential = credential
-        self._lane = asyncio.Lock()
+        parts = urlsplit(address.host.url)
+        name = bmc_name(parts.hostname or "", parts.port, 443 if address.host.encrypted else 80)
+        self.lane = Lane(name, state_dir, self._log_out, LINGER_SECONDS)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix=f"redfish-{address.provider}")
         self._wire: Wire | None = None
         self._login: Login | None = None
         self._root: sushy.Sushy | None = None
-        self._users = 0
-        self._ending: asyncio.Task[None] | None = None
         self.asked: dict[str, tuple[object, float]] = {}
         """What each system was last asked to be, and when on the monotonic clock: the answer may have been lost."""
 
-    def join(self) -> None:
-        """One more driver uses it."""
-        self._users += 1
-        if self._ending is not None:
-            self._ending.cancel()
-            self._ending = None
-
-    async def leave(self, *, now: bool) -> None:
-        """One driver less; the last one's leaving ends the session, at once or a little later."""
-        self._users -= 1
-        if self._users == 0 and now:
-            await self.close()
-        elif self._users == 0:
-            self._ending = asyncio.create_task(self._end_later())
-
     async def call(self, provider: str, doing: str, deadline: Deadline, work: Callable[[sushy.Sushy], T]) -> T:
         """Run `work` in the BMC's thread when it is its turn; sushy's errors come out as the domain's."""
-        async with self._turn(provider, doing, deadline):
+        async with self.lane.turn(f"{provider}: {doing}", deadline):
             return await run_in(self._thread, lambda: self._work(provider, doing, deadline, work))
 
     async def close(self) -> None:
         """End the session, after what is under way; safe to call twice."""
-        if self._ending is not None and self._ending is not asyncio.current_task():
-            self._ending.cancel()
-        await self._log_out()
+        await self.lane.close()
         self._thread.shutdown(wait=False)
-
-    @contextlib.asynccontextmanager
-    async def _turn(self, provider: str, doing: str, deadline: Deadline) -> AsyncIterator[None]:
-        try:
-            async with asyncio.timeout(deadline.remaining):
-                await self._lane.acquire()
-        except TimeoutError:
-            raise Busy(
-                f"{provider}: {doing}: something else is asked of the BMC at {self.host.url} and has not ended; one "
-                "thing at a time is asked of it, and this will be tried again",
-                after_seconds=2.0,
-                provider=provider,
-                url=self.host.url,
-            ) from None
-        try:
-            yield
-        finally:
-            self._lane.release()
 
     def _work(self, provider: str, doing: str, deadline: Deadline, work: Callable[[sushy.Sushy], T]) -> T:
         secret = self._credential.password
@@ -116,16 +80,11 @@ class Bmc:
         root._auth = None  # its destructor would speak to the BMC, whenever it is collected
         return root
 
-    async def _end_later(self) -> None:
-        await asyncio.sleep(LINGER_SECONDS)
-        await self._log_out()
-
     async def _log_out(self) -> None:
-        async with self._lane:
-            login, self._login, self._root = self._login, None, None
-            if login is not None:
-                with contextlib.suppress(RuntimeError):  # the thread was ended by an earlier close
-                    await run_in(self._thread, lambda: _end(login))
+        login, self._login, self._root = self._login, None, None
+        if login is not None:
+            with contextlib.suppress(RuntimeError):  # the thread was ended by an earlier close
+                await run_in(self._thread, lambda: _end(login))
 
     def _patience(self) -> float:
         return self._wire.retry_after_seconds if self._wire is not None else 0.0

@@ -57,11 +57,17 @@ def boot_next(system: System, device: BootDevice, firmware: Firmware) -> BootRea
 
 
 def clear_boot(system: System) -> None:
-    """Remove the override, and see that it is gone."""
+    """Remove the override, and see that it is gone; a BMC that knows no "none" is told to boot from disk."""
     if _is_clear(system):
         return
-    _change(system, None, BootSourceOverrideEnabled.DISABLED, None, None)
-    if not _is_clear(system):
+    try:
+        _change(system, None, BootSourceOverrideEnabled.DISABLED, None, None)
+        cleared = _is_clear(system)
+    except exceptions.BadRequestError:
+        if BootDevice.DISK not in devices_of(system):
+            raise
+        cleared = boot_next(system, BootDevice.DISK, Firmware.ANY).agrees
+    if not cleared:
         left = read_boot(system).detail
         raise Leftover(f"the BMC was asked to forget the boot override, and still says {left}", objects=[left])
 

@@ -8,7 +8,14 @@ from typing import TypeVar
 import sushy
 from sushy.resources.system.system import System
 
-from mulligan.activities.drivers.base import BootDevice, BootReading, Deadline, MediaReading, PowerReading
+from mulligan.activities.drivers.base import (
+    BootDevice,
+    BootReading,
+    Deadline,
+    MediaReading,
+    PowerReading,
+    ProgressReading,
+)
 from mulligan.activities.drivers.fences import Fences
 from mulligan.activities.drivers.redfish import boot, media, power
 from mulligan.activities.drivers.redfish.address import Address
@@ -21,7 +28,7 @@ T = TypeVar("T")
 
 
 class RedfishDriver:
-    """One server. Satisfies Driver, Power, BootTarget and VirtualMedia; it cannot put an image on a disk."""
+    """One server: Driver, Power, BootTarget, BootProgress and VirtualMedia; its disks are the deploy agent's."""
 
     moves_bytes = True
 
@@ -32,7 +39,7 @@ class RedfishDriver:
         self._fences = fences
         self._shared = shared
         self._open = True
-        bmc.join()
+        bmc.lane.join()
 
     @property
     def _system(self) -> str:
@@ -73,6 +80,10 @@ class RedfishDriver:
         """Cut the power, and see it."""
         await self._switch("switching off", mark, PowerState.OFF, deadline)
 
+    async def boot_progress(self, mark: Mark, deadline: Deadline) -> ProgressReading | None:
+        """The server's boot progress."""
+        return await self._look("reading the boot progress", deadline, power.read_progress)
+
     async def boot_next(self, mark: Mark, device: BootDevice, firmware: Firmware, deadline: Deadline) -> BootReading:
         """Set the override by one PATCH, with the ETag that the BMC gave."""
         asking = f"asking for one boot from {device}"
@@ -108,7 +119,10 @@ class RedfishDriver:
         """Leave the BMC's session; the last one to leave ends it."""
         if self._open:
             self._open = False
-            await self._bmc.leave(now=not self._shared)
+            if self._shared:
+                await self._bmc.lane.leave(now=False)
+            else:
+                await self._bmc.close()
 
     async def _switch(self, doing: str, mark: Mark, wanted: PowerState, deadline: Deadline) -> None:
         await self._change(doing, mark, deadline, lambda system: power.switch(self._bmc, system, wanted, deadline))

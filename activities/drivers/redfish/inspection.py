@@ -10,6 +10,7 @@ from sushy.resources.system.constants import BootSourceOverrideMode, Instruction
 from sushy.resources.system.system import System
 
 from mulligan.activities.drivers.base import BootDevice
+from mulligan.activities.drivers.booting import MOST_MACS, agent_capabilities
 from mulligan.activities.drivers.redfish.address import Address
 from mulligan.activities.drivers.redfish.boot import MODES, devices_of
 from mulligan.activities.drivers.redfish.media import drives_of
@@ -36,14 +37,23 @@ def inspect_system(system: System, address: Address) -> Inspection:
     found = {"vcpu": _threads(system, processors), "memory_mib": _memory_mib(system), "disk_gib": _largest_gib(disks)}
     amounts = found | dict(address.sizes)
     rows = tuple(InventoryRow(name, amounts[name]) for name in RESOURCES if amounts[name] > 0)
-    serial = serial_of(system)
+    boots, macs = _boots(system), address.booting.macs or _macs(system)
+    agent = agent_capabilities(boots, address.booting.boot_from, macs)
+    told = {"serial": serial_of(system), "macs": ",".join(macs)}
+    missing = [*(name for name in RESOURCES if amounts[name] <= 0), *(["macs"] if boots and not agent else [])]
     return Inspection(
         Kind.BARE_METAL,
         rows,
-        tuple(sorted({"arch.x86_64", "driver.redfish", *_firmware(system), *_boots(system)})),
-        {"serial": serial} if serial else {},
-        _facts(system, processors, disks, [name for name in RESOURCES if amounts[name] <= 0]),
+        tuple(sorted({"arch.x86_64", "driver.redfish", *_firmware(system), *boots, *agent})),
+        {name: value for name, value in told.items() if value},
+        _facts(system, processors, disks, missing),
     )
+
+
+def _macs(system: System) -> tuple[str, ...]:
+    """The MAC addresses of its network cards, as far as they are told."""
+    found = (str(each.permanent_mac_address or each.mac_address).strip().lower() for each in _cards(system))
+    return tuple(dict.fromkeys(mac for mac in found if len(mac) == 17))[:MOST_MACS]
 
 
 def _require_x86(processors: Iterable[Any], provider: str) -> None:
@@ -118,7 +128,7 @@ def _facts(system: System, processors: list[Any], disks: list[tuple[str, int]], 
         "disks": ", ".join(f"{name} {size // GIB} GiB" for name, size in disks[:MOST_LISTED]),
         "nics": ", ".join(cards[:MOST_LISTED]),
         "secure-boot": "" if secure is None or secure.enabled is None else "on" if secure.enabled else "off",
-        "not-told": ", ".join(missing) and f"{', '.join(missing)}: say it with --set, e.g. --set {missing[0]}=NUMBER",
+        "not-told": ", ".join(missing) and f"{', '.join(missing)}: say it with --set, e.g. --set {missing[0]}=...",
     }
     return {name: str(value).strip()[:500] for name, value in told.items() if value and str(value).strip()}
 

@@ -8,9 +8,10 @@ from datetime import UTC, datetime
 from sushy import exceptions
 from sushy.resources.constants import PowerState as Theirs
 from sushy.resources.constants import ResetType
+from sushy.resources.system.constants import BootProgressStates
 from sushy.resources.system.system import System
 
-from mulligan.activities.drivers.base import Deadline, PowerReading
+from mulligan.activities.drivers.base import Deadline, PowerReading, ProgressReading
 from mulligan.activities.drivers.redfish.bmc import Bmc
 from mulligan.activities.errors import Busy
 from mulligan.activities.values import PowerState
@@ -32,6 +33,18 @@ def read_power(system: System) -> PowerReading:
         raise Busy("the BMC does not say whether the machine is on; it is asked again", after_seconds=5.0)
     on = state is not Theirs.OFF
     return PowerReading(PowerState.ON if on else PowerState.OFF, datetime.now(UTC), str(state.value))
+
+
+def read_progress(system: System) -> ProgressReading | None:
+    """The boot progress of a system that was read just now; None where it tells none, or that it does not boot."""
+    said = system.boot_progress
+    state = said.last_state if said is not None else None
+    if state in (None, BootProgressStates.NONE):
+        return None
+    at = said.last_state_updated_at
+    since = at if at is not None and at.tzinfo is not None else None
+    running = state is BootProgressStates.OS_RUNNING
+    return ProgressReading(str(state.value), since, str(said.oem_last_state or "")[:100], running)
 
 
 def switch(bmc: Bmc, system: System, wanted: PowerState, deadline: Deadline) -> None:

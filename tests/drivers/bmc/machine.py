@@ -24,6 +24,10 @@ class Machine:
     shown_power: str = "Off"
     """What the BMC tells of the power, where that comes late."""
     drives_under: str = "Managers"
+    progress: dict[str, str] = field(default_factory=dict)
+    """What it says of its boot; nothing where it says nothing."""
+    sources: list[str] = field(default_factory=lambda: ["None", "Pxe", "Cd", "Hdd"])
+    """What it says that it can be told to boot from."""
 
     @property
     def path(self) -> str:
@@ -52,7 +56,7 @@ class Machine:
             "Boot": {
                 "BootSourceOverrideTarget": self.target, "BootSourceOverrideEnabled": self.enabled,
                 "BootSourceOverrideMode": self.mode,
-                "BootSourceOverrideTarget@Redfish.AllowableValues": ["None", "Pxe", "Cd", "Hdd"],
+                "BootSourceOverrideTarget@Redfish.AllowableValues": self.sources,
                 "BootSourceOverrideMode@Redfish.AllowableValues": ["UEFI", "Legacy"],
             },
             "Actions": {"#ComputerSystem.Reset": {
@@ -60,6 +64,8 @@ class Machine:
                 "ResetType@Redfish.AllowableValues": ["On", "ForceOff"],
             }},
         }  # fmt: skip
+        if self.progress:
+            document["BootProgress"] = self.progress
         if self.drives_under == "Systems":
             document["VirtualMedia"] = {"@odata.id": f"{self.path}/VirtualMedia"}
         return document

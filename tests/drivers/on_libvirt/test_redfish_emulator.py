@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 import uuid
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -24,10 +24,11 @@ from mulligan.activities.drivers.libvirt.guest import boot_sector
 from mulligan.activities.drivers.registry import open_driver
 from mulligan.activities.errors import NotFound
 from mulligan.activities.values import Firmware, Kind, Mark, PowerState, Target
-from tests.drivers.bmc.parts import credentials_in
+from tests.drivers.bmc.parts import a_mark, credentials_in
 from tests.drivers.bmc.server import PASSWORD, USER
-from tests.drivers.contract import soon, until
+from tests.drivers.contract import MarkFactory, soon, until
 from tests.drivers.on_libvirt.host import NAME
+from tests.drivers.server_contract import ServerContract, VirtualMediaContract
 from tests.services.stack import until as until_now
 from tests.services.temporal import free_port
 
@@ -41,6 +42,7 @@ DOMAIN = """
   <features><acpi/></features>
   <devices>
     <controller type='sata' index='0'/>
+    <disk type='file'><driver name='qemu' type='raw'/><source file='{disk}'/><target dev='vda' bus='virtio'/></disk>
     <interface type='user'><mac address='{mac}'/></interface>
     <serial type='file'><source path='{console}'/></serial>
   </devices>
@@ -144,14 +146,40 @@ def machine(connection: libvirt.virConnect, pool: Any, emulator: str, kind: dict
     folder = Path(pool.XMLDesc().partition("<path>")[2].partition("</path>")[0])
     name = str(uuid.uuid4())
     console = folder / f"console-{name}"
-    domain = connection.defineXML(DOMAIN.format(name=f"{NAME}-{name[:8]}", id=name, console=console, mac=MAC, **kind))
+    (disk := folder / f"disk-{name}.raw").write_bytes(b"\0" * 4096)
+    xml = DOMAIN.format(name=f"{NAME}-{name[:8]}", id=name, console=console, mac=MAC, disk=disk, **kind)
+    domain = connection.defineXML(xml)
     try:
         url = f"{emulator}/redfish/v1/Systems/{name}"
-        yield Server(Target(name, "default", url, {"disk_gib": "1"}, "rack"), console)
+        yield Server(Target(name, "default", url, {"disk_gib": "1", "memory_mib": "128"}, "rack"), console)
     finally:
         if domain.isActive():
             domain.destroy()
         domain.undefineFlags(libvirt.VIR_DOMAIN_UNDEFINE_NVRAM)
+
+
+class TestContract(ServerContract, VirtualMediaContract):
+    """The rules that hold for every driver of a BMC, and for virtual media."""
+
+    @pytest.fixture
+    async def driver(
+        self, connection: libvirt.virConnect, pool: Any, emulator: str, tmp_path: Path
+    ) -> AsyncIterator[Any]:
+        """On a machine of the test's own."""
+        with machine(connection, pool, emulator, BIOS) as server:
+            driver = await open_driver(server.target, state_dir=tmp_path, credentials=credentials_in(tmp_path))
+            yield driver
+            await driver.close()
+
+    @pytest.fixture
+    def mark(self) -> MarkFactory:
+        """Of one machine."""
+        return lambda fence=1, machine_id=None: a_mark(fence, machine_id or "m-1")
+
+    @pytest.fixture
+    def media_url(self, served: Served) -> str:
+        """The emulator does fetch them."""
+        return served.url
 
 
 async def test_a_uefi_server_is_looked_at_told_where_to_boot_and_switched(
@@ -184,7 +212,7 @@ async def test_a_machine_boots_once_from_an_image_behind_a_url(
         mark = mark_of(server)
         url = f"{served.url}/{mark.run_id}/agent.iso"
         await driver.insert_media(mark, url, soon())
-        assert served.fetched == [f"/{mark.run_id}/agent.iso"]
+        assert [path for path in served.fetched if mark.run_id in path] == [f"/{mark.run_id}/agent.iso"]
         assert len(await driver.remains(mark.machine_id, soon())) == 1
         assert (await driver.boot_next(mark, BootDevice.VIRTUAL_MEDIA, Firmware.ANY, soon())).agrees
         await driver.power_on(mark, soon())
