@@ -6,6 +6,7 @@ from temporalio import activity
 
 from mulligan.activities import calls
 from mulligan.activities.beat import beating
+from mulligan.activities.bmc import is_off_again, ready_to_boot_from_disk
 from mulligan.activities.drivers.base import Computers, Power, Shape
 from mulligan.activities.firmware import firmware_for
 from mulligan.activities.site import Site, able, attempt_deadline
@@ -33,6 +34,8 @@ class BootActivities:
             power = able(driver, Power, target)
             if isinstance(driver, Computers):
                 await driver.define(mark, shape, attempt_deadline())
+            else:
+                await ready_to_boot_from_disk(self._site, driver, target, mark, shape.firmware)
             await power.power_on(mark, attempt_deadline())
             reading = await power.power(mark, attempt_deadline())
         said = f"{mark.machine} was switched on; {target.name} says {reading.detail or reading.state}"
@@ -46,6 +49,8 @@ class BootActivities:
             await able(driver, Power, target).power_off(mark, attempt_deadline())
             if isinstance(driver, Computers):
                 await driver.undefine(mark, attempt_deadline())
+            else:
+                await is_off_again(self._site, driver, mark)
         return calls.Done(f"{mark.machine} is off and gone from {target.name}")
 
     @activity.defn(name=calls.INSPECT.name)

@@ -10,7 +10,8 @@ from temporalio import activity
 from mulligan.activities import calls
 from mulligan.activities.beat import Beat, beating
 from mulligan.activities.bootserver.tokens import issue
-from mulligan.activities.drivers.base import Addresses, BaseImage, Disks, Driver
+from mulligan.activities.deploy import prepared
+from mulligan.activities.drivers.base import Addresses, BaseImage, BootTarget, Disks, Driver
 from mulligan.activities.errors import Leftover, MulliganError, Unsupported
 from mulligan.activities.images.seed import build_seed
 from mulligan.activities.site import Site, able, attempt_deadline
@@ -29,6 +30,10 @@ class ImageActivities:
         """Fetch, check and place the image, unless the provider has it."""
         image, target = asked.image, asked.target
         async with beating(f"asking {target.name} for {image.name}") as beat, self._site.driver(target) as driver:
+            if isinstance(driver, BootTarget) and not isinstance(driver, Disks):
+                disk = await prepared(self._site, image, beat)
+                size = f"{disk.bytes / 2**30:.1f} GiB"
+                return calls.Done(f"{image.name} is ready for {target.name}: verified, raw, {size}, {disk.digest[:19]}")
             disks, deadline = able(driver, Disks, target), attempt_deadline()
             if await disks.has_base(image.digest, deadline):
                 return calls.Done(f"{target.name} has {image.name} already; no byte was moved")

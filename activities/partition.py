@@ -6,6 +6,8 @@ from collections.abc import Callable
 from typing import Any
 
 from mulligan.activities.boot import BootActivities
+from mulligan.activities.deploy import DeployActivities
+from mulligan.activities.erase import EraseActivities
 from mulligan.activities.image import ImageActivities
 from mulligan.activities.site import Site
 from mulligan.activities.survey import SurveyActivities
@@ -20,6 +22,8 @@ def partition_activities(site: Site) -> list[Callable[..., Any]]:
         image.remove_bases,
         image.place_disks,
         image.remove_disks,
+        DeployActivities(site).deploy,
+        EraseActivities(site).erase,
         boot.boot,
         boot.tear_down,
         boot.inspect,

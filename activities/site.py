@@ -6,11 +6,13 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
+from functools import cached_property
 from pathlib import Path
 from typing import TypeVar
 
 from temporalio import activity
 
+from mulligan.activities.bootserver.jobs import Jobs
 from mulligan.activities.drivers.base import Deadline, Driver
 from mulligan.activities.drivers.kept import Kept
 from mulligan.activities.drivers.registry import open_driver
@@ -40,6 +42,18 @@ class Site:
     """The file that references to credentials are resolved in; None where no driver needs one."""
     kept: Kept = field(default_factory=Kept)
     """What drivers share between openings; closed when the worker ends."""
+    agent_dir: Path | None = None
+    """Where the deploy agent's image was built; None for `agent` beside the drivers' directory."""
+
+    @cached_property
+    def jobs(self) -> Jobs:
+        """The deploy agent's jobs of this host; the boot server serves them."""
+        return Jobs(self.drivers_dir / "jobs", self.keyring)
+
+    @property
+    def agents(self) -> Path:
+        """Where the deploy agent's image is."""
+        return self.agent_dir or self.drivers_dir.parent / "agent"
 
     @asynccontextmanager
     async def driver(self, target: Target) -> AsyncIterator[Driver]:

@@ -11,9 +11,10 @@ from temporalio import activity
 
 from mulligan.activities import planning
 from mulligan.activities.beat import beating
-from mulligan.activities.drivers.base import Addresses, Console, Disks, Driver, Power
+from mulligan.activities.drivers.base import Addresses, BootTarget, Console, Disks, Driver, Power
 from mulligan.activities.errors import Final
 from mulligan.activities.images.store import Stock
+from mulligan.activities.metal import no_agent
 from mulligan.activities.site import Site, attempt_deadline
 from mulligan.activities.values import Compression, Image, Kind, VerifyLevel
 
@@ -37,8 +38,11 @@ class SurveyActivities:
         """Look whether the image is there, what the driver can do, and what is in the way."""
         name, image = asked.target.name, asked.image
         async with beating(f"asking {name} what a run would find"), self._site.driver(asked.target) as driver:
+            by_agent = isinstance(driver, BootTarget) and not isinstance(driver, Disks)
             placed = isinstance(driver, Disks) and await driver.has_base(image.digest, attempt_deadline())
             lacks = [*cannot(driver, asked), *await self._no_call_home(driver, asked)]
+            if by_agent:
+                lacks = [*_only_power(driver, asked), *await no_agent(self._site, driver, asked.target)]
             stock = Stock()
             if driver.moves_bytes and not placed:
                 try:
@@ -53,6 +57,7 @@ class SurveyActivities:
             cached_bytes=whole if placed else stock.there_bytes,
             lacks=tuple(lacks),
             destroys=destroyed(asked),
+            by_agent=by_agent,
         )
 
     async def _no_call_home(self, driver: Driver, asked: planning.SurveyIn) -> tuple[str, ...]:
@@ -76,6 +81,17 @@ def cannot(driver: Driver, asked: planning.SurveyIn) -> Iterator[str]:
         if needed and not isinstance(driver, ability):
             why = f", which level {level} needs" if from_level is not None else ""
             yield f"the driver of {target.name} ({target.url}) cannot {words}{why}"
+
+
+def _only_power(driver: Driver, asked: planning.SurveyIn) -> Iterator[str]:
+    """What is lacking of a server: its disk is written by the agent, and its guest says itself what address it has."""
+    if not isinstance(driver, Power):
+        yield f"the driver of {asked.target.name} ({asked.target.url}) cannot switch a machine on and off"
+    if asked.request.verify is VerifyLevel.CONSOLE and not isinstance(driver, Console):
+        yield (
+            f"nobody sees the console of {asked.target.name}, which level {VerifyLevel.CONSOLE} needs; ask for level "
+            f"{VerifyLevel.ADDRESS}, which its call home proves"
+        )
 
 
 def destroyed(asked: planning.SurveyIn) -> tuple[str, ...]:

@@ -1,1 +1,1 @@
-"""What machines under construction say over HTTP: the call home, and the tokens that permit it."""
+"""What machines under construction fetch and say over HTTP: calls home and the deploy agent's jobs, and tokens."""

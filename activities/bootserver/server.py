@@ -1,4 +1,6 @@
-"""The boot server: the HTTP side of a partition worker, to which machines under construction call home.
+"""The boot server: the HTTP side of a partition worker, for machines under construction.
+
+Guests call home here. Servers fetch the deploy agent (`media.py`, `ipxe.py`), which then works through `agent_door.py`.
 
 POST /v1/call-home answers 204 when the call is accepted, 400 when it is malformed (see `calls.py`), 401 without and 403
 with a bad or expired token, 409 when the run does not take it (used before, or over), 413 when it is too large, and 503
@@ -16,7 +18,11 @@ from typing import Protocol
 import structlog
 from aiohttp import web
 
+from mulligan.activities.bootserver.agent_door import AgentDoor
 from mulligan.activities.bootserver.calls import MalformedCall, parse_call
+from mulligan.activities.bootserver.ipxe import IpxeDoor
+from mulligan.activities.bootserver.jobs import Jobs
+from mulligan.activities.bootserver.media import MediaDoor
 from mulligan.activities.bootserver.tokens import Permit, check
 from mulligan.activities.errors import AccessDenied, Busy, HostNotReady, Transient
 from mulligan.activities.seal import Keyring
@@ -45,11 +51,17 @@ def utc_now() -> datetime:
 
 
 class BootServer:
-    """Start it once, stop it once. It keeps nothing: what counts is kept by the listener."""
+    """Start it once, stop it once. It keeps nothing: what counts is kept by the listener, and in the jobs' files.
 
-    def __init__(self, keyring: Keyring, listener: Listener, *, now: Callable[[], datetime] = utc_now) -> None:
+    Without `jobs` it takes calls home only.
+    """
+
+    def __init__(
+        self, keyring: Keyring, listener: Listener, jobs: Jobs | None = None, *, now: Callable[[], datetime] = utc_now
+    ) -> None:
         self._keyring = keyring
         self._listener = listener
+        self._jobs = jobs
         self._now = now
         self._runner: web.AppRunner | None = None
 
@@ -60,6 +72,9 @@ class BootServer:
         """
         app = web.Application(client_max_size=BODY_BYTES)
         app.add_routes([web.post("/v1/call-home", self._call_home), web.get("/healthz", self._healthz)])
+        if self._jobs is not None:
+            for door in (AgentDoor(self._jobs), MediaDoor(self._jobs), IpxeDoor(self._jobs)):
+                app.add_routes(door.routes())
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=SHUTDOWN_SECONDS)
         await self._runner.setup()
         bound: list[tuple[str, int]] = []

@@ -88,7 +88,14 @@ def site_of(settings: Settings, keyring: Keyring) -> Site:
         max_download_bytes=settings.max_download_gib * GIB,
         max_virtual_bytes=settings.max_virtual_gib * GIB,
     )
-    return Site(store, keyring, settings.drivers_dir, lambda host: boot_url(settings, host), settings.credentials_file)
+    return Site(
+        store,
+        keyring,
+        settings.drivers_dir,
+        lambda host: boot_url(settings, host),
+        settings.credentials_file,
+        agent_dir=settings.agent_dir,
+    )
 
 
 async def work(settings: Settings, ending: asyncio.Event, control: bool, partitions: Sequence[str]) -> None:
@@ -111,7 +118,7 @@ async def work(settings: Settings, ending: asyncio.Event, control: bool, partiti
             keyring = await run_blocking(Keyring.load, settings.key_file)
             site = site_of(settings, keyring)
             stack.push_async_callback(site.kept.close)
-            listeners = BootListeners(settings.boot_listen, lambda: BootServer(keyring, RunListener(client)))
+            listeners = BootListeners(settings.boot_listen, lambda: BootServer(keyring, RunListener(client), site.jobs))
             await listeners.start()
             stack.push_async_callback(listeners.stop)
             aside.append(asyncio.create_task(listeners.follow_bridges()))

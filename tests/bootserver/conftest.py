@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import pytest
 
+from mulligan.activities.agent.image import AgentImage
+from mulligan.activities.bootserver.jobs import Jobs
 from mulligan.activities.bootserver.server import BootServer
 from mulligan.activities.bootserver.tokens import Permit
 from mulligan.activities.errors import MulliganError
 from mulligan.activities.seal import Keyring
 from mulligan.activities.values import CallHome
+from tests.bootserver.agent_parts import an_agent
 
 
 @dataclass
@@ -47,4 +51,25 @@ async def url(keyring: Keyring, run: Run) -> AsyncIterator[str]:
     server = BootServer(keyring, run)
     ((host, port),) = await server.start([("127.0.0.1", 0)])
     yield f"http://{host}:{port}/v1/call-home"
+    await server.stop()
+
+
+@pytest.fixture
+def jobs(tmp_path: Path, keyring: Keyring) -> Jobs:
+    """A directory of jobs of its own."""
+    return Jobs(tmp_path / "jobs", keyring)
+
+
+@pytest.fixture
+def agent(tmp_path: Path) -> AgentImage:
+    """A built agent."""
+    return an_agent(tmp_path / "agent")
+
+
+@pytest.fixture
+async def root(keyring: Keyring, run: Run, jobs: Jobs) -> AsyncIterator[str]:
+    """The address of a boot server with all its doors."""
+    server = BootServer(keyring, run, jobs)
+    ((host, port),) = await server.start([("127.0.0.1", 0)])
+    yield f"http://{host}:{port}"
     await server.stop()

@@ -2,9 +2,9 @@
 # Second stage of the demo image, before any login: read the NoCloud seed, name the machine, bring up network and SSH.
 . /usr/lib/mulligan/common
 
-# The device whose volume is labelled cidata. For ISO 9660 the label is read here: findfs trips over padded Joliet ones.
+# The disk or partition whose volume is labelled cidata. For ISO 9660 the label is read here: findfs trips over padded Joliet ones.
 seed_device() {
-    for block in /sys/block/*; do
+    for block in /sys/class/block/*; do
         device=/dev/${block##*/}
         case $(dd if="$device" bs=4 skip=8202 count=2 2>/dev/null) in
         'cidata  ' | 'CIDATA  ') echo "$device" && return ;;

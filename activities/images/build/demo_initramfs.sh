@@ -31,7 +31,8 @@ find_root() {
     done
 }
 
-# grow_partition NAME: let the partition end where the disk ends, where more than 2 MiB are free behind it.
+# grow_partition NAME: let the partition end where the disk ends, or the next partition begins (a seed may be there), where
+# more than 2 MiB are behind it. It is named last, so that the others have their places.
 grow_partition() {
     partition=$(readlink -f "/sys/class/block/$1")
     disk=${partition%/*}
@@ -39,7 +40,9 @@ grow_partition() {
     [ $(($(cat "$disk/size") - end)) -gt 4096 ] || return
     number=$(cat "$partition/partition")
     device=/dev/${disk##*/}
-    sfdisk --dump "$device" 2>/dev/null | sed -e '/^last-lba:/d' -e "/^[^ ]*$1 :/s/size= *[0-9]*, *//" >/run/table
+    sfdisk --dump "$device" >/run/dump 2>/dev/null
+    grep -v -e '^last-lba:' -e "^[^ ]*$1 :" /run/dump >/run/table
+    sed -n "/^[^ ]*$1 :/s/size= *[0-9]*, *//p" /run/dump >>/run/table
     sfdisk --quiet "$device" </run/table >/run/sfdisk.log 2>&1 && say "partition $number of $device grown to the disk" && return
     say "partition $number of $device was not grown: $(tail -n 1 /run/sfdisk.log)"
 }

@@ -1,0 +1,148 @@
+"""The deploy agent's door: its configuration, its reports, the permit to change a disk, the image and the seed.
+
+Every request names the token in its path, and in X-Mulligan-Boot the boot of the agent that asks. The first boot that
+takes the configuration owns the token. 403: not our token, or expired. 404: no such job. 409: another boot owns the
+token, or the permit is refused. 410: the job is over, or another boot was begun. After any of these the agent must do
+nothing more.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import structlog
+from aiohttp import web
+
+from mulligan.activities.bootserver.door import guarded
+from mulligan.activities.bootserver.job import Job, JobKind, Payload
+from mulligan.activities.bootserver.jobs import Jobs, Refused
+from mulligan.activities.bootserver.reports import BODY_BYTES, Asked, Malformed, parse_permit, parse_report
+from mulligan.activities.threads import run_blocking
+
+BOOT_HEADER = "X-Mulligan-Boot"
+GIB = 1024**3
+
+log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
+
+
+class AgentDoor:
+    """The agent's routes."""
+
+    def __init__(self, jobs: Jobs) -> None:
+        self._jobs = jobs
+
+    def routes(self) -> list[web.RouteDef]:
+        """Below /v1/agent/TOKEN."""
+        at = "/v1/agent/{token}"
+        doors = [
+            (web.get, "configuration", self._configuration),
+            (web.post, "reports", self._reports),
+            (web.post, "permits", self._permits),
+            (web.get, "image", self._image),
+            (web.get, "seed", self._seed),
+        ]
+        return [make(f"{at}/{name}", guarded(self._jobs, f"agent's {name}", do)) for make, name, do in doors]
+
+    async def _configuration(self, request: web.Request) -> web.StreamResponse:
+        token, owner = _caller(request)
+        job = await run_blocking(self._jobs.own, token, owner, request.remote or "")
+        log.info("the agent asked for its configuration", job=job.id, peer=request.remote, boot=owner)
+        return web.json_response(configuration(job))
+
+    async def _reports(self, request: web.Request) -> web.StreamResponse:
+        token, owner = _caller(request)
+        await run_blocking(self._jobs.owned, token, owner)
+        try:
+            told = parse_report(await _body(request), self._jobs.now())
+        except Malformed as error:
+            return web.Response(status=400, text=f"{error}\n")
+        order = await run_blocking(self._jobs.report, token, owner, told.report, told.result, told.hardware)
+        return web.json_response({"order": order})
+
+    async def _permits(self, request: web.Request) -> web.StreamResponse:
+        token, owner = _caller(request)
+        job = await run_blocking(self._jobs.owned, token, owner)
+        try:
+            asked = parse_permit(await _body(request))
+        except Malformed as error:
+            return web.Response(status=400, text=f"{error}\n")
+        if why := forbidden(job, asked):
+            raise Refused(409, f"{asked.named} must not be changed: {why}", job.id)
+        await run_blocking(self._jobs.permit, token, owner, asked.given(self._jobs.now()))
+        log.info("the agent may change a disk", job=job.id, what=asked.what, disk=asked.named)
+        return web.Response(status=204)
+
+    async def _image(self, request: web.Request) -> web.StreamResponse:
+        job = await run_blocking(self._jobs.owned, *_caller(request))
+        return _file(job, job.image, "image")
+
+    async def _seed(self, request: web.Request) -> web.StreamResponse:
+        job = await run_blocking(self._jobs.owned, *_caller(request))
+        return _file(job, job.seed, "seed")
+
+
+def configuration(job: Job) -> dict[str, Any]:
+    """What the agent is told to do."""
+    told: dict[str, Any] = {
+        "job": job.id,
+        "kind": job.kind,
+        "machine": job.machine,
+        "firmware": job.firmware,
+        "root_disk": asdict(job.root_disk),
+        "erase": job.erase,
+    }
+    if job.only:
+        told["only"] = [{"path": disk.path, "serial": disk.serial} for disk in job.only]
+    if job.image is not None:
+        size, digest = job.image.bytes, job.image.digest
+        told["image"] = {"bytes": size, "compression": "none", "disk_bytes": size, "digest": digest}
+    if job.seed is not None:
+        told["seed"] = {"bytes": job.seed.bytes, "digest": job.seed.digest}
+    return told
+
+
+def forbidden(job: Job, asked: Asked) -> str:
+    """Why the agent must not do this to the disk; empty when it may. The agent chose it: this looks again."""
+    if job.result is not None:
+        return "the job is done"
+    if job.kind is JobKind.ERASE:
+        return "this job only erases" if asked.what == "write" else ""
+    disk, hints = asked.disk, job.root_disk
+    for name in ("serial", "wwn"):
+        wanted = getattr(hints, name)
+        if wanted and _plain(str(disk.get(name) or "")) != _plain(wanted):
+            return f"its {name} is {disk.get(name) or 'not known'}, and {wanted} was asked for"
+    if hints.model and hints.model.lower() not in str(disk.get("model") or "").lower():
+        return f"its model is {disk.get('model') or 'not known'}, and {hints.model} was asked for"
+    size = disk.get("size_bytes")
+    least = max(hints.min_gib * GIB, job.image.bytes if job.image is not None else 0)
+    if not isinstance(size, int) or size < least:
+        return f"it has {size} bytes, and {least} are needed"
+    return ""
+
+
+def _plain(name: str) -> str:
+    """A serial number or WWN as it is compared: some tools write `0x` or `naa.` before a WWN, others do not."""
+    return name.strip().lower().removeprefix("naa.").removeprefix("eui.").removeprefix("0x")
+
+
+def _file(job: Job, payload: Payload | None, what: str) -> web.FileResponse:
+    """The file, by ranges where they are asked for, sent by the kernel."""
+    path = Path(payload.path) if payload is not None else None
+    if path is None or not path.is_file():  # one system call
+        raise Refused(404, f"there is no {what} for this job here any more", job.id)
+    return web.FileResponse(path, headers={"Content-Type": "application/octet-stream", "Cache-Control": "no-store"})
+
+
+def _caller(request: web.Request) -> tuple[str, str]:
+    """The token, and which boot of the agent asks."""
+    owner = request.headers.get(BOOT_HEADER, "")
+    if not owner or len(owner) > 128 or not owner.isprintable():
+        raise Refused(403, f"{BOOT_HEADER} must say which boot of the agent asks, in at most 128 characters")
+    return request.match_info["token"], owner
+
+
+async def _body(request: web.Request) -> bytes:
+    return await request.clone(client_max_size=BODY_BYTES).read()

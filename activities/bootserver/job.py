@@ -1,0 +1,176 @@
+"""A job of the deploy agent: what it shall do on one server, the boots that it was given, and what came of them.
+
+A job lives in three files of one directory, so that any process of this host can go on with it:
+
+    <job>.json        what must survive anything: written to the disk before anybody is told
+    <job>.seen.json   what was reported last, and how much was fetched: may be lost, and is reported again
+    <job>.seed        the machine's NoCloud seed; removed when the job is closed
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+
+from mulligan.activities.values import Erase, Firmware, Mark, RootDisk
+
+
+class JobKind(StrEnum):
+    """What the agent shall do."""
+
+    DEPLOY = "deploy"
+    ERASE = "erase"
+
+
+class Phase(StrEnum):
+    """What the agent is at, as it reports."""
+
+    STARTING = "starting"
+    HARDWARE = "hardware"
+    CHOOSING = "choosing"
+    ERASING = "erasing"
+    WRITING = "writing"
+    CHECKING = "checking"
+    CONFIGURING = "configuring"
+    WAITING = "waiting"
+    FAILED = "failed"
+
+
+class Order(StrEnum):
+    """What the agent is told in answer to a report."""
+
+    GO_ON = "go-on"
+    REBOOT = "reboot"
+    POWER_OFF = "power-off"
+
+
+def job_id(mark: Mark, kind: JobKind) -> str:
+    """The job's name: one of each kind for each claim of a machine."""
+    return f"{mark.machine_id}-{mark.fence}-{kind}"
+
+
+@dataclass(frozen=True, slots=True)
+class Payload:
+    """A file that is served to the agent."""
+
+    path: str
+    bytes: int
+    digest: str
+    """`sha256:<hex>` of all of it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Medium:
+    """The agent as it is booted: kernel, initrd and ISO, and where in the ISO a run's kernel arguments are written."""
+
+    kernel: str
+    initrd: str
+    iso: str
+    hole_offset: int
+    hole: str
+    """What is served in place of as many bytes of the ISO."""
+    command_line: str
+
+
+@dataclass(frozen=True, slots=True)
+class Boot:
+    """One boot of the agent. Its token is good for the first boot that uses it, which then owns it."""
+
+    attempt: int
+    expires_at: datetime
+    macs: tuple[str, ...] = ()
+    """Network cards that are answered with the agent; empty when it is booted from virtual media."""
+    medium: Medium | None = None
+    at: datetime | None = None
+    """When the server was switched on for it."""
+    owner: str = ""
+    """What the agent's boot calls itself; empty until it came."""
+    owned_at: datetime | None = None
+    peer: str = ""
+    """The address it came from."""
+
+
+@dataclass(frozen=True, slots=True)
+class PermitGiven:
+    """A disk to which the agent may do what cannot be undone; from then on it counts as changed."""
+
+    disk: str
+    """For people."""
+    what: str
+    at: datetime
+    path: str = ""
+    serial: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """What survives."""
+
+    id: str
+    kind: JobKind
+    machine: str
+    workflow_id: str
+    run_id: str
+    asked_by: str
+    """The execution of a workflow that asked for it: another one wants it done anew."""
+    url: str = ""
+    """How the server reaches the boot server; empty before the first boot."""
+    firmware: Firmware = Firmware.ANY
+    root_disk: RootDisk = field(default_factory=RootDisk)
+    erase: Erase = Erase.NONE
+    only: tuple[PermitGiven, ...] = ()
+    """The disks that are erased; empty for every fixed disk."""
+    image: Payload | None = None
+    seed: Payload | None = None
+    attempt: int = 0
+    """Of the newest boot; 0 before the first."""
+    boot: Boot | None = None
+    """The newest boot; None when it was given up."""
+    permits: tuple[PermitGiven, ...] = ()
+    order: Order = Order.GO_ON
+    result: Mapping[str, Any] | None = None
+    """What the agent said that it did, when it was done."""
+    closed: bool = False
+    started: bool = False
+    """Whether the server was made ready to boot from the disk that was written."""
+
+    @property
+    def bound_to(self) -> tuple[str, str]:
+        """What the job's tokens are bound to, besides the job."""
+        return self.workflow_id, self.run_id
+
+    @property
+    def written(self) -> bool:
+        """Whether a disk may have been changed."""
+        return bool(self.permits)
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What the agent said last."""
+
+    at: datetime
+    phase: Phase
+    said: str = ""
+    done: int = 0
+    total: int = 0
+    error: Mapping[str, str] | None = None
+    """Why it failed: `name` and `message`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What was seen of one boot."""
+
+    attempt: int = 0
+    report: Report | None = None
+    fetched: Mapping[str, int] = field(default_factory=dict)
+    """Bytes that were served, by what: medium, script, kernel, initrd, image."""
+    refused: str = ""
+    """Why somebody was refused last."""
+    told: Order = Order.GO_ON
+    """The newest order that the agent was given."""
+    hardware: Mapping[str, Any] = field(default_factory=dict)

@@ -1,0 +1,146 @@
+"""What firmware and BMCs fetch: the agent's medium with the run's kernel arguments in it, its kernel and its initrd.
+
+The ISO on the disk is the same for all runs. Where it has a hole, the run's kernel arguments are served in place of it;
+any range of bytes may be asked for, as BMCs do that read a medium block by block.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from aiohttp import hdrs, web
+
+from mulligan.activities.bootserver.door import guarded
+from mulligan.activities.bootserver.job import Job, Medium
+from mulligan.activities.bootserver.jobs import Jobs, Refused
+from mulligan.activities.threads import run_blocking
+
+CHUNK_BYTES = 1024**2
+
+
+@dataclass(frozen=True, slots=True)
+class Spliced:
+    """A file of which some bytes are others when it is read."""
+
+    path: Path
+    offset: int
+    replacement: bytes
+
+    def size(self) -> int:
+        """In bytes: that of the file. Blocks."""
+        return self.path.stat().st_size
+
+    def pieces(self, start: int, end: int) -> Iterator[bytes]:
+        """The bytes from `start` up to `end`, piece by piece. Blocks."""
+        hole_end = self.offset + len(self.replacement)
+        with self.path.open("rb", buffering=0) as file:
+            while start < end:
+                if self.offset <= start < hole_end:
+                    piece = self.replacement[start - self.offset : end - self.offset]
+                else:
+                    until = min(end, self.offset) if start < self.offset else end
+                    piece = os.pread(file.fileno(), min(CHUNK_BYTES, until - start), start)
+                if not piece:
+                    raise OSError(f"{self.path} became shorter while it was read")
+                yield piece
+                start += len(piece)
+
+
+class MediaDoor:
+    """The routes by which the agent is booted."""
+
+    def __init__(self, jobs: Jobs) -> None:
+        self._jobs = jobs
+
+    def routes(self) -> list[web.RouteDef]:
+        """/v1/media/TOKEN/RUN.iso, /v1/boot/TOKEN/kernel and /v1/boot/TOKEN/initrd; HEAD too."""
+        medium = guarded(self._jobs, "medium", self._medium)
+        kernel = guarded(self._jobs, "kernel", self._kernel)
+        initrd = guarded(self._jobs, "initrd", self._initrd)
+        return [
+            web.get("/v1/media/{token}/{run}.iso", medium),
+            web.get("/v1/boot/{token}/kernel", kernel),
+            web.get("/v1/boot/{token}/initrd", initrd),
+        ]
+
+    async def _medium(self, request: web.Request) -> web.StreamResponse:
+        job, medium = await self._admit(request)
+        if request.match_info["run"] != job.run_id:
+            raise Refused(404, "this medium is of another run", job.id)
+        iso = Spliced(Path(medium.iso), medium.hole_offset, medium.hole.encode())
+        try:
+            size = await run_blocking(iso.size)
+        except OSError:
+            raise Refused(404, "the agent's ISO is not here any more", job.id) from None
+        return await self._serve(request, job, iso, size)
+
+    async def _serve(self, request: web.Request, job: Job, iso: Spliced, size: int) -> web.StreamResponse:
+        tag = f'"{job.id}.{job.attempt}"'
+        start, end, status = chosen_range(request, tag, size)
+        response = web.StreamResponse(status=status)
+        response.headers.update({
+            hdrs.ACCEPT_RANGES: "bytes", hdrs.ETAG: tag, hdrs.CACHE_CONTROL: "no-store",
+            hdrs.CONTENT_TYPE: "application/octet-stream",
+        })  # fmt: skip
+        if status != 200:
+            served = f"{start}-{end - 1}" if status == 206 else "*"
+            response.headers[hdrs.CONTENT_RANGE] = f"bytes {served}/{size}"
+        response.content_length = end - start
+        await response.prepare(request)
+        if request.method != hdrs.METH_HEAD and status != 416:
+            await self._send(response, job, iso.pieces(start, end))
+        await response.write_eof()
+        return response
+
+    async def _send(self, response: web.StreamResponse, job: Job, pieces: Iterator[bytes]) -> None:
+        sent = 0
+        try:
+            while piece := await run_blocking(next, pieces, b""):
+                await response.write(piece)
+                sent += len(piece)
+        finally:
+            await run_blocking(self._jobs.note_fetched, job, "medium", sent)
+
+    async def _kernel(self, request: web.Request) -> web.StreamResponse:
+        job, medium = await self._admit(request)
+        return await self._whole(request, job, "kernel", Path(medium.kernel))
+
+    async def _initrd(self, request: web.Request) -> web.StreamResponse:
+        job, medium = await self._admit(request)
+        return await self._whole(request, job, "initrd", Path(medium.initrd))
+
+    async def _whole(self, request: web.Request, job: Job, what: str, path: Path) -> web.StreamResponse:
+        if not await run_blocking(path.is_file):
+            raise Refused(404, f"the agent's {what} is not here any more", job.id)
+        if request.method != hdrs.METH_HEAD:
+            await run_blocking(self._jobs.note_fetched, job, what, await run_blocking(lambda: path.stat().st_size))
+        return web.FileResponse(path, headers={"Content-Type": "application/octet-stream", "Cache-Control": "no-store"})
+
+    async def _admit(self, request: web.Request) -> tuple[Job, Medium]:
+        job, boot = await run_blocking(self._jobs.admit, request.match_info["token"])
+        if boot.medium is None:
+            raise Refused(410, "nothing is booted for this job now", job.id)
+        return job, boot.medium
+
+
+def chosen_range(request: web.Request, tag: str, size: int) -> tuple[int, int, int]:
+    """Which bytes were asked for: start, end, and the status (RFC 9110, section 14).
+
+    Several ranges at once, or those of another file (If-Range), are answered with all of it.
+    """
+    asked = request.headers.get(hdrs.RANGE, "")
+    if not asked.startswith("bytes=") or "," in asked or request.headers.get(hdrs.IF_RANGE, tag) != tag:
+        return 0, size, 200
+    first, dash, last = asked.removeprefix("bytes=").strip().partition("-")
+    if not dash or not all(part == "" or (part.isascii() and part.isdigit()) for part in (first, last)):
+        return 0, size, 200
+    if not first:
+        count = int(last or 0)
+        return (max(0, size - count), size, 206) if count else (0, 0, 416)
+    start, end = int(first), min(size, int(last) + 1) if last else size
+    if last and int(last) < int(first):
+        return 0, size, 200
+    return (start, end, 206) if start < size else (0, 0, 416)

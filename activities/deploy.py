@@ -1,0 +1,125 @@
+"""Deploying: a server's disk written by the deploy agent, where a hypervisor would make disks. Next to the provider."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+
+from temporalio import activity
+
+from mulligan.activities import calls
+from mulligan.activities.beat import Beat, beating
+from mulligan.activities.bmc import boot_server_url
+from mulligan.activities.bootserver.job import Job, JobKind, Payload, Seen, job_id
+from mulligan.activities.bootserver.reports import name_disk, text
+from mulligan.activities.bootserver.tokens import issue
+from mulligan.activities.errors import MulliganError
+from mulligan.activities.firmware import firmware_for
+from mulligan.activities.images.raw import RawDisk, raw_disk
+from mulligan.activities.images.seed import build_seed
+from mulligan.activities.metal import Metal
+from mulligan.activities.patience import Awaited, Patience
+from mulligan.activities.site import Site, attempt_deadline
+from mulligan.activities.threads import run_blocking
+from mulligan.activities.values import Evidence, Image, Mark, VerifyLevel
+
+SOURCE = "deploy-agent"
+
+
+class DeployActivities:
+    """Disks written."""
+
+    def __init__(self, site: Site, patience: Patience | None = None) -> None:
+        self._site = site
+        self._patience = patience or Patience()
+
+    @activity.defn(name=calls.DEPLOY.name)
+    async def deploy(self, asked: calls.DisksIn) -> calls.Deployed:
+        """Boot the agent, let it write the image and read it back, and switch the server off again.
+
+        A job that is done is not done again; an agent that is at work is waited for, whoever booted it.
+        """
+        target, mark, jobs = asked.target, asked.mark, self._site.jobs
+        async with beating(f"booting the deploy agent on {target.name}") as beat, self._site.driver(target) as driver:
+            metal = Metal(self._site, driver, target, mark, beat, self._patience)
+            job = await self._job(asked, beat)
+            if job.result is None:
+                if job.boot is None or job.boot.at is None:
+                    await metal.boot_agent(job, asked.token_seconds)
+                job = await Awaited(jobs, target.name, beat, self._patience).done(job.id)
+            seen = await run_blocking(jobs.seen, job.id)
+            if not job.closed:
+                await metal.leave(job.id)
+        assert job.result is not None
+        disk = disk_of(job)
+        digest = text(job.result.get("digest", ""))[:19]
+        said = f"the image is on {target.name}, on {disk}, and was read back as {digest}"
+        return calls.Deployed(said, disk, evidence_of(job, seen))
+
+    async def _job(self, asked: calls.DisksIn, beat: Beat) -> Job:
+        """The job of this claim. It is there before anything is asked of the BMC, so that its undo knows of it."""
+        site, mark = self._site, asked.mark
+        wanted = Job(
+            id=job_id(mark, JobKind.DEPLOY),
+            kind=JobKind.DEPLOY,
+            machine=mark.machine,
+            workflow_id=asked.workflow_id,
+            run_id=mark.run_id,
+            asked_by=mark.run_id,
+            firmware=firmware_for(asked.image, asked.request.firmware),
+            root_disk=asked.request.root_disk,
+        )
+        await run_blocking(forget_what_was_erased, site, mark)
+        job = await run_blocking(site.jobs.open, wanted)
+        if job.result is not None:
+            return job
+        disk = await prepared(site, asked.image, beat)
+        seed = await run_blocking(self._seed, asked) if job.seed is None else b""
+        image = Payload(str(disk.path), disk.bytes, disk.digest)
+        return await run_blocking(site.jobs.load, job.id, image, seed)
+
+    def _seed(self, asked: calls.DisksIn) -> bytes:
+        mark, keyring = asked.mark, self._site.keyring
+        expires = datetime.now(UTC) + timedelta(seconds=asked.token_seconds)
+        token = issue(keyring, asked.workflow_id, mark.run_id, mark.machine_id, str(asked.try_number), expires)
+        plain = keyring.open(asked.request.user_data) if asked.request.user_data else ""
+        where = f"{boot_server_url(self._site, asked.target)}/v1/call-home"
+        return build_seed(asked.request, mark, user_data=plain, call_home_url=where, call_home_token=token)
+
+
+async def prepared(site: Site, image: Image, beat: Beat) -> RawDisk:
+    """The image as a raw disk on this host, verified; fetched and converted where it is not there yet."""
+    try:
+        base = await site.store.ensure(image, beat, attempt_deadline())
+        return await raw_disk(base, beat, attempt_deadline())
+    except MulliganError as error:
+        error.metadata = {**error.metadata, "blame": "image"}  # no server is to blame for an image's source
+        raise
+
+
+def forget_what_was_erased(site: Site, mark: Mark) -> None:
+    """When disks were erased for this claim before, what was written before that is of no more use. Blocks."""
+    erase, deploy = job_id(mark, JobKind.ERASE), job_id(mark, JobKind.DEPLOY)
+    erased = site.jobs.find(erase)
+    if erased is None:
+        return
+    if site.jobs.find(deploy) is not None:
+        site.jobs.change(deploy, lambda job: replace(job, result=None, image=None, seed=None, closed=True))
+    site.jobs.discard(erase)
+
+
+def disk_of(job: Job) -> str:
+    """The disk that was written, for people."""
+    disk = (job.result or {}).get("disk")
+    return name_disk(disk if isinstance(disk, dict) else {})
+
+
+def evidence_of(job: Job, seen: Seen) -> tuple[Evidence, ...]:
+    """What proves that it was done: what was fetched, and what the agent says that it wrote and read."""
+    told, now = job.result or {}, datetime.now(UTC)
+    fetched = ", ".join(f"{count} bytes of the {what}" for what, count in seen.fetched.items())
+    wrote = f"wrote {text(told.get('written_bytes'))} bytes to {disk_of(job)}, and read back {text(told.get('digest'))}"
+    if told.get("boot_entry"):
+        wrote += f"; boot entry: {text(told['boot_entry'], 120)}"
+    found = [Evidence(VerifyLevel.POWER, "boot-server", f"the server fetched {fetched}", now)] if fetched else []
+    return (*found, Evidence(VerifyLevel.POWER, SOURCE, wrote, seen.report.at if seen.report else now))

@@ -1,0 +1,90 @@
+"""Erasing: a server's disks erased by the deploy agent, before anybody else gets them. Next to the provider."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from temporalio import activity
+
+from mulligan.activities import calls
+from mulligan.activities.beat import beating
+from mulligan.activities.bootserver.job import Job, JobKind, job_id
+from mulligan.activities.bootserver.reports import name_disk, text
+from mulligan.activities.deploy import SOURCE
+from mulligan.activities.metal import Metal
+from mulligan.activities.patience import Awaited, Patience
+from mulligan.activities.site import Site
+from mulligan.activities.threads import run_blocking
+from mulligan.activities.values import Erase, Evidence, VerifyLevel
+
+NOTHING: Mapping[str, Any] = {"nothing": True}
+"""The result of a job for which there was nothing to do."""
+
+
+class EraseActivities:
+    """Disks erased."""
+
+    def __init__(self, site: Site, patience: Patience | None = None) -> None:
+        self._site = site
+        self._patience = patience or Patience()
+
+    @activity.defn(name=calls.ERASE.name)
+    async def erase(self, asked: calls.EraseIn) -> calls.Done:
+        """Erase the disks, and leave the server off, with nothing of the agent on its BMC.
+
+        Whatever still writes for this claim is stopped first. An erase that is done is not done again by the same run.
+        """
+        target, mark, jobs = asked.target, asked.mark, self._site.jobs
+        deploy = job_id(mark, JobKind.DEPLOY)
+        async with beating(f"erasing the disks of {target.name}") as beat, self._site.driver(target) as driver:
+            metal = Metal(self._site, driver, target, mark, beat, self._patience)
+            written = await run_blocking(jobs.may_have_written, deploy)
+            await run_blocking(jobs.close, deploy)
+            job = await run_blocking(self._open, asked, deploy)
+            if job.result is None and (asked.mode is Erase.NONE or (asked.only_if_written and not written)):
+                job = await run_blocking(jobs.finish, job.id, NOTHING)
+            if job.result is None:
+                if job.boot is None or job.boot.at is None:
+                    await metal.boot_agent(job, asked.token_seconds)
+                job = await Awaited(jobs, target.name, beat, self._patience).done(job.id)
+            if not job.closed:
+                await metal.leave(job.id)
+        return told(target.name, asked.mode, job)
+
+    def _open(self, asked: calls.EraseIn, deploy: str) -> Job:
+        """The job. What a try that failed wrote is erased, and no other disk of the server."""
+        mark, tried = asked.mark, self._site.jobs.find(deploy)
+        return self._site.jobs.open(
+            Job(
+                id=job_id(mark, JobKind.ERASE),
+                kind=JobKind.ERASE,
+                machine=mark.machine,
+                workflow_id=asked.workflow_id,
+                run_id=mark.run_id,
+                asked_by=activity.info().workflow_run_id or "",
+                root_disk=asked.root_disk,
+                erase=asked.mode,
+                only=tried.permits if tried is not None and asked.only_if_written else (),
+            )
+        )
+
+
+def told(name: str, mode: Erase, job: Job) -> calls.Done:
+    """What was done, with the evidence."""
+    result = job.result or {}
+    if result.get("nothing"):
+        return calls.Done(f"{name} is off; nothing was written to its disks, so that nothing was erased")
+    disks = result.get("disks")
+    lines = [_line(disk) for disk in disks if isinstance(disk, dict)] if isinstance(disks, list) else []
+    now = datetime.now(UTC)
+    evidence = tuple(Evidence(VerifyLevel.POWER, SOURCE, line, now) for line in lines)
+    return calls.Done(f"the disks of {name} are erased ({mode}): {len(lines)} disk(s); the server is off", evidence)
+
+
+def _line(disk: dict[str, Any]) -> str:
+    inner = disk.get("disk")
+    named = name_disk(inner if isinstance(inner, dict) else disk)
+    how = [text(disk[key], 160) for key in ("how", "did", "method", "said", "read_back") if disk.get(key)]
+    return f"{named}: {', '.join(how) or 'erased'}"

@@ -1,0 +1,232 @@
+"""The agent's door over real HTTP: the whole conversation, and everything that is refused."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+
+import pytest
+from structlog.testing import capture_logs
+
+from mulligan.activities.agent.image import AgentImage
+from mulligan.activities.agent.on_machine import home as home_module
+from mulligan.activities.agent.on_machine.home import Home
+from mulligan.activities.bootserver.job import JobKind, Order
+from mulligan.activities.bootserver.jobs import Jobs
+from mulligan.activities.threads import run_blocking
+from mulligan.activities.values import Erase, Firmware, RootDisk
+from tests.bootserver.agent_parts import DISK, Caller, a_job, an_image, begun
+
+CONTENT = bytes(range(256)) * 40
+ERASE_JOB = a_job(JobKind.ERASE, erase=Erase.FULL)
+
+
+@pytest.fixture
+def caller(root: str, jobs: Jobs, agent: AgentImage, tmp_path: Path) -> Caller:
+    """An agent that was just booted, to deploy."""
+    job = a_job(firmware=Firmware.UEFI, root_disk=RootDisk(serial="s-1", min_gib=100))
+    _, token = begun(jobs, agent, job, root)
+    jobs.load(job.id, an_image(tmp_path, CONTENT), b"seed")
+    return Caller(f"{root}/v1/agent/{token}")
+
+
+async def test_an_agent_is_told_all_that_it_needs(caller: Caller) -> None:
+    """What to write, where to, and how to know that it is right."""
+    told = await caller.configuration()
+    assert {key: told[key] for key in ("job", "kind", "machine", "firmware", "erase")} == {
+        "job": "m-1-1-deploy", "kind": "deploy", "machine": "web-1", "firmware": "uefi", "erase": "none",
+    }  # fmt: skip
+    assert told["root_disk"] == {"serial": "s-1", "wwn": "", "model": "", "kind": "any", "min_gib": 100}
+    digest = f"sha256:{hashlib.sha256(CONTENT).hexdigest()}"
+    size = len(CONTENT)
+    assert told["image"] == {"bytes": size, "compression": "none", "disk_bytes": size, "digest": digest}
+    assert told["seed"] == {"bytes": 4, "digest": f"sha256:{hashlib.sha256(b'seed').hexdigest()}"}
+
+
+async def test_an_agent_that_erases_gets_nothing_to_write(root: str, jobs: Jobs, agent: AgentImage) -> None:
+    """Neither image nor seed."""
+    _, token = begun(jobs, agent, ERASE_JOB, root)
+    caller = Caller(f"{root}/v1/agent/{token}")
+    told = await caller.configuration()
+    assert (told["kind"], told["erase"], "image" in told, "seed" in told) == ("erase", "full", False, False)
+    assert (await caller.get("image"))[0] == 404
+
+
+async def test_image_and_seed_come_whole_or_by_ranges(caller: Caller) -> None:
+    """A lost connection is resumed where it broke."""
+    await caller.configuration()
+    assert await caller.get("image") == (200, CONTENT)
+    assert await caller.get("image", Range="bytes=5000-") == (206, CONTENT[5000:])
+    assert await caller.get("seed") == (200, b"seed")
+
+
+async def test_the_agents_own_program_keeps_the_protocol(caller: Caller, jobs: Jobs) -> None:
+    """What runs on the machine and what answers it understand each other; its second boot understands the refusal."""
+
+    def converse() -> bytes:
+        home = Home(caller.url, lambda _: None)
+        size = home.configuration()["image"]["bytes"]
+        home.permit(DISK, "write")
+        with home.bytes_from("image", size - 100) as answer:
+            end = answer.read()
+        assert home.report({"phase": "writing", "said": "writing", "done": size, "total": size}) == "go-on"
+        assert home.report({"phase": "waiting", "result": {"digest": "x"}}) == "go-on"
+        with pytest.raises(home_module.Refused, match="used by another boot"):
+            Home(caller.url, lambda _: None).configuration()
+        return end
+
+    assert await run_blocking(converse) == CONTENT[-100:]
+    found = jobs.find("m-1-1-deploy")
+    assert found is not None and (found.written, found.result) == (True, {"digest": "x"})
+
+
+async def test_reports_are_kept_and_answered_with_an_order(caller: Caller, jobs: Jobs) -> None:
+    """The newest one; what people are shown is clean."""
+    await caller.configuration()
+    assert await caller.report("hardware", hardware={"disks": [DISK]}) == "go-on"
+    assert await caller.report("writing", done=5, total=10, said="writing \x1b[31mthe image" + "x" * 900) == "go-on"
+    seen = jobs.seen("m-1-1-deploy")
+    assert seen.report is not None
+    assert (seen.report.phase, seen.report.done, seen.report.total) == ("writing", 5, 10)
+    assert seen.report.said.startswith("writing [31mthe image") and len(seen.report.said) == 500
+    assert seen.hardware == {"disks": [DISK]}
+    jobs.order("m-1-1-deploy", Order.POWER_OFF)
+    assert await caller.report("waiting", result={"digest": "x"}) == "power-off"
+    found = jobs.find("m-1-1-deploy")
+    assert found is not None and found.result == {"digest": "x"}
+
+
+async def test_a_permit_is_on_the_disk_before_it_is_given(caller: Caller, jobs: Jobs) -> None:
+    """From then on the disk counts as changed, whoever dies."""
+    await caller.configuration()
+    assert not jobs.may_have_written("m-1-1-deploy")
+    assert (await caller.post("permits", {"disk": DISK, "what": "write"}))[0] == 204
+    assert (await caller.post("permits", {"disk": DISK, "what": "write"}))[0] == 204
+    found = jobs.find("m-1-1-deploy")
+    assert found is not None
+    (given,) = found.permits
+    assert (given.disk, given.what) == ("ST4000, serial S-1, 4000 GB (/dev/sda)", "write")
+
+
+@pytest.mark.parametrize(
+    ("changed", "why"),
+    [
+        ({"serial": "S-2"}, "its serial is S-2, and s-1 was asked for"),
+        ({"serial": None}, "its serial is not known"),
+        ({"size_bytes": 10**9}, "are needed"),
+        ({"size_bytes": "large"}, "are needed"),
+    ],
+    ids=["another", "unknown", "small", "no-size"],
+)
+async def test_a_disk_that_was_not_asked_for_is_not_given(
+    caller: Caller, jobs: Jobs, changed: dict[str, object], why: str
+) -> None:
+    """The agent chose it; nobody vouches for the agent. Whoever waits is told."""
+    await caller.configuration()
+    with capture_logs() as logs:
+        status, body = await caller.post("permits", {"disk": DISK | changed, "what": "write"})
+    assert (status, why in body.decode()) == (409, True)
+    assert [entry["event"] for entry in logs] == ["agent's permits refused"]
+    assert why in jobs.seen("m-1-1-deploy").refused
+    assert not jobs.may_have_written("m-1-1-deploy")
+
+
+async def test_an_eraser_must_not_write(root: str, jobs: Jobs, agent: AgentImage) -> None:
+    """And may erase every disk."""
+    _, token = begun(jobs, agent, ERASE_JOB, root)
+    caller = Caller(f"{root}/v1/agent/{token}")
+    await caller.configuration()
+    assert (await caller.post("permits", {"disk": DISK, "what": "write"}))[0] == 409
+    assert (await caller.post("permits", {"disk": DISK, "what": "erase"}))[0] == 204
+    assert (await caller.post("permits", {"disk": DISK | {"path": "/dev/sdb"}, "what": "erase"}))[0] == 204
+
+
+@pytest.mark.parametrize("name", ["configuration", "image", "seed"])
+async def test_a_second_boot_is_refused(caller: Caller, jobs: Jobs, name: str) -> None:
+    """The token was used. It is said in the log, and to whoever waits, and never with the token."""
+    await caller.configuration()
+    with capture_logs() as logs:
+        status, body = await Caller(caller.url, "boot-2").get(name)
+    assert (status, "used by another boot" in body.decode()) == (409, True)
+    (entry,) = logs
+    assert (entry["event"], entry["http_status"], entry["job"]) == (f"agent's {name} refused", 409, "m-1-1-deploy")
+    assert caller.url.rpartition("/")[2] not in str(logs)
+    assert "used by another boot" in jobs.seen("m-1-1-deploy").refused
+
+
+async def test_a_second_boot_neither_reports_nor_erases(caller: Caller, jobs: Jobs) -> None:
+    """Whatever it says."""
+    await caller.configuration()
+    other = Caller(caller.url, "boot-2")
+    assert (await other.post("permits", {"disk": DISK, "what": "write"}))[0] == 409
+    assert (await other.post("reports", {"phase": "waiting", "result": {}}))[0] == 409
+    found = jobs.find("m-1-1-deploy")
+    assert found is not None and (found.result, found.permits) == (None, ())
+
+
+async def test_the_configuration_comes_first(caller: Caller) -> None:
+    """Nobody writes who was not told what."""
+    assert (await caller.post("permits", {"disk": DISK, "what": "write"}))[0] == 409
+    assert (await caller.get("image"))[0] == 409
+
+
+async def test_a_boot_says_which_one_it_is(caller: Caller) -> None:
+    """Without that, nothing."""
+    for boot in ("", "x" * 200):
+        assert (await Caller(caller.url, boot).get("configuration"))[0] == 403
+    await caller.configuration()
+
+
+async def test_expired_and_foreign_tokens_are_refused(root: str, jobs: Jobs, agent: AgentImage) -> None:
+    """Each with its status, and a word in the log."""
+    job, token = begun(jobs, agent, a_job(), root, seconds=-1)
+    assert (await Caller(f"{root}/v1/agent/{token}").get("configuration"))[0] == 403
+    _, token = begun(jobs, agent, job, root)
+    assert (await Caller(f"{root}/v1/agent/{token}x").get("configuration"))[0] == 403
+    assert (await Caller(f"{root}/v1/agent/other-{token}").get("configuration"))[0] == 404
+    caller = Caller(f"{root}/v1/agent/{token}")
+    await caller.configuration()
+    jobs.close(job.id)
+    with capture_logs() as logs:
+        assert (await caller.post("reports", {"phase": "writing"}))[0] == 410
+    assert "the job is over" in logs[0]["why"]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"", b"[]", b"x", {"phase": "sleeping"}, {"phase": "writing", "done": -1}, {"phase": "writing", "total": "1"},
+        {"phase": "waiting"}, {"phase": "writing", "done": True},
+    ],
+    ids=["empty", "list", "text", "phase", "negative", "string", "no-result", "boolean"],
+)  # fmt: skip
+async def test_a_malformed_report_is_a_bad_request(caller: Caller, jobs: Jobs, body: object) -> None:
+    """And changes nothing."""
+    await caller.configuration()
+    assert (await caller.post("reports", body))[0] == 400
+    assert jobs.seen("m-1-1-deploy").report is None
+
+
+@pytest.mark.parametrize("body", [{}, {"disk": "sda", "what": "write"}, {"disk": DISK, "what": "eat"}, b"["])
+async def test_a_malformed_wish_is_a_bad_request(caller: Caller, jobs: Jobs, body: object) -> None:
+    """And permits nothing."""
+    await caller.configuration()
+    assert (await caller.post("permits", body))[0] == 400
+    assert not jobs.may_have_written("m-1-1-deploy")
+
+
+async def test_a_report_may_tell_of_much_hardware_and_not_of_everything(caller: Caller) -> None:
+    """Up to a mebibyte."""
+    await caller.configuration()
+    await caller.report("hardware", hardware={"lshw": "x" * 300_000})
+    assert (await caller.post("reports", json.dumps({"said": "x" * 2**21}).encode()))[0] == 413
+
+
+async def test_an_agent_that_failed_says_why(caller: Caller, jobs: Jobs) -> None:
+    """By name and in words."""
+    await caller.configuration()
+    await caller.report("failed", error={"name": "NO_DISK", "message": "no disk is large enough"})
+    seen = jobs.seen("m-1-1-deploy")
+    assert seen.report is not None
+    assert seen.report.error == {"name": "NO_DISK", "message": "no disk is large enough"}

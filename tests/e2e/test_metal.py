@@ -1,0 +1,135 @@
+"""Servers behind BMCs, from power off and an empty disk to a machine that is logged in to, and back: all for real.
+
+The domains are emulated, the BMCs are other people's (`sushy-emulator`, OpenIPMI), the commands are those of
+docs/bare-metal.md: the agent is built, booted from virtual media or the network, writes the disk, and erases it.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.e2e.metal_lab import Lab, Server, running_lab
+from tests.e2e.test_operators_guide import Typed, typed
+from tests.services.stack import MULLIGAN
+
+pytestmark = pytest.mark.timeout(1800)
+
+GUIDE = Path(__file__).parents[2] / "docs" / "bare-metal.md"
+COMMAND_SECONDS = 900.0
+SECTIONS = {"redfish": "A server with Redfish", "ipmi": "A server with IPMI"}
+
+
+def section(title: str) -> list[Typed]:
+    """The commands below a heading of the guide."""
+    lines = GUIDE.read_text().splitlines()
+    first = lines.index(f"## {title}") + 1
+    last = next((n for n, line in enumerate(lines[first:], first) if line.startswith("## ")), len(lines))
+    found = [each for each in typed(GUIDE) if first < each.line <= last]
+    assert found, title
+    return found
+
+
+class Reader:
+    """Somebody who types what the guide says, on the host of a lab."""
+
+    def __init__(self, lab: Lab, home: Path) -> None:
+        self.lab = lab
+        programs, ssh = home / "bin", home / ".ssh"
+        programs.mkdir(parents=True)
+        ssh.mkdir()
+        shutil.copy(f"{lab.key}.pub", ssh / "id_ed25519.pub")
+        mulligan = programs / "mulligan"
+        mulligan.write_text(f'#!/bin/sh\nexec {" ".join(MULLIGAN)} "$@"\n')
+        mulligan.chmod(0o755)
+        path = f"{programs}:{os.environ['PATH']}"
+        self._environment = {**lab.deployment.environment, "HOME": str(home), "PATH": path}
+
+    def types(self, each: Typed, instead: dict[str, str], server: Server | None = None) -> None:
+        """Type one command, with the lab's own addresses; it must do and say what the guide shows."""
+        command = each.command
+        for there, here in instead.items():
+            command = command.replace(there, here)
+        done = subprocess.run(
+            ["bash", "-c", command], env=self._environment, capture_output=True, text=True, timeout=COMMAND_SECONDS,
+            check=False,
+        )  # fmt: skip
+        said = done.stdout + done.stderr
+        serial = f"\nits serial line: {server.said()[-3000:]}" if server is not None else ""
+        assert done.returncode == each.code, f"{command}\nended with {done.returncode} and said\n{said[-6000:]}{serial}"
+        assert not (missing := each.missing(said)), f"{command}\ndid not say {missing!r} but\n{said[-6000:]}"
+
+
+@pytest.fixture(scope="module")
+def reader(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Reader]:
+    """An operator who has done what is to be done once per site."""
+    with running_lab(tmp_path_factory.mktemp("metal")) as lab:
+        operator = Reader(lab, tmp_path_factory.mktemp("home"))
+        for each in section("Once per site"):
+            operator.types(each, {})
+        yield operator
+
+
+@pytest.fixture(params=list(SECTIONS))
+def server(request: pytest.FixtureRequest, reader: Reader) -> Iterator[Server]:
+    """A server that nobody has registered yet."""
+    with getattr(reader.lab.rack, request.param)() as made:
+        yield made
+
+
+def shown(lab: Lab, *words: str) -> dict[str, Any]:
+    """What `mulligan NOUN show NAME` says."""
+    (told,) = lab.deployment.documents(*words)
+    found: dict[str, Any] = told.get(words[0], told)
+    return found
+
+
+def is_up(lab: Lab, server: Server, name: str) -> None:
+    """The machine is its user's, every step has its evidence, and the BMC holds nothing of the run."""
+    machine = shown(lab, "machine", "show", name)
+    assert machine["evidence"][-1]["level"] == "VERIFY_LEVEL_SERVICE"
+    assert lab.ssh(machine["login"], machine["addresses"][0], "hostname").strip() == name
+    assert not server.begins_with_zeros()
+    assert not lab.rack.has_medium(server)
+    told = lab.deployment.mulligan("run", "show", f"provision:default:{name}")
+    assert server.serial in told
+    assert "partition 1 of /dev/vda grown to the disk" in server.said()
+
+
+def is_clean(lab: Lab, server: Server, provider: str) -> None:
+    """The disk is as it was, the power off, and the provider to be had again."""
+    assert server.begins_with_zeros()
+    assert not lab.rack.is_on(server)
+    assert not lab.rack.has_medium(server)
+    told = shown(lab, "provider", "show", provider)
+    assert not [word for word in ("dirty", "quarantine", "claim_count") if told.get(word)]
+
+
+def test_a_server_goes_from_an_empty_disk_to_ssh_and_back_as_the_guide_says(reader: Reader, server: Server) -> None:
+    """Each command of its section, in order; after those that change something the server itself is looked at."""
+    lab, added = reader.lab, server.added_by
+    assert server.begins_with_zeros() and not lab.rack.is_on(server)
+    instead = {"redfish://bmc-7/redfish/v1/Systems/1": added, "ipmi://bmc-8": added}
+    instead |= {"http://10.0.0.1:7421": lab.rack.boot_url, "52:54:00:00:00:08": server.mac}
+    for each in section(SECTIONS[server.name]):
+        reader.types(each, instead, server)
+        words = each.command.split()
+        if words[1:3] == ["machine", "provision"]:
+            is_up(lab, server, words[3])
+        if words[1:3] == ["machine", "release"]:
+            is_clean(lab, server, words[3].replace("db", "srv"))
+
+
+def test_the_guides_dnsmasq_takes_its_configuration(tmp_path: Path) -> None:
+    """All of the blocks together are well-formed."""
+    blocks = re.findall(r"^```ini\n(.*?)^```", GUIDE.read_text(), re.MULTILINE | re.DOTALL)
+    assert len(blocks) == 2
+    (tmp_path / "dnsmasq.conf").write_text("".join(blocks))
+    subprocess.run(["dnsmasq", "--test", f"--conf-file={tmp_path}/dnsmasq.conf"], check=True, timeout=60)

@@ -1,0 +1,110 @@
+"""Erasing: a server's disks erased by the agent, or left alone where nothing was written; always left at rest."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+
+import pytest
+
+from mulligan.activities.bootserver.job import JobKind, job_id
+from mulligan.activities.errors import HostNotReady, Unreachable
+from mulligan.activities.values import Erase
+from tests.metal.conftest import CONTENT, MARK, PATIENT, Lab, until
+
+DEPLOY, ERASE = job_id(MARK, JobKind.DEPLOY), job_id(MARK, JobKind.ERASE)
+
+
+@pytest.mark.parametrize("mode", [Erase.METADATA, Erase.FULL])
+async def test_disks_are_erased(lab: Lab, mode: Erase) -> None:
+    """With evidence for each disk; the server is left at rest."""
+    await lab.deploy()
+    done = await lab.erase(lab.erasing(mode))
+    assert lab.server.disk == b""
+    (evidence,) = done.evidence
+    assert evidence.observed == f"ST4000, serial S-1, 4000 GB (/dev/sda): {mode}: zeros, zeros"
+    assert (lab.server.asked[-1]["erase"], "only" in lab.server.asked[-1]) == (mode, False)
+    assert lab.is_at_rest()
+    job = lab.site().jobs.find(ERASE)
+    assert job is not None and job.closed
+
+
+async def test_it_is_done_once(lab: Lab) -> None:
+    """An attempt whose answer was lost is made again, and boots nothing."""
+    first = await lab.erase()
+    again = await lab.erase()
+    assert again.said == first.said
+    assert lab.server.boots == ["agent"]
+
+
+async def test_a_stronger_mode_is_done_anew(lab: Lab) -> None:
+    """What was wiped is not overwritten yet."""
+    await lab.erase()
+    await lab.erase(lab.erasing(Erase.FULL))
+    assert [told["erase"] for told in lab.server.asked] == ["metadata", "full"]
+
+
+async def test_a_disk_that_was_not_written_is_left_alone(lab: Lab) -> None:
+    """A try that failed before: nothing is booted, and the server is at rest all the same."""
+    lab.server.dead = True
+    with pytest.raises(Unreachable):
+        await lab.deploy(patience=replace(PATIENT, comes=0.2, silence=0.2))
+    assert not lab.is_at_rest()
+    lab.server.dead = False
+    done = await lab.erase(lab.erasing(only_if_written=True))
+    assert "nothing was erased" in done.said
+    assert (lab.server.boots, lab.is_at_rest()) == (["nothing"], True)
+    again = await lab.erase(lab.erasing(only_if_written=True))
+    assert again.said == done.said
+
+
+async def test_a_disk_that_was_half_written_is_erased(lab: Lab) -> None:
+    """A run that was cancelled in the middle: the agent that writes is stopped first."""
+    lab.server.go_on.clear()
+    deploying = asyncio.create_task(lab.deploy())
+    async with asyncio.timeout(30):
+        await lab.server.half.wait()
+    deploying.cancel()
+    await asyncio.gather(deploying, return_exceptions=True)
+    await lab.erase(lab.erasing(only_if_written=True))
+    assert (lab.server.disk, lab.is_at_rest()) == (b"", True)
+    assert lab.server.asked[-1]["only"] == [{"path": "/dev/sda", "serial": "S-1"}]
+    job = lab.site().jobs.find(DEPLOY)
+    assert job is not None and job.closed
+
+
+async def test_what_nobody_knows_is_erased(lab: Lab) -> None:
+    """No job is known of this claim here: it may have been another worker's."""
+    lab.server.disk = b"somebody's"
+    await lab.erase(lab.erasing(only_if_written=True))
+    assert lab.server.disk == b""
+
+
+async def test_what_was_erased_is_deployed_anew(lab: Lab) -> None:
+    """A run that goes back to its image step: what was done before counts no more, and can be undone again."""
+    await lab.deploy()
+    await lab.erase(lab.erasing(only_if_written=True))
+    await lab.deploy()
+    assert lab.server.disk == CONTENT
+    await lab.erase(lab.erasing(only_if_written=True))
+    assert (lab.server.disk, lab.server.boots) == (b"", ["agent"] * 4)
+
+
+async def test_an_erase_that_fails_says_why(lab: Lab) -> None:
+    """The run quarantines the server then."""
+    lab.server.fails = {"name": "DISK_FAILED", "message": "/dev/sda: Input/output error"}
+    with pytest.raises(HostNotReady, match="was to erase the disks of srv-1, and says: /dev/sda: Input/output error"):
+        await lab.erase()
+
+
+async def test_a_worker_that_was_killed_goes_on_erasing(lab: Lab) -> None:
+    """What the agent did meanwhile counts."""
+    lab.server.hears_orders = False
+    first = asyncio.create_task(lab.erase(patience=replace(PATIENT, order_seconds=600.0)))
+    jobs = lab.site().jobs
+    await until(lambda: (job := jobs.find(ERASE)) is not None and job.result is not None)
+    first.cancel()
+    await asyncio.gather(first, return_exceptions=True)
+    lab.server.hears_orders = True
+    await lab.erase()
+    assert (lab.server.boots, lab.is_at_rest()) == (["agent"], True)
