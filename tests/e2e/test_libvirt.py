@@ -89,21 +89,25 @@ def test_a_cancelled_run_leaves_nothing_on_the_hypervisor(lab: Lab) -> None:
     assert lab.left() == []
 
 
+def hold_before_verify(lab: Lab, run: str, *start: str) -> None:
+    """Start the run and hold it when its machine was switched on. It waits for room until the hold was taken, so that
+    it is not taken too late."""
+    lab.deployment.mulligan("provider", "set", "this-host", "--disable")
+    assert lab.deployment.run(*start).returncode == 0
+    lab.deployment.mulligan("run", "hold", run, "--before", "verify", "--reason", "to look at its screen")
+    lab.deployment.mulligan("provider", "set", "this-host", "--enable")
+    until(lambda: lab.deployment.documents("run", "show", run)[0]["run"].get("held", False), 120, "a held run")
+
+
 def test_a_cancelled_run_is_made_again_held_and_resumed(lab: Lab) -> None:
     """Retried afresh, it is held before it is verified: the machine runs and is kept, and resumed it is proved."""
     run, size = "provision:default:steered", ("--vcpu", "1", "--memory", "512", "--disk", "2")
-    asked = lab.provision("steered", "demo", *size)
+    asked = lab.provision("steered", "demo", "--wait-for-room", *size)
     assert lab.deployment.run(*asked, "--detach").returncode == 0
     until(lambda: any(lab.is_ours(d) for d in lab.connection.listAllDomains()), 120, "a domain")
     lab.deployment.mulligan("run", "cancel", run, "--reason", "not yet")
     assert lab.left() == []
-    lab.deployment.mulligan("run", "retry", run, "--reason", "now", "--no-watch")
-    lab.deployment.mulligan("run", "hold", run, "--before", "verify", "--reason", "to look at its screen")
-
-    def is_held() -> bool:
-        return lab.deployment.documents("run", "show", run)[0]["run"].get("held", False)
-
-    until(is_held, 120, "a held run")
+    hold_before_verify(lab, run, "run", "retry", run, "--reason", "now", "--no-watch")
     assert [d.isActive() for d in lab.connection.listAllDomains() if lab.is_ours(d)] == [1]
     lab.deployment.mulligan("run", "resume", run, seconds=300)
     told = lab.deployment.documents("machine", "show", "steered")[0]
@@ -116,17 +120,13 @@ def test_a_cancelled_run_is_made_again_held_and_resumed(lab: Lab) -> None:
 def test_a_mulligan_leaves_one_hypervisor_for_another(lab: Lab) -> None:
     """What was made on the first is gone before the second makes it; here both are the same host, by two names."""
     run, size = "provision:default:moved", ("--vcpu", "1", "--memory", "512", "--disk", "2")
+    hold_before_verify(lab, run, *lab.provision("moved", "demo", "--wait-for-room", *size), "--detach")
     settings = ["--set", f"pool={NAME}", "--set", f"network={NAME}"]
     lab.deployment.mulligan("provider", "add", "the-other", "qemu:///system", *settings, seconds=180)
-    assert lab.deployment.run(*lab.provision("moved", "demo", *size), "--detach").returncode == 0
-    lab.deployment.mulligan("run", "hold", run, "--before", "verify")
-    until(lambda: lab.deployment.documents("run", "show", run)[0]["run"].get("held", False), 120, "a held run")
-    first = lab.deployment.inventory().machine("default", "moved").provider
-    assert first in ("this-host", "the-other")
     lab.deployment.mulligan("run", "mulligan", run, "--reason", "its fan is loud", seconds=300)
     (shown,) = lab.deployment.documents("machine", "show", "moved")
     machine = shown.get("machine", shown)
-    assert machine["provider"] != first
+    assert machine["provider"] == "the-other"
     assert len([d for d in lab.connection.listAllDomains() if lab.is_ours(d)]) == 1
     lab.deployment.mulligan("machine", "release", "moved")
     lab.deployment.mulligan("provider", "remove", "the-other", "--forget")
