@@ -11,18 +11,10 @@ from mulligan.activities import calls
 from mulligan.activities.errors import NotFound, NotNow
 from mulligan.activities.firmware import needed_by
 from mulligan.activities.inventory import Blame, ClaimRequest, Inventory, Verdict
+from mulligan.activities.inventory.machine import Machine
 from mulligan.activities.threads import run_blocking
 from mulligan.activities.translate import to_failure
-from mulligan.activities.values import (
-    Claim,
-    Image,
-    Machine,
-    MachineRequest,
-    MachineState,
-    Provider,
-    VerifyLevel,
-    WhenNone,
-)
+from mulligan.activities.values import Claim, Image, MachineRequest, MachineState, Provider, VerifyLevel, WhenNone
 
 PROVED_WITH: Mapping[VerifyLevel, str] = {VerifyLevel.CONSOLE: f"console.serial|{calls.BY_AGENT}"}
 """The capability without which a level cannot be proved: a provider that lacks it is no candidate. On servers that the

@@ -393,26 +393,3 @@ class CallHome:
     errors: tuple[str, ...] = ()
     peer: str = ""
     """The address that the call came from."""
-
-
-@dataclass(frozen=True, slots=True)
-class Machine:
-    """What the user gets."""
-
-    id: str
-    project: str
-    name: str
-    state: MachineState
-    partition: str
-    provider: str
-    claim_id: str
-    run_id: str
-    request: MachineRequest
-    image: Image
-    addresses: tuple[str, ...] = ()
-    login: str = ""
-    evidence: tuple[Evidence, ...] = ()
-    reason: str = ""
-    """Why it failed, is held or quarantined; empty otherwise."""
-    created_at: datetime | None = None
-    ready_at: datetime | None = None

@@ -20,10 +20,11 @@ from temporalio.api.workflowservice.v1 import GetSystemInfoRequest
 from temporalio.client import Client, WorkflowHistory
 
 from mulligan.activities.history import innermost
+from mulligan.activities.inventory.machine import Machine
 from mulligan.activities.story import RunEvent, fold, parse_action_id
 from mulligan.activities.threads import run_blocking
 from mulligan.activities.translate import VERBS_DETAIL
-from mulligan.activities.values import Machine, Verb
+from mulligan.activities.values import Verb
 from mulligan.api.capsule_file import FORMAT, VERSION, Capsule, Run, Said, pack
 from mulligan.api.convert_runs import RunView
 from mulligan.api.redaction import redact

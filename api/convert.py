@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from mulligan.activities import values
+from mulligan.activities.inventory.machine import Machine
 from mulligan.activities.values import MachineRequest, Service, ServiceKind
 from mulligan.api import enums
 from mulligan.v1 import machine_pb2 as pb
@@ -136,7 +137,7 @@ def evidence_message(value: values.Evidence) -> pb.Evidence:
     )
 
 
-def machine_message(value: values.Machine) -> pb.Machine:
+def machine_message(value: Machine) -> pb.Machine:
     """A machine, as it is."""
     return pb.Machine(
         id=value.id,

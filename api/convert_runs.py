@@ -9,8 +9,9 @@ from pydantic import TypeAdapter
 
 from mulligan.activities.errors import InvalidRequest
 from mulligan.activities.inventory import Explanation
+from mulligan.activities.inventory.machine import Machine
 from mulligan.activities.story import RunEvent
-from mulligan.activities.values import Machine, Outcome, StepEstimate
+from mulligan.activities.values import Outcome, StepEstimate
 from mulligan.api import enums, suggestions
 from mulligan.api.convert import evidence_message, machine_message, timestamp
 from mulligan.api.convert_inventory import explanation_message

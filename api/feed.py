@@ -14,8 +14,8 @@ from temporalio.client import WorkflowExecutionDescription
 from temporalio.service import RPCError, RPCStatusCode
 
 from mulligan.activities.errors import Unreachable
+from mulligan.activities.inventory.machine import Machine
 from mulligan.activities.story import LAST, Due, EventKind, RunEvent, StoryFold
-from mulligan.activities.values import Machine
 from mulligan.api.convert_runs import Progress, Update, cursor_of
 from mulligan.api.enums import RunKind
 from mulligan.api.errors import Laggard, domain_error

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Sequence
 
 from mulligan.activities.inventory import Inventory
+from mulligan.activities.inventory.machine import Machine
 from mulligan.activities.threads import run_blocking
-from mulligan.activities.values import Machine, MachineState, Provider
+from mulligan.activities.values import MachineState, Provider
 
 PAGE = 500
 

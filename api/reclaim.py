@@ -19,9 +19,10 @@ from temporalio.service import RPCError
 from mulligan.activities.calls import BY_AGENT, CONTROL_QUEUE
 from mulligan.activities.errors import MulliganError
 from mulligan.activities.inventory import ClaimRow, ClaimState, Inventory
+from mulligan.activities.inventory.machine import Machine
 from mulligan.activities.inventory.tables import UNSETTLED
 from mulligan.activities.threads import run_blocking
-from mulligan.activities.values import Kind, Machine, MachineState
+from mulligan.activities.values import Kind, MachineState
 from mulligan.api.fairness import turn_of
 from mulligan.api.runs import Runs
 from mulligan.workflows import runs, search

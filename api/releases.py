@@ -11,9 +11,10 @@ from temporalio.exceptions import WorkflowAlreadyStartedError
 from mulligan.activities.calls import BY_AGENT, CONTROL_QUEUE
 from mulligan.activities.errors import Conflict, NotFound
 from mulligan.activities.inventory import ClaimRow, Inventory
+from mulligan.activities.inventory.machine import Machine
 from mulligan.activities.inventory.tables import BEING_MADE, FINAL
 from mulligan.activities.threads import run_blocking
-from mulligan.activities.values import Erase, Kind, Machine, MachineState
+from mulligan.activities.values import Erase, Kind, MachineState
 from mulligan.api.fairness import turn_of
 from mulligan.api.runs import Runs
 from mulligan.api.starts import Started

@@ -8,8 +8,9 @@ from dataclasses import replace
 from temporalio.client import WorkflowExecution, WorkflowExecutionStatus
 
 from mulligan.activities.inventory import RunRecord
+from mulligan.activities.inventory.machine import Machine
 from mulligan.activities.story import EventKind, RunEvent
-from mulligan.activities.values import Machine, Outcome
+from mulligan.activities.values import Outcome
 from mulligan.api.convert_runs import RunView
 from mulligan.api.enums import RunKind
 from mulligan.api.run_ids import parse_id, provider_of

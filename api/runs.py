@@ -18,11 +18,12 @@ from temporalio.service import RPCError, RPCStatusCode
 
 from mulligan.activities.errors import Conflict, NotFound
 from mulligan.activities.inventory import Inventory, RunRecord, driver_of, model_of
+from mulligan.activities.inventory.machine import Machine
 from mulligan.activities.levers import UNKNOWN
 from mulligan.activities.record import STORY
 from mulligan.activities.story import Due, RunEvent, StoryFold
 from mulligan.activities.threads import run_blocking
-from mulligan.activities.values import Machine, MachineState, Outcome, StepEstimate
+from mulligan.activities.values import MachineState, Outcome, StepEstimate
 from mulligan.api.convert_runs import RunView
 from mulligan.api.enums import RunKind
 from mulligan.api.names import no_run

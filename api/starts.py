@@ -13,10 +13,11 @@ from temporalio.exceptions import WorkflowAlreadyStartedError
 from mulligan.activities.calls import CONTROL_QUEUE
 from mulligan.activities.errors import AlreadyExists, Busy, Conflict, NotFound
 from mulligan.activities.inventory import Inventory
+from mulligan.activities.inventory.machine import Machine
 from mulligan.activities.inventory.tables import BEING_MADE, FINAL
 from mulligan.activities.story import MEMO_RETRIED
 from mulligan.activities.threads import run_blocking
-from mulligan.activities.values import Image, Machine, MachineRequest, MachineState, OnFailure
+from mulligan.activities.values import Image, MachineRequest, MachineState, OnFailure
 from mulligan.api.fairness import turn_of
 from mulligan.api.requests import differing, fingerprint
 from mulligan.api.runs import Runs

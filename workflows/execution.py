@@ -10,14 +10,23 @@ from datetime import datetime, timedelta
 from functools import partial
 from typing import Any, TypeVar
 
-from temporalio import exceptions, workflow
-from temporalio.exceptions import ActivityError, ApplicationError, FailureError, is_cancelled_exception
+from temporalio import workflow
+from temporalio.exceptions import ActivityError, ApplicationError, is_cancelled_exception
 from temporalio.workflow import ActivityCancellationType
 
 with workflow.unsafe.imports_passed_through():
     from mulligan.activities import calls
     from mulligan.activities.calls import CONTROL_QUEUE, partition_queue
     from mulligan.activities.story import TIMER_AWAITING, TIMER_DEADLINE, TIMER_SLOW, action_id
+    from mulligan.workflows.failures import (
+        ABORTED,
+        DEADLINE_PASSED,
+        NO_LONGER_OURS,
+        Failure,
+        UndoFailed,
+        would_be_tried_again,
+    )
+    from mulligan.workflows.shielding import raise_if_cancelled, shielded, shielded_until
     from mulligan.workflows.steps import KEEP_STORY, QUARANTINE, SUSPECT, WHY, Action
 
 In = TypeVar("In")
@@ -30,12 +39,6 @@ SLOW_SHARE = 0.25
 SLOW_AFTER = timedelta(minutes=5)
 """After so long every step is said to be slow, however much time it has."""
 
-DEADLINE_PASSED = "DEADLINE_PASSED"
-CLAIM_LOST = "CLAIM_LOST"
-MULLIGAN_ASKED = "MULLIGAN_ASKED"
-ABORTED = "ABORTED"
-"""Reasons for which a step is ended from outside it: its claim went to others, or an operator said so."""
-
 ORDER = ("claim", "image", "boot", "verify")
 """The steps, in order."""
 
@@ -46,49 +49,6 @@ LAST_CHANCE = timedelta(seconds=5)
 
 AWAIT_AT_MOST = timedelta(days=30)
 """How long a step may await something that is not in its hands; its own deadline comes long before."""
-
-NO_LONGER_OURS = "STALE_FENCE"
-"""An undo that meets a newer claim's fence has nothing left to undo: what is there belongs to someone else."""
-
-
-@dataclass(frozen=True)
-class Failure:
-    """Why a step failed: in one line for people, and by name for programs."""
-
-    step: str
-    action: str
-    reason: str
-    message: str
-    blame: str = ""
-    """`image` when the image's source, not the provider, is to blame."""
-
-    @classmethod
-    def of(cls, error: BaseException, step: str = "", action: str = "") -> Failure:
-        """What an exception in a step means."""
-        if isinstance(error, ActivityError):
-            _, step, action = (error.activity_id or "//").split("/")
-        cause: BaseException = error
-        while isinstance(cause, FailureError) and not isinstance(cause, ApplicationError) and cause.cause is not None:
-            cause = cause.cause
-        if isinstance(cause, ApplicationError):
-            return cls(step, action, cause.type or "ERROR", cause.message, blame_of(cause))
-        if isinstance(cause, exceptions.TimeoutError):
-            return cls(step, action, "NO_ANSWER", f"no worker or no answer in time ({cause.message})")
-        return cls(step, action, "ERROR", str(cause) or type(cause).__name__)
-
-
-def blame_of(error: ApplicationError) -> str:
-    """Whom the error's metadata blames, if anyone."""
-    metadata = error.details[0] if error.details else None
-    return str(metadata.get("blame", "")) if isinstance(metadata, dict) else ""
-
-
-class UndoFailed(Exception):
-    """An undo could not be done; what is left is quarantined."""
-
-    def __init__(self, failure: Failure) -> None:
-        super().__init__(failure.message)
-        self.failure = failure
 
 
 @dataclass(frozen=True)
@@ -274,7 +234,7 @@ class Execution:
             if workflow.cancellation_reason() is not None:
                 raise asyncio.CancelledError
             raise self._too_late(step, began, why)
-        if is_late and _would_be_tried_again(task.exception()):
+        if is_late and would_be_tried_again(task.exception()):
             raise self._too_late(step, began, why)
         raise_if_cancelled()
         return task.result()
@@ -380,31 +340,3 @@ class Execution:
         await shielded_until(task.done)
         if not task.cancelled():
             task.exception()
-
-
-def _would_be_tried_again(error: BaseException | None) -> bool:
-    """Whether a step that was stopped failed with what another attempt might have mended: it was too late for that."""
-    cause = error.cause if isinstance(error, ActivityError) else None
-    return isinstance(cause, ApplicationError) and not cause.non_retryable
-
-
-def raise_if_cancelled() -> None:
-    """Look for a cancel that an activity swallowed by finishing. An empty reason counts; None means never cancelled."""
-    if workflow.cancellation_reason() is not None:
-        raise asyncio.CancelledError("cancelled between steps")
-
-
-async def shielded(body: Coroutine[Any, Any, T]) -> T:
-    """Run to the end whatever is cancelled meanwhile."""
-    task = asyncio.create_task(body)
-    await shielded_until(task.done)
-    return task.result()
-
-
-async def shielded_until(done: Callable[[], bool]) -> None:
-    """Wait for a condition; a cancel meanwhile is left to be found by `raise_if_cancelled`."""
-    while not done():
-        try:
-            await workflow.wait_condition(done)
-        except asyncio.CancelledError:
-            continue

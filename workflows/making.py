@@ -25,7 +25,8 @@ with workflow.unsafe.imports_passed_through():
     )
     from mulligan.workflows import runs, steps
     from mulligan.workflows.erasing import erasing, undo_by_erasing
-    from mulligan.workflows.execution import DEADLINE_PASSED, Execution, Failure
+    from mulligan.workflows.execution import Execution
+    from mulligan.workflows.failures import DEADLINE_PASSED, Failure
 
 GUEST_FAILED = "GUEST_FAILED"
 """The guest called home to say that its own set-up failed: the user data's fault or the image's."""

@@ -11,7 +11,8 @@ with workflow.unsafe.imports_passed_through():
     from mulligan.activities import calls, planning
     from mulligan.activities.planning import Plan, PlanIn, Surveyed
     from mulligan.workflows import runs, steps
-    from mulligan.workflows.execution import Execution, Failure
+    from mulligan.workflows.execution import Execution
+    from mulligan.workflows.failures import Failure
 
 SURVEY_WITHIN = timedelta(seconds=20)
 """Someone waits for the plan: a provider that does not answer by then is itself something to tell."""

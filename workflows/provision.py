@@ -14,18 +14,10 @@ with workflow.unsafe.imports_passed_through():
     from mulligan.activities.values import MachineState, OnFailure, Outcome
     from mulligan.workflows import runs, search, steps
     from mulligan.workflows.details import details
-    from mulligan.workflows.execution import (
-        ABORTED,
-        CLAIM_LOST,
-        MULLIGAN_ASKED,
-        Execution,
-        Failure,
-        UndoFailed,
-        raise_if_cancelled,
-        shielded,
-        shielded_until,
-    )
+    from mulligan.workflows.execution import Execution
+    from mulligan.workflows.failures import ABORTED, CLAIM_LOST, MULLIGAN_ASKED, Failure, UndoFailed
     from mulligan.workflows.making import GUEST_FAILED, Making
+    from mulligan.workflows.shielding import raise_if_cancelled, shielded, shielded_until
     from mulligan.workflows.steering import Decision, Phase, Steering, why
 
 NOT_THE_PROVIDERS_FAULT = frozenset(

@@ -10,7 +10,9 @@ with workflow.unsafe.imports_passed_through():
     from mulligan.activities.values import Erase, MachineState, Mark, Outcome, RootDisk
     from mulligan.workflows import runs, search, steps
     from mulligan.workflows.erasing import TRIED_FOR, erasing, undo_by_erasing
-    from mulligan.workflows.execution import Execution, UndoFailed, shielded
+    from mulligan.workflows.execution import Execution
+    from mulligan.workflows.failures import UndoFailed
+    from mulligan.workflows.shielding import shielded
     from mulligan.workflows.steering import Phase, Undoing
 
 UNDO_SECONDS = 900

@@ -13,7 +13,8 @@ with workflow.unsafe.imports_passed_through():
     from mulligan.activities import calls
     from mulligan.activities.values import Target
     from mulligan.workflows import runs, search, steps
-    from mulligan.workflows.execution import Execution, Failure
+    from mulligan.workflows.execution import Execution
+    from mulligan.workflows.failures import Failure
 
 REMOVE_WITHIN = timedelta(minutes=15)
 

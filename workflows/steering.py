@@ -19,7 +19,8 @@ with workflow.unsafe.imports_passed_through():
     from mulligan.activities.levers import HOLDABLE, LeverIn, LeverKind, Pulled, command
     from mulligan.activities.values import MachineRequest
     from mulligan.workflows import steps
-    from mulligan.workflows.execution import ABORTED, MULLIGAN_ASKED, ORDER, Execution, Failure
+    from mulligan.workflows.execution import ORDER, Execution
+    from mulligan.workflows.failures import ABORTED, MULLIGAN_ASKED, Failure
 
 ABANDON = HandlerUnfinishedPolicy.ABANDON
 """A run that ends while a lever is being answered has answered it by its end."""

@@ -25,20 +25,12 @@ from mulligan.activities.inventory.claims import ClaimRequest, ClaimRow, Drift, 
 from mulligan.activities.inventory.database import Database
 from mulligan.activities.inventory.explain import explain
 from mulligan.activities.inventory.explanation import Choice, Explanation
+from mulligan.activities.inventory.machine import Machine
 from mulligan.activities.inventory.suspects import SuspectKind
 from mulligan.activities.inventory.timings import Lesson
 from mulligan.activities.inventory.upkeep import PAGE, Upkeep
 from mulligan.activities.planning import Plan
-from mulligan.activities.values import (
-    Claim,
-    Evidence,
-    Image,
-    Inspection,
-    Machine,
-    MachineState,
-    Provider,
-    StepEstimate,
-)
+from mulligan.activities.values import Claim, Evidence, Image, Inspection, MachineState, Provider, StepEstimate
 
 
 class Inventory(Upkeep):

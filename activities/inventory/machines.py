@@ -9,9 +9,10 @@ from sqlalchemy import Connection, Select, bindparam, func, select, tuple_, upda
 
 from mulligan.activities.errors import AlreadyExists, Busy, Conflict, NotFound
 from mulligan.activities.inventory.database import insert_if_new, now
+from mulligan.activities.inventory.machine import Machine
 from mulligan.activities.inventory.names import differing_fields, not_found
 from mulligan.activities.inventory.tables import BEING_MADE, FINAL, LIVE_CLAIM, NOT_FINAL, UNSETTLED, claims, machines
-from mulligan.activities.values import Machine, MachineState
+from mulligan.activities.values import MachineState
 
 ABANDONED = "its run ended without recording how, while nothing was claimed for it: nothing of it is left"
 _FIELDS = tuple(column for column in machines.c if column.name != "image_name")

@@ -6,8 +6,9 @@ import uuid
 
 from mulligan.activities.inventory import failures, housekeeping, machines, providers
 from mulligan.activities.inventory.database import Database
+from mulligan.activities.inventory.machine import Machine
 from mulligan.activities.inventory.suspects import Blame, Suspect, SuspectKind
-from mulligan.activities.values import Image, Machine, Provider
+from mulligan.activities.values import Image, Provider
 
 PAGE = 500
 """How many a list gives when the caller does not say."""

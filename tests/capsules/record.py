@@ -1,4 +1,6 @@
-"""Records the corpus anew, from the real stack: `python -m tests.capsules.record [simulated] [libvirt] [NAME ...]`.
+"""Records the corpus anew, from the real stack: `python -m tests.capsules.record [KIND ...] [NAME ...]`.
+
+Kinds are simulated, libvirt and metal; without any, all of them.
 
 Nothing of the host on which it was recorded stays in it: who polled, and where our code lay. What a capsule's name says
 no longer exists is left alone; see docs/versioning.md.
@@ -14,7 +16,7 @@ import re
 import socket
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -28,6 +30,7 @@ from tests.services.temporal import TemporalServer
 from tests.workflows.stack import IMAGE, running_stack
 
 CORPUS = Path(__file__).parent
+KINDS = {"simulated", "libvirt", "metal"}
 OF_THE_HOST = frozenset({"identity", "stackTrace"})
 
 
@@ -94,17 +97,26 @@ async def record_simulated(wanted: set[str]) -> None:
 def main() -> None:
     """Record what was asked for; everything when nothing was."""
     logging.getLogger("temporalio").setLevel(logging.CRITICAL)  # actions that fail are what is recorded
-    names = set(sys.argv[1:]) - {"simulated", "libvirt"}
-    kinds = {name.partition("-")[0] for name in names} | set(sys.argv[1:]) - names or {"simulated", "libvirt"}
-    if "simulated" in kinds:
+    names = set(sys.argv[1:]) - KINDS
+    asked = {name.partition("-")[0] for name in names} | set(sys.argv[1:]) - names or KINDS
+    if "simulated" in asked:
         asyncio.run(record_simulated(names))
-    if "libvirt" in kinds:
+    if "libvirt" in asked:
         from tests.capsules.on_libvirt import exported_on_libvirt  # noqa: PLC0415 - needs libvirt's library
 
-        with closing(exported_on_libvirt()) as exported:
-            for name, data in exported:
-                if not names or name in names:
-                    save(name, data)
+        save_all(exported_on_libvirt(), names)
+    if asked & {"metal", "redfish", "ipmi"}:
+        from tests.capsules.on_metal import exported_on_metal  # noqa: PLC0415 - needs libvirt's library
+
+        save_all(exported_on_metal(), names)
+
+
+def save_all(exported: Generator[tuple[str, bytes], None, None], names: set[str]) -> None:
+    """Save those that were asked for; all when none was."""
+    with closing(exported):
+        for name, data in exported:
+            if not names or name in names:
+                save(name, data)
 
 
 if __name__ == "__main__":

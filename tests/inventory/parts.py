@@ -6,13 +6,13 @@ import itertools
 from typing import Any
 
 from mulligan.activities.inventory import ClaimRequest, Inventory
+from mulligan.activities.inventory.machine import Machine
 from mulligan.activities.values import (
     Image,
     ImageFormat,
     Inspection,
     InventoryRow,
     Kind,
-    Machine,
     MachineRequest,
     MachineState,
     Provider,

@@ -13,7 +13,8 @@ from mulligan.activities.calls import CONTROL_QUEUE
 from mulligan.activities.drivers.simulated import snapshot
 from mulligan.activities.errors import NotFound
 from mulligan.activities.inventory import SuspectKind
-from mulligan.activities.values import Deadlines, Image, Machine, MachineState, Outcome
+from mulligan.activities.inventory.machine import Machine
+from mulligan.activities.values import Deadlines, Image, MachineState, Outcome
 from mulligan.api.reclaim import Reaper
 from mulligan.workflows import runs
 from tests.workflows.stack import IMAGE, Stack, is_clean, until
