@@ -17,6 +17,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
+GIVEN_UP = "the undo that cannot be done is not tried any longer; what is left will be quarantined"
+"""What a run says that is aborted while it undoes."""
+
 UNKNOWN = "unknown"
 """Who pulls a lever without a name."""
 
@@ -54,6 +57,14 @@ class LeverIn:
     """For `extend`: how much more."""
     whole_run: bool = False
     """For `extend`: the run's deadline only."""
+    holds: int = -1
+    """For `resume`: how often the run had been held when it was asked for, so that it is not taken for a later hold.
+    -1 where not known."""
+
+
+def cause_of_cancel(actor: str, reason: str) -> str:
+    """What Temporal keeps of who cancelled a run, and why."""
+    return ": ".join(part for part in (f"by {actor}" if actor else "", reason) if part) or f"by {UNKNOWN}"
 
 
 @dataclass(frozen=True, slots=True)

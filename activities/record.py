@@ -48,6 +48,8 @@ class RecordActivities:
         """Record a machine's state. READY and HELD make its claim permanent first: it then needs no lease."""
         if not await run_blocking(self._record, asked):
             return calls.Done("the run ended before there was a machine to record")
+        if asked.state is MachineState.FAILED and asked.reason:  # a cancelled run has not failed
+            return calls.Done(f"recorded: {asked.reason}")
         return calls.Done(f"recorded as {asked.state}{f': {asked.reason}' if asked.reason else ''}")
 
     def _record(self, asked: calls.MachineUpdate) -> bool:

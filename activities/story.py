@@ -72,6 +72,8 @@ class RunEvent:
     lever: Lever | None = None
     pinned: bool = False
     """Whether the run may use one named provider only, so that it can take no mulligan."""
+    mended: bool = False
+    """Of a run's end, when it is told: whether what it left behind is settled since."""
 
 
 def action_id(try_number: int, step: str, action: str) -> str:

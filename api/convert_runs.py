@@ -37,6 +37,8 @@ class RunView:
     provider: str = ""
     """The provider that is claimed, or was claimed last, or is registered; empty where not known."""
     undoing: bool = False
+    mended: str = ""
+    """What became since of what it left behind; empty where it left nothing, or that still stands."""
 
 
 @dataclass(frozen=True, slots=True)

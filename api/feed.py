@@ -20,6 +20,7 @@ from mulligan.api.convert_runs import Progress, Update, cursor_of
 from mulligan.api.enums import RunKind
 from mulligan.api.errors import Laggard, domain_error
 from mulligan.api.estimates import Estimates
+from mulligan.api.mended import event_since
 from mulligan.api.pace import Pace
 from mulligan.api.progress import AWAIT, ENDS_A_WAIT, is_news, progress_of, until
 from mulligan.api.run_views import GOOD, is_held, is_undoing
@@ -182,8 +183,9 @@ class Feed:
         return True
 
     def _take(self, events: list[RunEvent]) -> None:
+        since = self._found.view.mended
         for event in events:
-            self._log.append(event)
+            self._log.append(event_since(event, since))
             key = (event.try_number, event.step, event.action)
             if event.kind in ENDS_A_WAIT:
                 self._forget((event.try_number, self._awaits, AWAIT))

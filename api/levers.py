@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from datetime import timedelta
 
 from temporalio.client import WorkflowUpdateFailedError, WorkflowUpdateRPCTimeoutOrCancelledError
@@ -13,12 +13,14 @@ from temporalio.service import RPCError, RPCStatusCode
 
 from mulligan.activities.errors import Conflict, Unreachable
 from mulligan.activities.levers import LeverIn, LeverKind, Pulled, command
+from mulligan.activities.story import EventKind, RunEvent
 from mulligan.activities.values import Outcome
 from mulligan.api.convert_runs import RunView
 from mulligan.api.enums import RunKind
 from mulligan.api.errors import domain_error
 from mulligan.api.runs import Found, Runs
 from mulligan.api.undo import Undo, undo_list
+from mulligan.workflows.steps import RECORD_HELD
 
 ANSWER_SECONDS = 10.0
 """How long a worker may take to answer for the run. Temporal asks for 60 s by itself, which no operator waits."""
@@ -63,7 +65,10 @@ class Levers:
         if not found.is_open:
             raise over(found.view)
         _require_lever(found.view, kind)
-        undo = undo_list(await self._runs.story(found)) if kind is LeverKind.ABORT else []
+        told = await self._runs.story(found) if kind in (LeverKind.ABORT, LeverKind.RESUME) else []
+        undo = undo_list(told) if kind is LeverKind.ABORT else []
+        if kind is LeverKind.RESUME:
+            asked = replace(asked, holds=times_held(told))
         pulled = await self._update(found, kind, asked)
         after = await self._runs.find(workflow_id, found.view.run_id)
         return Answer(after.view, pulled.said, tuple(undo))
@@ -87,11 +92,16 @@ class Levers:
         return pulled
 
 
+def times_held(events: Iterable[RunEvent]) -> int:
+    """How often a run was held, counted from when that is recorded: nobody sees a hold before."""
+    return sum(each.kind is EventKind.ACTION_STARTED and each.action == RECORD_HELD.name for each in events)
+
+
 def over(view: RunView) -> Conflict:
     """The answer to whoever steers a run that has ended: how, and what can be done now."""
     ended = str(view.outcome) if view.outcome is not Outcome.OPEN else "over"
     remedy = f"mulligan run show {view.workflow_id}"
-    if view.kind is RunKind.PROVISION and view.outcome is Outcome.READY:
+    if view.mended or (view.kind is RunKind.PROVISION and view.outcome is Outcome.READY):
         remedy = f"mulligan machine show {view.machine} --project {view.project}"
     elif view.kind is RunKind.PROVISION and view.outcome in (Outcome.QUARANTINED, Outcome.TERMINATED):
         remedy = f"mulligan machine release {view.machine} --project {view.project}"

@@ -19,13 +19,14 @@ from temporalio.service import RPCError, RPCStatusCode
 from mulligan.activities.errors import Conflict, NotFound
 from mulligan.activities.inventory import Inventory, RunRecord, driver_of, model_of
 from mulligan.activities.inventory.machine import Machine
-from mulligan.activities.levers import UNKNOWN
+from mulligan.activities.levers import cause_of_cancel
 from mulligan.activities.record import STORY
 from mulligan.activities.story import Due, RunEvent, StoryFold
 from mulligan.activities.threads import run_blocking
 from mulligan.activities.values import MachineState, Outcome, StepEstimate
 from mulligan.api.convert_runs import RunView
 from mulligan.api.enums import RunKind
+from mulligan.api.mended import with_what_became
 from mulligan.api.names import no_run
 from mulligan.api.run_ids import parse_id
 from mulligan.api.run_views import GOOD, view_of_execution, view_of_machine, view_of_record, visibility_query
@@ -71,9 +72,9 @@ class Runs:
                 cancelled = description.raw_description.workflow_extended_info.cancel_requested
                 view = replace(await self._view(description), cancel_requested=cancelled)
                 view = replace(view, held=view.outcome is Outcome.OPEN and await self._is_held(view.machine_id))
-                return Found(view, description)
+                return Found(await self._with_what_became(view), description)
             if (record := await self._record(workflow_id, run_id)) is not None:
-                return Found(view_of_record(record), record=record)
+                return Found(await self._with_what_became(view_of_record(record)), record=record)
         if run_id:
             await self.find(workflow_id)
             message = f"no run {run_id[:80]!r} of {workflow_id!r}; ask without the run id for the newest"
@@ -167,7 +168,7 @@ class Runs:
             return found.view
         if found.view.kind is not RunKind.PROVISION:
             raise _goes_on(found.view)
-        cause = ": ".join(part for part in (f"by {actor}" if actor else "", reason) if part) or f"by {UNKNOWN}"
+        cause = cause_of_cancel(actor, reason)
         try:
             await self.handle(workflow_id, found.view.run_id).cancel(reason=cause)
         except RPCError as error:
@@ -192,8 +193,13 @@ class Runs:
         newest = sorted(seen.values(), key=lambda run: (run.started_at is not None, run.started_at), reverse=True)
         wanted = [run for run in newest if outcome in (None, run.outcome)][:limit]
         held = await self._held(project) if any(run.outcome is Outcome.OPEN for run in wanted) else frozenset()
-        for view in wanted:
+        for view in await run_blocking(with_what_became, wanted, self._inventory):
             yield replace(view, held=view.outcome is Outcome.OPEN and view.machine_id in held)
+
+    async def _with_what_became(self, view: RunView) -> RunView:
+        if view.outcome is Outcome.OPEN or view.outcome in GOOD:
+            return view
+        return (await run_blocking(with_what_became, [view], self._inventory))[0]
 
     async def _held(self, project: str) -> frozenset[str]:
         """The ids of the machines that are held: their runs wait for an operator."""

@@ -69,9 +69,12 @@ ENDINGS: Mapping[tuple[Outcome, str], tuple[str, ...]] = {
     (Outcome.FAILED, ANY): (SHOW, RETRY, SUSPECTS),
     (Outcome.CANCELLED, ANY): (RETRY,),
     (Outcome.QUARANTINED, ANY): (RELEASE, CLAIMS, SHOW),
-    (Outcome.TERMINATED, ANY): (RELEASE, RETRY, MACHINE),  # what it left is in the way of a retry
+    (Outcome.TERMINATED, ANY): (RELEASE, MACHINE, SHOW),  # what it left is in the way of a retry
 }
 """What to try when a run that makes a machine ended so, and why."""
+
+MENDED = (MACHINE, SHOW)
+"""What to try when a run left something behind that is settled since: a release would hit what stands there now."""
 
 TAKING_DOWN: Mapping[EventKind, tuple[str, ...]] = {
     EventKind.ACTION_FAILED: (PROVIDER, WATCH),
@@ -123,8 +126,8 @@ def for_event(event: RunEvent, workflow_id: str) -> list[str]:
     names = Names.of(workflow_id, event.provider, pinned=event.pinned)
     if event.kind is EventKind.RUN_FINISHED and event.outcome not in _BAD:
         return []
-    if names.kind is RunKind.ENROL:
-        return _filled(ENROLLING.get(event.kind, ()), names)
+    if event.mended or names.kind is RunKind.ENROL:
+        return _filled(MENDED if event.mended else ENROLLING.get(event.kind, ()), names)
     if names.kind is not RunKind.PROVISION:
         stopped = event.kind is EventKind.ACTION_FAILED and event.reason == "CANCELLED"
         return _filled(() if stopped else TAKING_DOWN.get(event.kind, ()), names)

@@ -250,6 +250,7 @@ class ProvisionMachine(Steering):
         """Keep everything as it is until someone decides. Deadlines stand still, and no lease is needed meanwhile."""
         began, step = workflow.now(), self.run.step
         self.phase, self.decision = Phase.HELD, None
+        self.holds += 1
         self._show(step, f"held: {reason}")
         await shielded(self._record(MachineState.HELD, reason, steps.RECORD_HELD, "Held for inspection"))
         self.lease.cancel()

@@ -16,7 +16,7 @@ from temporalio.workflow import HandlerUnfinishedPolicy
 
 with workflow.unsafe.imports_passed_through():
     from mulligan.activities import calls
-    from mulligan.activities.levers import HOLDABLE, LeverIn, LeverKind, Pulled, command
+    from mulligan.activities.levers import GIVEN_UP, HOLDABLE, LeverIn, LeverKind, Pulled, command
     from mulligan.activities.values import MachineRequest
     from mulligan.workflows import steps
     from mulligan.workflows.execution import ORDER, Execution
@@ -134,7 +134,7 @@ class Undoing:
 
     def _abort(self, asked: LeverIn) -> Pulled:
         self.run.given_up = why(asked, "the undo was given up")
-        return Pulled("the undo that cannot be done is not tried any longer; what is left will be quarantined")
+        return Pulled(GIVEN_UP)
 
 
 class Steering(Undoing):
@@ -151,6 +151,8 @@ class Steering(Undoing):
         self.hold_before = ""
         """The step before which to hold; empty for none."""
         self.held_by = LeverIn()
+        self.holds = 0
+        """How often it was held."""
         self.decision: Decision | None = None
         self.ends_at: datetime = workflow.now()
         """When the whole run must be done."""
@@ -210,6 +212,9 @@ class Steering(Undoing):
         _check_step(asked.step)
         self._must_be(LeverKind.RESUME, Phase.HELD, "resumed")
         self._must_be_undecided(LeverKind.RESUME)
+        if asked.holds not in (-1, self.holds):
+            message = "it went on meanwhile, and is held anew: see why before it is resumed again"
+            raise self.refuse(LeverKind.RESUME, message, "show")
         if asked.step and ORDER.index(asked.step) > ORDER.index(self.run.step):
             message = f"it is held at {self.run.step}, which is to be done before {asked.step}"
             raise self.refuse(LeverKind.RESUME, message, "resume", step=self.run.step)

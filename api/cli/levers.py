@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 from google.protobuf.message import Message
 
-from mulligan.activities.levers import HOLDABLE
+from mulligan.activities.levers import GIVEN_UP, HOLDABLE
 from mulligan.api.cli.client import Session, api_command
 from mulligan.api.cli.errors import tell_next
 from mulligan.api.cli.exit_codes import ExitCode
@@ -28,6 +28,7 @@ from mulligan.api.cli.text import Duration, clean
 from mulligan.api.cli.view import RunView
 from mulligan.v1 import provisioning_pb2 as pb
 
+LEFT = "what is left, and will be quarantined unless its last attempt undoes it:"
 STEP = click.Choice(HOLDABLE)
 
 
@@ -121,7 +122,10 @@ def abort(session: Session, lever: pb.LeverRequest, watching: bool) -> ExitCode:
     response = session.provisioning.AbortRun(pb.AbortRunRequest(lever=lever), timeout=session.deadline())
     _answered(session, response, _said(response.answer), watch=not watching)
     if not session.as_json:
-        tell_undo(response.undo)
+        if response.answer.said == GIVEN_UP:
+            tell_undo(response.undo, title=LEFT)
+        else:
+            tell_undo(response.undo)
     if not watching:
         return ExitCode.OK
     stopped = watch_on(session, view, until_held=False)

@@ -7,11 +7,12 @@ from collections.abc import Iterator
 
 import click
 
+from mulligan.activities.levers import cause_of_cancel
 from mulligan.api.cli.capsule import export, replay
 from mulligan.api.cli.client import Session, api_command
 from mulligan.api.cli.ending import ending
 from mulligan.api.cli.errors import tell_next
-from mulligan.api.cli.exit_codes import ExitCode
+from mulligan.api.cli.exit_codes import ExitCode, of_outcome
 from mulligan.api.cli.follow import follow
 from mulligan.api.cli.levers import LEVERS
 from mulligan.api.cli.output import details, listing, print_json, value_of, word, words
@@ -28,8 +29,8 @@ from mulligan.api.cli.steering import (
     watched,
 )
 from mulligan.api.cli.story import story_lines
-from mulligan.api.cli.summary import finish
-from mulligan.api.cli.text import clock, elapsed, seconds, shorten
+from mulligan.api.cli.summary import finish, next_after
+from mulligan.api.cli.text import clean, clock, elapsed, seconds, shorten
 from mulligan.api.cli.view import RunView
 from mulligan.v1 import provisioning_pb2, run_pb2
 
@@ -115,9 +116,9 @@ def cancel(session: Session, lever: provisioning_pb2.LeverRequest, watching: boo
     if session.as_json:
         print_json(response)
     if before.outcome != run_pb2.RUN_OUTCOME_OPEN:
-        return _was_over(session, response.run)
+        return _was_over(session, response.run, view)
     if not session.as_json:
-        click.echo(f"{workflow_id}: cancel requested")
+        click.echo(_cancelling(session, lever, before))
         tell_undo(response.undo)
     if not watching:
         if not session.as_json:
@@ -133,15 +134,33 @@ def cancel(session: Session, lever: provisioning_pb2.LeverRequest, watching: boo
     return stopped or finish(session, view)
 
 
-def _was_over(session: Session, found: run_pb2.Run) -> ExitCode:
-    """Say how a run had ended before it could be cancelled; only a machine that is there makes that a conflict."""
+def _cancelling(session: Session, lever: provisioning_pb2.LeverRequest, before: run_pb2.Run) -> str:
+    """Whose cancel a run follows: Temporal keeps the first one only, which may be another operator's."""
+    request = provisioning_pb2.GetRunRequest(workflow_id=lever.workflow_id, run_id=before.run_id)
+    events = session.provisioning.GetRun(request, timeout=session.deadline()).events
+    first = next((each for each in events if each.kind == run_pb2.RUN_EVENT_KIND_CANCEL_REQUESTED), None)
+    mine = f"cancel requested: {cause_of_cancel(lever.actor, lever.reason)}; "
+    if first is None or (not before.cancel_requested and first.message.startswith(mine)):
+        return f"{lever.workflow_id}: cancel requested"
+    cause = first.message.rpartition("; what was done")[0].removeprefix("cancel requested").removeprefix(": ")
+    by = f" {cause}" if cause else ""
+    return clean(f"{lever.workflow_id}: it is being cancelled already, since {clock(first.at)}{by}")
+
+
+def _was_over(session: Session, found: run_pb2.Run, view: RunView) -> ExitCode:
+    """Say how a run had ended before it could be cancelled. A machine that is there makes that a conflict; what a run
+    left behind without undo is told like the end of that run."""
     if not session.as_json:
         click.echo(f"{found.workflow_id} had ended before: {word(run_pb2.RunOutcome, found.outcome)}", err=True)
     if found.outcome == run_pb2.RUN_OUTCOME_READY:
         if not session.as_json:
             tell_next((release_command(found),))
         return ExitCode.CONFLICT
-    return ExitCode.QUARANTINED if found.outcome == run_pb2.RUN_OUTCOME_QUARANTINED else ExitCode.OK
+    if found.outcome not in (run_pb2.RUN_OUTCOME_QUARANTINED, run_pb2.RUN_OUTCOME_TERMINATED):
+        return ExitCode.OK
+    if not session.as_json:
+        tell_next(next_after(view))
+    return of_outcome(view.outcome)
 
 
 def _took(found: run_pb2.Run) -> str:

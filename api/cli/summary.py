@@ -32,7 +32,8 @@ def finish(session: Session, view: RunView) -> ExitCode:
     if code is not ExitCode.OK:
         nothing_was_made = reason in NO_ROOM_REASONS and view.try_number == 1
         left = "" if nothing_was_made else WHAT_IS_LEFT.get(view.outcome, "")
-        told = message if "undone" in message else "; ".join(part for part in (message, left) if part)
+        says_it = "undone" in message or "mended since: " in message
+        told = message if says_it else "; ".join(part for part in (message, left) if part)
         error = CliError(
             f"{view.workflow_id}: {view.outcome.lower()}: {told}",
             code,

@@ -16,6 +16,7 @@ from mulligan.api.convert_runs import event_message, progress_message, run_messa
 from mulligan.api.estimates import Estimates
 from mulligan.api.interceptor import Context
 from mulligan.api.levers import Levers
+from mulligan.api.mended import event_since
 from mulligan.api.pages import machine_pages
 from mulligan.api.plans import Plans
 from mulligan.api.progress import progress_of
@@ -117,7 +118,8 @@ class Provisioning(Steering, Planning, CapsuleMethods, provisioning_pb2_grpc.Pro
         found = await self._runs.find(request.workflow_id, request.run_id)
         told, due = await self._runs.story_and_due(found)
         view = as_told(found.view, told)
-        events = [event_message(event, view.run_id, view.workflow_id) for event in told]
+        since = view.mended
+        events = [event_message(event_since(event, since), view.run_id, view.workflow_id) for event in told]
         now = progress_of(found.description) if found.description is not None else ()
         doing = await Estimates(self._runs, view.workflow_id, view.machine_id).add(now, told, due)
         return pb.GetRunResponse(

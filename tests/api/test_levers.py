@@ -266,6 +266,8 @@ async def test_a_cancel_answers_with_what_it_undoes_and_keeps_who_asked(api: Api
     stream = await everything(api.watch(run_id))
     asked = [event for event in events(stream) if event.kind == run_pb2.RUN_EVENT_KIND_CANCEL_REQUESTED]
     assert ["by carol: not needed" in event.message for event in asked] == [True]
+    (recorded,) = [each.message for each in events(stream) if (each.action, bool(each.attempts)) == ("ended", True)]
+    assert recorded == "recorded: cancelled by carol: not needed"
     assert stream[-2].update.run.outcome == run_pb2.RUN_OUTCOME_CANCELLED
     assert not (await api.provisioning.CancelRun(request)).undo
     assert is_clean(stack, project)

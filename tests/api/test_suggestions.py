@@ -51,7 +51,13 @@ def every_command() -> Iterator[str]:
     ):
         for commands in table.values():
             yield from commands
-    yield from (*suggestions.FAILED_BEFORE_ELSE, *suggestions.SLOWER, suggestions.CONTROL, suggestions.PARTITION)
+    yield from (
+        *suggestions.FAILED_BEFORE_ELSE,
+        *suggestions.SLOWER,
+        *suggestions.MENDED,
+        suggestions.CONTROL,
+        suggestions.PARTITION,
+    )
 
 
 @pytest.mark.parametrize("template", sorted(set(every_command())))

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from mulligan.activities.levers import GIVEN_UP
 from mulligan.api.cli.exit_codes import ExitCode
 from mulligan.api.cli.story import story_lines
 from mulligan.api.cli.view import RunView
@@ -140,6 +141,52 @@ def test_a_cancel_says_at_once_what_it_undoes(api: ScriptedApi, mulligan: Mullig
     assert (asked.actor, asked.reason) == ("alice", "a test")
     told = json.loads(mulligan("run", "cancel", ID, "--no-watch", "--output", "json").stdout)
     assert [undo["action"] for undo in told["undo"]] == ["tear-down", "release-claim"]
+
+
+@pytest.mark.parametrize(
+    ("first", "said"),
+    [
+        ("by alice: a test", "cancel requested"),
+        ("by bob: no", "it is being cancelled already, since 2026-09-21T14:14:00Z by bob: no"),
+    ],
+    ids=["first", "second"],
+)
+def test_the_second_of_two_cancels_is_told_whose_the_first_was(
+    api: ScriptedApi, mulligan: Mulligan, first: str, said: str
+) -> None:
+    """Temporal keeps one only, also when both are asked for at once: before them the run was not being cancelled."""
+    requested = event(20, "CANCEL_REQUESTED", message=f"cancel requested: {first}; what was done will be undone").event
+    requested.at.seconds = 1_790_000_040
+    calls = iter([[], [requested]])
+    api.handlers["GetRun"] = lambda request, context: pb.GetRunResponse(run=run_update().run, events=next(calls))
+    api.handlers["CancelRun"] = lambda request, context: pb.CancelRunResponse(run=run_update().run)
+    done = mulligan("run", "cancel", ID, *BY, "--no-watch")
+    assert (done.returncode, done.stdout) == (ExitCode.OK, f"{ID}: {said}\n")
+
+
+def test_a_cancel_of_a_terminated_run_says_that_nothing_was_undone(api: ScriptedApi, mulligan: Mulligan) -> None:
+    """Its exit code is that of the run, and the release comes next; where the machine is listed, it says so too."""
+    run, release = run_update("TERMINATED").run, "mulligan machine release web-1 --project default"
+    last = event(20, "RUN_FINISHED", outcome=run.outcome, reason="TERMINATED", suggestions=[release]).event
+    api.handlers["GetRun"] = lambda request, context: pb.GetRunResponse(run=run, events=[last])
+    api.handlers["CancelRun"] = lambda request, context: pb.CancelRunResponse(run=run)
+    done = mulligan("run", "cancel", ID)
+    assert done.returncode == ExitCode.TERMINATED
+    assert "had ended before: terminated" in done.stderr
+    assert f"next: {release}" in done.stderr
+    left = machine_pb2.Machine(id="a-machine", name="web-1", workflow_id=ID)
+    left.state = machine_pb2.MACHINE_STATE_PROVISIONING
+    api.handlers["ListRuns"] = lambda request, context: iter([])
+    api.handlers["ListMachines"] = lambda request, context: iter([pb.ListMachinesResponse(machine=left)])
+    assert "provisioning, its run was terminated" in " ".join(mulligan("machine", "list").stdout.split())
+
+
+def test_an_abort_of_an_undo_says_what_is_quarantined(api: ScriptedApi, mulligan: Mulligan) -> None:
+    """Not that it will be undone: nobody tries that any longer."""
+    answers(api, "AbortRun", GIVEN_UP, undo=UNDO)
+    shown = mulligan("run", "abort", ID, "--no-watch").stdout
+    assert "will be quarantined unless its last attempt undoes it:\n  1. tear-down" in shown
+    assert "will be undone" not in shown
 
 
 def test_a_retry_watches_the_new_run(api: ScriptedApi, mulligan: Mulligan) -> None:

@@ -50,7 +50,7 @@ async def test_a_change_that_breaks_runs_is_noticed() -> None:
 
 
 def test_every_ending_is_in_the_corpus() -> None:
-    """On simulated hosts all of them, with the real drivers those that a user sees most; every outcome is among them."""
+    """On simulated hosts all of them, with real drivers those that a user sees most; every outcome is among them."""
     names = {file.stem for file in FILES}
     assert {f"simulated-{ending}" for ending in ENDINGS} - names == set()
     assert {f"libvirt-{ending}" for ending in ("ready", "released", "cancelled")} - names == set()

@@ -20,6 +20,7 @@ from mulligan.activities.errors import Conflict
 from mulligan.activities.levers import LeverKind
 from mulligan.activities.story import EventKind
 from mulligan.activities.values import MachineState, OnFailure, Outcome, VerifyLevel
+from mulligan.api.levers import times_held
 from tests.workflows.stack import Stack, is_clean, until
 from tests.workflows.steer import pull, refused
 from tests.workflows.test_levers import HELD, begun, held, last_of, offered, verbs
@@ -111,6 +112,30 @@ async def test_an_abort_wins_over_a_mulligan_that_was_decided_just_before(stack:
     last = await last_of(stack, handle)
     assert (last.outcome, last.reason) == (Outcome.FAILED, "ABORTED")
     assert is_clean(stack, project)
+
+
+async def test_a_resume_of_one_hold_is_not_taken_for_the_next(stack: Stack) -> None:
+    """Two operators resume what they see held; the first one's boot has failed again when the second one comes."""
+    project, _ = await stack.hosts(fail="define:*:Unsupported")
+    handle = await stack.start(stack.request(project, on_failure=OnFailure.HOLD, deadlines=HELD))
+    await held(stack, project)
+    seen = times_held(await stack.story_so_far(handle))
+    await pull(handle, LeverKind.RESUME, holds=seen)
+    await until(lambda: is_held_times(stack, handle, 2))
+    said = await refused(handle, LeverKind.RESUME, holds=seen)
+    assert "it went on meanwhile, and is held anew" in said
+    assert offered(said)[0] == f"mulligan run show {handle.id}"
+    assert await started(stack, handle, "boot") == await started(stack, handle, "held") == 2
+    assert "goes on" in await pull(handle, LeverKind.RESUME, holds=times_held(await stack.story_so_far(handle)))
+    await until(lambda: is_held_times(stack, handle, 3))
+    await handle.cancel()
+    assert (await last_of(stack, handle)).outcome is Outcome.CANCELLED
+
+
+async def is_held_times(stack: Stack, handle: WorkflowHandle[Any, Any], times: int) -> bool:
+    """Whether it is held for so many times by now."""
+    kinds = [each.kind for each in await stack.story_so_far(handle)]
+    return kinds.count(EventKind.HELD) == times
 
 
 async def test_a_cancel_while_a_resumed_run_undoes_begins_nothing_more(stack: Stack) -> None:
