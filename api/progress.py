@@ -35,6 +35,9 @@ def progress_of(description: WorkflowExecutionDescription) -> Iterable[Progress]
             yield _progress(description.id, pending, *parsed)
 
 
+UNDO = "undo"
+"""The step whose actions have each a time of their own, in which they are tried."""
+
 AWAIT = "await"
 """The name under which a wait is told in which no action is in progress."""
 
@@ -51,7 +54,9 @@ def awaited(events: Sequence[RunEvent]) -> Progress | None:
 
 
 def until(progress: Progress, due: Due | None) -> Progress:
-    """The progress with its step's deadline, if that is known."""
+    """The progress with its step's deadline, if that is known; an undo keeps its own: until when it is tried."""
+    if progress.step == UNDO:
+        return progress
     return replace(progress, deadline=due.at if due is not None and due.step == progress.step else None)
 
 
@@ -84,6 +89,7 @@ def _progress(workflow_id: str, pending: PendingActivityInfo, try_number: int, s
         next_attempt_at=moment(next_at) if next_at is not None else None,
         suggestions=tuple(helps),
         observed_at=_said_at(beat.get("at")) if beat.get("message") else None,
+        deadline=moment(pending.expiration_time) if step == UNDO and pending.HasField("expiration_time") else None,
     )
 
 

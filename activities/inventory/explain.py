@@ -81,6 +81,8 @@ def _summary(request: ClaimRequest, funnel: list[Predicate], later: int, misses:
             f"{asked}: {later} of {total} providers could hold it, but none can now (ruled out: {removals}){nearest}; "
             "wait, release a machine, or bring a provider back into service"
         )
+    if request.provider and request.provider in request.avoid:
+        return f"{asked}: it was asked for on {request.provider} only, and that was tried already"
     return (
         f"{asked}: none of {total} providers could ever hold it, even empty (ruled out: {removals}){nearest}; "
         "change the request, or register a provider that fits"

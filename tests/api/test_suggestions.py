@@ -13,12 +13,12 @@ import pytest
 from temporalio.api.workflow.v1 import PendingActivityInfo
 from temporalio.api.workflowservice.v1 import DescribeWorkflowExecutionResponse
 
-from mulligan.activities.story import EventKind, RunEvent
+from mulligan.activities.story import Due, EventKind, RunEvent
 from mulligan.activities.values import Outcome
 from mulligan.api import suggestions
 from mulligan.api.cli.main import cli
 from mulligan.api.convert_runs import Progress, event_message
-from mulligan.api.progress import is_news, progress_of
+from mulligan.api.progress import is_news, progress_of, until
 from mulligan.api.run_ids import parse_id
 from mulligan.api.run_views import is_held
 from mulligan.api.undo import TABLE, undo_list, undo_of_step
@@ -170,6 +170,19 @@ def test_what_was_last_observed_is_as_old_as_the_word_about_it() -> None:
     execution = DescribeWorkflowExecutionResponse(pending_activities=[pending])
     (told,) = progress_of(SimpleNamespace(id=RUN, raw_description=execution))  # type: ignore[arg-type]
     assert (told.message, told.observed_at) == ("no address yet", AT)
+
+
+@pytest.mark.parametrize(("step", "deadline"), [("undo", AT), ("boot", None)])
+def test_an_undo_says_until_when_it_is_tried(step: str, deadline: datetime | None) -> None:
+    """With its own time, whatever the run's step has; any other action has its step's."""
+    pending = PendingActivityInfo(activity_id=f"1/{step}/tear-down", attempt=4)
+    pending.expiration_time.FromDatetime(AT)
+    execution = DescribeWorkflowExecutionResponse(pending_activities=[pending])
+    (told,) = progress_of(SimpleNamespace(id=RUN, raw_description=execution))  # type: ignore[arg-type]
+    assert told.deadline == deadline
+    assert until(told, None).deadline == deadline
+    due = Due("boot", AT + timedelta(hours=1))
+    assert until(told, due).deadline == (deadline or due.at)
 
 
 def test_the_undo_table_is_that_of_the_workflow() -> None:

@@ -154,3 +154,11 @@ def test_the_provider_that_was_asked_for_is_always_among_the_nearest(inventory: 
     first = why.near_misses[0]
     assert (first.provider, first.detail) == ("hv-6", "has 0 of 1 vcpu free, has 0 of 1024 memory_mib free")
     assert "nearest: hv-6 has 0 of 1 vcpu free" in why.summary
+
+
+def test_a_run_that_may_use_one_provider_only_is_told_so(inventory: Inventory) -> None:
+    """When that one was tried, it is not the sizes that are wrong."""
+    add(inventory, "h-1")
+    add(inventory, "h-2")
+    told = inventory.explain(asking(provider="h-1", avoid=("h-1",)))
+    assert told.summary.endswith("it was asked for on h-1 only, and that was tried already")

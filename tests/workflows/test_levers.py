@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import re
 import shlex
+from datetime import UTC, datetime
 
 import click
 import pytest
@@ -16,6 +17,7 @@ from mulligan.activities.levers import HOLDABLE, LeverKind, Pulled
 from mulligan.activities.story import EventKind, RunEvent
 from mulligan.activities.values import Deadlines, MachineState, OnFailure, Outcome, VerifyLevel
 from mulligan.api.cli.main import cli
+from mulligan.api.progress import progress_of
 from tests.workflows.stack import Stack, is_clean, until
 from tests.workflows.steer import pull, refused
 
@@ -344,6 +346,9 @@ async def test_an_abort_of_an_undo_that_cannot_be_done_quarantines_now(stack: St
     handle = await stack.start(stack.request(project, deadlines=deadlines))
     await until(lambda: stack.is_waiting(handle, "UNREACHABLE"))
     assert "cannot be extended" in await refused(handle, LeverKind.EXTEND, seconds=5)
+    (undo,) = [each for each in progress_of(await handle.describe()) if each.step == "undo"]
+    assert undo.deadline is not None
+    assert 3500 < (undo.deadline - datetime.now(UTC)).total_seconds() < 3600
     await pull(handle, LeverKind.ABORT, "the host burnt down")
     last = await last_of(stack, handle)
     assert last.outcome is Outcome.QUARANTINED
