@@ -12,13 +12,17 @@ from mulligan.activities.errors import MulliganError
 from mulligan.activities.story import Due, EventKind, RunEvent
 from mulligan.activities.values import StepEstimate
 from mulligan.api.convert_runs import Progress
-from mulligan.api.progress import awaited, until
+from mulligan.api.progress import AWAIT, awaited, until
 from mulligan.api.run_views import is_undoing
 from mulligan.api.runs import Runs
 from mulligan.api.suggestions import for_progress, of_a_pinned_run
 
 BEFORE_A_PROVIDER = "claim"
 """The step in which it is not known yet on what the machine will be made."""
+
+
+LOOKS = "verify"
+"""The step that only looks, and waits for what it looks for."""
 
 
 class Estimates:
@@ -52,7 +56,8 @@ class Estimates:
             slower = bool(estimate and since and (now - since).total_seconds() > estimate.p95_seconds)
             helps = progress.suggestions
             if not helps and not ending:
-                helps = tuple(for_progress(self._workflow_id, progress.step, slower=slower, pinned=pinned))
+                long = slower or progress.action == AWAIT or progress.step == LOOKS
+                helps = tuple(for_progress(self._workflow_id, progress.step, waits=long, pinned=pinned))
             added.append(replace(progress, estimate=estimate, slower_than_p95=slower, suggestions=helps))
         return added
 

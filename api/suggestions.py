@@ -94,8 +94,8 @@ FAILED_BEFORE = {"claim": (CLAIMS, PROVIDERS, RETRY_NOW), "undo": (RETRY_NOW, PR
 """What to try while an action is tried again, by its step."""
 
 FAILED_BEFORE_ELSE = (RETRY_NOW, PROVIDER, MULLIGAN)
-SLOWER = (EXTEND, MULLIGAN)
-"""What to try when a step takes longer than 95 of 100 runs like it."""
+WAITS = (EXTEND, MULLIGAN)
+"""What to try when a step takes longer than 95 of 100 runs like it, or waits for what is not in the run's hands."""
 
 _BAD = frozenset({Outcome.FAILED, Outcome.CANCELLED, Outcome.QUARANTINED, Outcome.TERMINATED})
 _QUEUE = re.compile(rf"task queue ({re.escape(CONTROL_QUEUE)}(?:\.([a-z][a-z0-9-]*))?)\b")
@@ -146,10 +146,11 @@ def for_progress(
     *,
     message: str = "",
     last_failure: str = "",
-    slower: bool = False,
+    waits: bool = False,
     pinned: bool = False,
 ) -> list[str]:
-    """The commands that may help while an action is tried again, waits for a worker, or is slower than 95 of 100."""
+    """The commands that may help while an action is tried again or waits for a worker, or while the run `waits`: for
+    what is not in its hands, or longer than 95 of 100 did."""
     names = Names.of(workflow_id, pinned=pinned)
     if (queue := _QUEUE.search(message)) is not None and not last_failure:
         partition = queue[2] or ""
@@ -160,7 +161,7 @@ def for_progress(
     if last_failure:
         commands = FAILED_BEFORE.get(step, FAILED_BEFORE_ELSE)
         return _filled([each for each in commands if names.kind is RunKind.PROVISION or each != MULLIGAN], names)
-    return _filled(SLOWER, names) if slower and names.kind is RunKind.PROVISION else []
+    return _filled(WAITS, names) if waits and names.kind is RunKind.PROVISION else []
 
 
 def of_a_pinned_run(commands: Iterable[str]) -> tuple[str, ...]:

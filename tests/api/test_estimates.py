@@ -63,6 +63,7 @@ async def test_a_wait_without_any_action_is_compared_too(api: Api, stack: Stack)
                 break
     assert seen[-1].slower_than_p95
     assert "the guest's call home" in seen[-1].message
+    assert all(each.suggestions[0].startswith("mulligan run extend") for each in seen)
     assert (seen[-1].step, seen[-1].estimate.runs) == ("verify", 3)
     await stack.client.get_workflow_handle(provision_id(project, "d")).cancel()
 

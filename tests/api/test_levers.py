@@ -136,6 +136,7 @@ async def test_what_is_awaited_says_what_was_last_observed_and_when(api: Api, st
 
     await until(is_observed)
     assert seen[0].message
+    assert seen[0].suggestions[0] == f"mulligan run extend {run_id} --by 10m"
     stream = api.watch(run_id)
     async for response in stream:
         if response.update.progress.HasField("observed_at"):

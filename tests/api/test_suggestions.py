@@ -53,7 +53,7 @@ def every_command() -> Iterator[str]:
             yield from commands
     yield from (
         *suggestions.FAILED_BEFORE_ELSE,
-        *suggestions.SLOWER,
+        *suggestions.WAITS,
         *suggestions.MENDED,
         suggestions.CONTROL,
         suggestions.PARTITION,
@@ -125,7 +125,7 @@ def test_no_mulligan_is_suggested_to_a_run_that_may_use_one_provider_only(kind: 
     assert mulligan in free
     pinned = suggestions.for_event(event(kind, "verify", pinned=True), RUN)
     assert pinned == [command for command in free if command != mulligan]
-    for progress in ({"last_failure": "it does not answer"}, {"slower": True}):
+    for progress in ({"last_failure": "it does not answer"}, {"waits": True}):
         assert mulligan in suggestions.for_progress(RUN, "boot", **progress)
         assert mulligan not in suggestions.for_progress(RUN, "boot", **progress, pinned=True)
 
@@ -157,7 +157,7 @@ def test_a_wait_for_a_worker_names_the_command_that_starts_one() -> None:
     assert lab == ["mulligan worker --partition lab", "mulligan doctor"]
     control = suggestions.for_progress(RUN, "claim", message=waits.format("mulligan"))
     assert control[0] == "mulligan worker --control"
-    assert suggestions.for_progress(RUN, "boot", slower=True)[0] == f"mulligan run extend {RUN} --by 10m"
+    assert suggestions.for_progress(RUN, "boot", waits=True)[0] == f"mulligan run extend {RUN} --by 10m"
     assert not suggestions.for_progress(RUN, "boot", message="switching on")
 
 
