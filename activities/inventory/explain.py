@@ -61,7 +61,7 @@ def _near_misses(
     misses = []
     for row in rows:
         failing = [condition for condition, fail in zip(asked, row[1:], strict=True) if fail]
-        detail = ", ".join(condition.tell(known[row.name]) for condition in failing)
+        detail = ", ".join(filter(None, (condition.tell(known[row.name]) for condition in failing)))
         misses.append(NearMiss(row.name, tuple(condition.name for condition in failing), detail))
     return tuple(misses)
 

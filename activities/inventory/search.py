@@ -40,7 +40,8 @@ SHAPES = 256
 
 @dataclass(frozen=True, slots=True)
 class Condition:
-    """A named condition on a provider. `tell` says, of a provider that fails it, what it has instead.
+    """A named condition on a provider. `tell` says, of a provider that fails it, what it has instead; nothing when
+    another condition that it fails says it already.
 
     What `holds` compares with is left open: a statement made of it is executed with the request's `parameters`.
     """
@@ -123,7 +124,7 @@ def _sizes(request: ClaimRequest) -> Iterator[Condition]:
     for resource, amount in request.resources.rows():
 
         def tell(p: Provider, resource: str = resource, amount: int = amount) -> str:
-            return f"holds {_amounts(p, resource).capacity} {resource} at most of {amount} asked"
+            return f"has {_amounts(p, resource).capacity} {resource} in all (asked: {amount})"
 
         holds = CAPACITY[resource] >= asked(resource)
         yield Condition(f"size.{resource}", f"holds {amount} {resource} when empty", True, holds, tell)
@@ -146,7 +147,9 @@ def _room(request: ClaimRequest) -> Iterator[Condition]:
 
         def tell(p: Provider, resource: str = resource, amount: int = amount) -> str:
             row = _amounts(p, resource)
-            return f"has {max(0, row.capacity - row.used)} of {amount} {resource} free"
+            if row.capacity < amount:  # said of its size
+                return ""
+            return f"has {max(0, row.capacity - row.used)} of its {row.capacity} {resource} free (asked: {amount})"
 
         holds = FREE[resource] >= asked(resource)
         yield Condition(f"free.{resource}", f"has {amount} {resource} free", False, holds, tell)

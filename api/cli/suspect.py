@@ -12,9 +12,12 @@ from mulligan.api.cli.output import listing, print_json, value_of, word, words
 from mulligan.api.cli.text import ago
 from mulligan.v1 import inventory_pb2
 
-HEAD = ("kind", "name", "failures", "state", "last", "verdict")
+HEAD = ("kind", "name", "failures", "state", "last", "runs", "verdict")
 RUNS = 5
 """How many of the failures are shown beside a provider or an image."""
+
+LISTED = 3
+"""How many of the failed runs are named in the list; `show` and `--output json` have more."""
 
 
 @click.group()
@@ -71,4 +74,10 @@ def _row(found: inventory_pb2.Suspect) -> tuple[str, ...]:
     state = "quarantined" if found.quarantined else "suspect"
     last = ago(found.evidence[0].at) if found.evidence else "-"
     kind = word(inventory_pb2.SuspectKind, found.kind)
-    return kind, found.name, str(found.failures), state, last, found.verdict
+    return kind, found.name, str(found.failures), state, last, _runs(found), found.verdict
+
+
+def _runs(found: inventory_pb2.Suspect) -> str:
+    """The newest runs that failed, each once, as `mulligan run show` takes them."""
+    runs = list(dict.fromkeys(one.workflow_id for one in found.evidence if one.workflow_id))
+    return ", ".join([*runs[:LISTED], *(["..."] if len(runs) > LISTED else [])]) or "-"

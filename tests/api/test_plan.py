@@ -115,7 +115,9 @@ async def test_a_provider_that_was_taken_meanwhile(api: Api, stack: Stack) -> No
     await api.made(project, "first", resources=machine_pb2.Resources(vcpu=4, memory_mib=512, disk_gib=2))
     error = await refused(api, project, plan)
     assert error.code() is grpc.StatusCode.FAILED_PRECONDITION
-    assert f"provider {host.name} cannot be claimed any more: has 0 of 1 vcpu free" in str(error.details())
+    assert f"provider {host.name} cannot be claimed any more: has 0 of its 4 vcpu free (asked: 1)" in str(
+        error.details()
+    )
     assert info(error).metadata["changed"] == "provider"
     assert len(stack.inventory.claims(project=project)) == 1
 
@@ -246,4 +248,5 @@ async def test_a_provider_that_lacks_several_things_meanwhile_is_told_among_many
     generation = stack.inventory.provider(host.name).generation
     stack.inventory.edit_provider(host.name, generation=generation, enabled=False)
     details = str((await refused(api, project, plan)).details())
-    assert f"{host.name} cannot be claimed any more: is disabled, has 0 of 1 vcpu free, has 0 of 512" in details
+    told = "is disabled, has 0 of its 4 vcpu free (asked: 1), has 0 of its 4096"
+    assert f"{host.name} cannot be claimed any more: {told}" in details

@@ -16,6 +16,7 @@ from mulligan.v1 import inventory_pb2, machine_pb2, provisioning_pb2, run_pb2
 from tests.cli.conftest import Mulligan
 from tests.cli.scripted import ScriptedApi, provisions, refusal, story
 
+FULL = "has 0 of its 4 vcpu free (asked: 1)"
 HASH = "plan-3f2a9c0d1e4b5a67"
 DIGEST = "sha256:" + "ab" * 32
 ASK = ("machine", "plan", "web-1", "--image", "demo", "--ssh-key", "none")
@@ -31,7 +32,7 @@ def a_plan(**changes: Any) -> provisioning_pb2.Plan:
     explanation = inventory_pb2.Explanation(
         verdict=inventory_pb2.Explanation.VERDICT_FITS,
         funnel=[inventory_pb2.Predicate(name="clean", description="is erased", remaining=1, removed=2)],
-        near_misses=[inventory_pb2.NearMiss(provider="hv-2", failing=["free.vcpu"], detail="has 0 of 1 vcpu free")],
+        near_misses=[inventory_pb2.NearMiss(provider="hv-2", failing=["free.vcpu"], detail=FULL)],
         summary="1 of 3 providers can hold it now",
     )
     undo = [provisioning_pb2.UndoAction(action="tear-down", description="switch it off", undoes="boot")]
@@ -71,7 +72,7 @@ def test_a_plan_is_shown_with_the_command_that_applies_it(api: ScriptedApi, mull
     assert done.returncode == ExitCode.OK, done.stderr
     for told in (
         "hv-1: no other provider can hold it now",
-        "has 0 of 1 vcpu free",
+        FULL,
         "412.0 MiB to be downloaded, 1.0 GiB to be put on hv-1",
         "5 to 9 s (20 runs: image demo on libvirt)",
         "not known yet",
@@ -109,7 +110,7 @@ def test_nothing_fits(api: ScriptedApi, mulligan: Mulligan) -> None:
     done = mulligan(*ASK)
     assert done.returncode == ExitCode.NO_ROOM
     assert "none: no provider fits" in done.stdout
-    assert "has 0 of 1 vcpu free" in done.stdout
+    assert FULL in done.stdout
     assert "--plan" not in done.stderr
 
 

@@ -46,12 +46,31 @@ def test_suspects_are_listed(api: ScriptedApi, mulligan: Mulligan) -> None:
     listed = mulligan("suspect", "list")
     head, row = listed.stdout.splitlines()
     assert listed.stderr == f"next: mulligan image show bad\n  or: {CLEAR}\n"
-    assert head.split() == ["KIND", "NAME", "FAILURES", "STATE", "LAST", "VERDICT"]
+    assert head.split() == ["KIND", "NAME", "FAILURES", "STATE", "LAST", "RUNS", "VERDICT"]
     assert row.split()[:5] == ["image", "bad", "7", "quarantined", "2m"]
     assert "it is to blame: it failed on h1, h2 and h3" in row
     shown = mulligan("suspect", "list", "--kind", "image", "--output", "json")
     assert json.loads(shown.stdout)["evidence"][0]["provider"] == "h1"
     assert api.last("ListSuspects").kind == inventory_pb2.SUSPECT_KIND_IMAGE
+
+
+def test_the_runs_that_failed_are_listed(api: ScriptedApi, mulligan: Mulligan) -> None:
+    """The newest few, each once however often it failed; a failure without a run names none."""
+
+    def runs_of(*workflow_ids: str) -> str:
+        found = suspect(failures=len(workflow_ids))
+        for one, workflow_id in zip(found.evidence, workflow_ids, strict=True):
+            one.workflow_id = workflow_id
+        api.handlers["ListSuspects"] = lambda request, context: iter(
+            [inventory_pb2.ListSuspectsResponse(suspect=found)]
+        )
+        row = mulligan("suspect", "list").stdout.splitlines()[1]
+        return row.split("2m", 1)[1].split("it is to blame")[0].strip()
+
+    web = [f"provision:default:web-{number}" for number in range(1, 5)]
+    assert runs_of(*web) == f"{web[0]}, {web[1]}, {web[2]}, ..."
+    assert runs_of(web[0], web[0], web[1]) == f"{web[0]}, {web[1]}"
+    assert runs_of("") == "-"
 
 
 def test_a_suspect_is_cleared(api: ScriptedApi, mulligan: Mulligan) -> None:

@@ -248,7 +248,7 @@ def test_overcommit_and_reserve_decide_the_capacity(inventory: Inventory) -> Non
     )
     for number in range(2):
         inventory.claim(asking(f"c{number}"))
-    with pytest.raises(NotNow, match="has 1 of 2 vcpu free"):
+    with pytest.raises(NotNow, match=r"has 1 of its 5 vcpu free \(asked: 2\)"):
         inventory.claim(asking())
 
 

@@ -38,10 +38,10 @@ def test_never_is_told_apart_from_not_now(inventory: Inventory) -> None:
     inventory.claim(asking(resources=Resources(3, 1024, 1)))
     with pytest.raises(NotNow) as later:
         inventory.claim(asking(resources=Resources(4, 1024, 1)))
-    assert "has 1 of 4 vcpu free" in later.value.message
+    assert "has 1 of its 4 vcpu free (asked: 4)" in later.value.message
     with pytest.raises(NeverFits) as never:
         inventory.claim(asking(resources=Resources(5, 1024, 1)))
-    assert "holds 4 vcpu at most of 5 asked" in never.value.message
+    assert "nearest: hv-1 has 4 vcpu in all (asked: 5); change" in never.value.message
     assert never.value.metadata["never"] == "1"
 
 
@@ -55,7 +55,11 @@ def test_near_misses_fail_the_fewest_conditions_and_give_numbers(inventory: Inve
     why = inventory.explain(asking(resources=Resources(4, 1024, 10)))
     assert len(why.near_misses) == 5
     first = why.near_misses[0]
-    assert (first.provider, first.failing, first.detail) == ("near", ("free.vcpu",), "has 2 of 4 vcpu free")
+    assert (first.provider, first.failing, first.detail) == (
+        "near",
+        ("free.vcpu",),
+        "has 2 of its 8 vcpu free (asked: 4)",
+    )
     assert "far" not in {miss.provider for miss in why.near_misses}
 
 
@@ -152,8 +156,11 @@ def test_the_provider_that_was_asked_for_is_always_among_the_nearest(inventory: 
     inventory.claim(asking(provider="hv-6", resources=Resources(4, 4096, 1)))
     why = inventory.explain(asking(provider="hv-6", resources=Resources(1, 1024, 1)))
     first = why.near_misses[0]
-    assert (first.provider, first.detail) == ("hv-6", "has 0 of 1 vcpu free, has 0 of 1024 memory_mib free")
-    assert "nearest: hv-6 has 0 of 1 vcpu free" in why.summary
+    assert (first.provider, first.detail) == (
+        "hv-6",
+        "has 0 of its 4 vcpu free (asked: 1), has 0 of its 4096 memory_mib free (asked: 1024)",
+    )
+    assert "nearest: hv-6 has 0 of its 4 vcpu free" in why.summary
 
 
 def test_a_run_that_may_use_one_provider_only_is_told_so(inventory: Inventory) -> None:
