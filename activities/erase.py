@@ -10,14 +10,16 @@ from temporalio import activity
 
 from mulligan.activities import calls
 from mulligan.activities.beat import beating
+from mulligan.activities.bmc import SITE
 from mulligan.activities.bootserver.job import Job, JobKind, job_id
 from mulligan.activities.bootserver.reports import name_disk, text
 from mulligan.activities.deploy import SOURCE
+from mulligan.activities.errors import Conflict
 from mulligan.activities.metal import Metal
 from mulligan.activities.patience import Awaited, Patience
 from mulligan.activities.site import Site
 from mulligan.activities.threads import run_blocking
-from mulligan.activities.values import Erase, Evidence, VerifyLevel
+from mulligan.activities.values import Erase, Evidence, Mark, VerifyLevel
 
 NOTHING: Mapping[str, Any] = {"nothing": True}
 """The result of a job for which there was nothing to do."""
@@ -40,9 +42,13 @@ class EraseActivities:
         deploy = job_id(mark, JobKind.DEPLOY)
         async with beating(f"erasing the disks of {target.name}") as beat, self._site.driver(target) as driver:
             metal = Metal(self._site, driver, target, mark, beat, self._patience)
-            written = await run_blocking(jobs.may_have_written, deploy)
+            tried = await run_blocking(jobs.find, deploy)
+            if asked.only_if_written and tried is None:
+                await metal.leave()
+                raise unknown(target.name, mark)
+            written = tried is None or tried.written
             await run_blocking(jobs.close, deploy)
-            job = await run_blocking(self._open, asked, deploy)
+            job = await run_blocking(self._open, asked, tried)
             if job.result is None and (asked.mode is Erase.NONE or (asked.only_if_written and not written)):
                 job = await run_blocking(jobs.finish, job.id, NOTHING)
             if job.result is None:
@@ -53,9 +59,9 @@ class EraseActivities:
                 await metal.leave(job.id)
         return told(target.name, asked.mode, job)
 
-    def _open(self, asked: calls.EraseIn, deploy: str) -> Job:
+    def _open(self, asked: calls.EraseIn, tried: Job | None) -> Job:
         """The job. What a try that failed wrote is erased, and no other disk of the server."""
-        mark, tried = asked.mark, self._site.jobs.find(deploy)
+        mark = asked.mark
         return self._site.jobs.open(
             Job(
                 id=job_id(mark, JobKind.ERASE),
@@ -69,6 +75,19 @@ class EraseActivities:
                 only=tried.permits if tried is not None and asked.only_if_written else (),
             )
         )
+
+
+def unknown(name: str, mark: Mark) -> Conflict:
+    """Nobody here knows what was written: what a disk holds that may be nobody's is not erased on a guess, and a server
+    that may hold somebody's is not given to the next. An operator decides, by releasing the machine."""
+    return Conflict(
+        f"whether a disk of {name} was written for {mark.machine} is not known on this host: there is no readable "
+        "record of it; the server is off, and was not erased. Releasing the machine erases all of its fixed disks, or "
+        "with `--erase none` leaves them as they are",
+        provider=name,
+        machine=mark.machine,
+        blame=SITE,
+    )
 
 
 def told(name: str, mode: Erase, job: Job) -> calls.Done:

@@ -65,11 +65,6 @@ class Jobs:
             log.error("a job's file cannot be understood", job=job, why=str(error)[:300])
             return None
 
-    def may_have_written(self, job: str) -> bool:
-        """Whether a disk may have been changed; True as well when nothing is known of such a job."""
-        found = self.find(job)
-        return found is None or found.written
-
     def seen(self, job: str) -> Seen:
         """What was seen of its newest boot."""
         try:

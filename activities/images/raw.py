@@ -8,7 +8,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import json
 import os
@@ -17,16 +16,17 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from mulligan.activities.drivers.base import BaseImage, Deadline, Progress
-from mulligan.activities.errors import HostNotReady, ImageRejected, Unreachable
+from mulligan.activities.errors import ImageRejected
 from mulligan.activities.images.flight import Flight, single_flight
 from mulligan.activities.images.partial import require_space, sync_directory, write_whole
+from mulligan.activities.images.qemu_img import qemu_img
 from mulligan.activities.threads import run_blocking
 from mulligan.activities.values import ImageFormat
 
 HASH_STEP_BYTES = 4 * 1024**2
 CONVERT_LIMITS = ("--as=2147483648", "--cpu=14400", "--core=0")
 """2 GiB of memory and 4 hours of CPU; what is written is limited to the disk's size besides."""
-RAW_NAMES = ("disk", "disk.json", "disk.new", "disk.json.new")
+KEPT_BESIDE = ("disk", "disk.json", "disk.new", "disk.json.new")
 """What is kept here beside an image, and goes with it."""
 _PERCENT = re.compile(rb"\((\d+)\.\d+/100%\)")
 
@@ -111,30 +111,14 @@ async def _convert(image: BaseImage, new: Path, flight: Flight, deadline: Deadli
     size = image.virtual_size_bytes
     allocated = (await run_blocking(image.path.stat)).st_size
     await run_blocking(require_space, new.parent, min(size, 2 * allocated), "converting the image")
-    limits = ("prlimit", *CONVERT_LIMITS, f"--fsize={size}")
-    options = ("-p", "-t", "writeback", "-f", image.format.value, "-O", "raw")
-    try:
-        process = await asyncio.create_subprocess_exec(
-            *(*limits, "qemu-img", "convert", *options, str(image.path), str(new)),
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
-            env={"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C"},
-        )
-    except FileNotFoundError as error:
-        raise _missing("prlimit", "util-linux") from error
-    try:
-        async with asyncio.timeout(deadline.remaining):
-            said, _ = await asyncio.gather(_errors(process), _follow(process, flight, size))
-            code = await process.wait()
-    except TimeoutError as error:
-        raise Unreachable("qemu-img convert did not end within the time given; it will be tried again") from error
-    finally:
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
-    if code == 127 or "failed to execute qemu-img" in said:
-        raise _missing("qemu-img", "qemu-utils")
+
+    def heard(said: bytes) -> None:
+        if percents := _PERCENT.findall(said):
+            flight.report("convert", size * int(percents[-1]) // 100, size)
+
+    words = ("-p", "-t", "writeback", "-f", image.format.value, "-O", "raw", str(image.path), str(new))
+    limits = (*CONVERT_LIMITS, f"--fsize={size}")
+    code, _, said = await qemu_img("convert", *words, limits=limits, deadline=deadline, heard=heard)
     if code:
         raise ImageRejected(
             f"the image cannot be made raw: qemu-img convert ended with {code}: {said[:300]}; publish it again",
@@ -144,26 +128,6 @@ async def _convert(image: BaseImage, new: Path, flight: Flight, deadline: Deadli
     await run_blocking(_sync, new)
 
 
-async def _follow(process: asyncio.subprocess.Process, flight: Flight, size: int) -> None:
-    """Report how far it is, by the percentages that it prints."""
-    assert process.stdout is not None
-    while told := await process.stdout.read(4096):
-        if percents := _PERCENT.findall(told):
-            flight.report("convert", size * int(percents[-1]) // 100, size)
-
-
-async def _errors(process: asyncio.subprocess.Process) -> str:
-    assert process.stderr is not None
-    return (await process.stderr.read()).decode(errors="replace").strip()
-
-
 def _sync(path: Path) -> None:
     with path.open("rb") as file:
         os.fsync(file.fileno())
-
-
-def _missing(program: str, package: str) -> HostNotReady:
-    return HostNotReady(
-        f"an image is made raw with {program}, which is not installed on this host; install it",
-        remedy=f"apt-get install --no-install-recommends {package}",
-    )

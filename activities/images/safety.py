@@ -6,7 +6,6 @@ afterwards, with the format given, under limits of memory and time.
 
 from __future__ import annotations
 
-import asyncio
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,8 +13,9 @@ from pathlib import Path
 from oslo_utils.imageutils import format_inspector
 
 from mulligan.activities.drivers.base import Deadline
-from mulligan.activities.errors import HostNotReady, ImageRejected, Unreachable
+from mulligan.activities.errors import ImageRejected
 from mulligan.activities.images.expand import detect_compression
+from mulligan.activities.images.qemu_img import qemu_img
 from mulligan.activities.values import Compression, ImageFormat
 
 RAW_NAMES = ("raw", "gpt")
@@ -94,35 +94,10 @@ def _unsafe(why: str) -> ImageRejected:
 
 async def check_qcow2(path: Path, deadline: Deadline) -> None:
     """Let `qemu-img check` walk the image's tables. Raises `ImageRejected` when they are damaged."""
-    command = ("prlimit", *QEMU_IMG_LIMITS, "qemu-img", "check", "-f", "qcow2", "--output=json", str(path))
-    try:
-        process = await asyncio.create_subprocess_exec(
-            *command,
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
-            env={"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C"},
-        )
-    except FileNotFoundError as error:
-        raise _no_qemu_img("prlimit") from error
-    try:
-        async with asyncio.timeout(deadline.remaining):
-            out, err = await process.communicate()
-    except TimeoutError as error:
-        raise Unreachable("qemu-img check did not end within the time given; it will be tried again") from error
-    finally:
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
-    _judge(process.returncode or 0, out, err)
-
-
-def _judge(code: int, out: bytes, err: bytes) -> None:
+    words = ("-f", "qcow2", "--output=json", str(path))
+    code, out, said = await qemu_img("check", *words, limits=QEMU_IMG_LIMITS, deadline=deadline)
     if code in (0, 3):  # 3: clusters are leaked, which wastes space and harms nothing
         return
-    said = err.decode(errors="replace").strip()
-    if code == 127 or (code == 1 and "failed to execute qemu-img" in said):
-        raise _no_qemu_img("qemu-img")
     try:
         counts = json.loads(out)
         said = f"{counts['corruptions']} corruptions" if "corruptions" in counts else said
@@ -132,12 +107,4 @@ def _judge(code: int, out: bytes, err: bytes) -> None:
         f"the qcow2 image is damaged (qemu-img check ended with {code}: {said[:300]}); publish it again",
         found=said[:300],
         status=code,
-    )
-
-
-def _no_qemu_img(program: str) -> HostNotReady:
-    package = "qemu-utils" if program == "qemu-img" else "util-linux"
-    return HostNotReady(
-        f"a qcow2 image is checked with {program}, which is not installed on this host; install it",
-        remedy=f"apt-get install --no-install-recommends {package}",
     )

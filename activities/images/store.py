@@ -33,7 +33,7 @@ from mulligan.activities.images.partial import (
     sync_directory,
     write_whole,
 )
-from mulligan.activities.images.raw import RAW_NAMES
+from mulligan.activities.images.raw import KEPT_BESIDE
 from mulligan.activities.images.safety import check_disk, check_qcow2, check_size
 from mulligan.activities.threads import run_blocking, run_in
 from mulligan.activities.values import Compression, Image, ImageFormat
@@ -154,7 +154,7 @@ class ImageStore:
         return Partial(self._path(digest, "part"))
 
     def _remove(self, digest: str) -> bool:
-        names = ("json", "raw", "qcow2", "part", "part.json", "expanding", "json.new", "part.json.new", *RAW_NAMES)
+        names = ("json", "raw", "qcow2", "part", "part.json", "expanding", "json.new", "part.json.new", *KEPT_BESIDE)
         there = [path for name in names if (path := self._path(digest, name)).exists()]
         for path in there:
             path.unlink(missing_ok=True)

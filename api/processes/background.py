@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 
 from mulligan.activities.errors import Conflict, HostNotReady
+from mulligan.activities.pids import alive
 from mulligan.api.config import Settings
 from mulligan.api.processes.stack import PROGRAM, specs
 from mulligan.api.processes.stack_file import StackFile, StackState, make_state_dir
@@ -88,7 +89,7 @@ class _LastWord:
     def look(self) -> None:
         """See who is left, and say so if it is time."""
         now = time.monotonic()
-        while self._left and not _runs(self._left[0][1]):
+        while self._left and not alive(self._left[0][1]):
             self._say(f"  {self._left.pop(0)[0].name} has stopped")
             self._said_at = self._began = 0.0
         if not self._left or now - self._said_at < _REMIND_SECONDS:
@@ -101,16 +102,6 @@ class _LastWord:
             else (f"at most {spec.stop_seconds:.0f} s, for what it is doing to end")
         )
         self._say(f"  waiting for {spec.name}: {waited}")
-
-
-def _runs(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
 
 
 def running_stack(settings: Settings) -> StackState | None:

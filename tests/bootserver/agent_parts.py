@@ -44,6 +44,13 @@ def a_job(kind: JobKind = JobKind.DEPLOY, **said: Any) -> Job:
     return Job(id=f"m-1-1-{kind}", kind=kind, machine="web-1", **given)
 
 
+def written(jobs: Jobs, job: str) -> bool:
+    """Whether a disk may have been changed by this job, which there is."""
+    found = jobs.find(job)
+    assert found is not None
+    return found.written
+
+
 def a_medium(agent: AgentImage, url: str) -> Medium:
     """What a run boots."""
     arguments = f"mulligan.url={url}"

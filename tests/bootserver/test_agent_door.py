@@ -16,7 +16,7 @@ from mulligan.activities.bootserver.job import JobKind, Order
 from mulligan.activities.bootserver.jobs import Jobs
 from mulligan.activities.threads import run_blocking
 from mulligan.activities.values import Erase, Firmware, RootDisk
-from tests.bootserver.agent_parts import DISK, Caller, a_job, an_image, begun
+from tests.bootserver.agent_parts import DISK, Caller, a_job, an_image, begun, written
 
 CONTENT = bytes(range(256)) * 40
 ERASE_JOB = a_job(JobKind.ERASE, erase=Erase.FULL)
@@ -100,7 +100,7 @@ async def test_reports_are_kept_and_answered_with_an_order(caller: Caller, jobs:
 async def test_a_permit_is_on_the_disk_before_it_is_given(caller: Caller, jobs: Jobs) -> None:
     """From then on the disk counts as changed, whoever dies."""
     await caller.configuration()
-    assert not jobs.may_have_written("m-1-1-deploy")
+    assert not written(jobs, "m-1-1-deploy")
     assert (await caller.post("permits", {"disk": DISK, "what": "write"}))[0] == 204
     assert (await caller.post("permits", {"disk": DISK, "what": "write"}))[0] == 204
     found = jobs.find("m-1-1-deploy")
@@ -129,7 +129,7 @@ async def test_a_disk_that_was_not_asked_for_is_not_given(
     assert (status, why in body.decode()) == (409, True)
     assert [entry["event"] for entry in logs] == ["agent's permits refused"]
     assert why in jobs.seen("m-1-1-deploy").refused
-    assert not jobs.may_have_written("m-1-1-deploy")
+    assert not written(jobs, "m-1-1-deploy")
 
 
 async def test_an_eraser_must_not_write(root: str, jobs: Jobs, agent: AgentImage) -> None:
@@ -213,7 +213,7 @@ async def test_a_malformed_wish_is_a_bad_request(caller: Caller, jobs: Jobs, bod
     """And permits nothing."""
     await caller.configuration()
     assert (await caller.post("permits", body))[0] == 400
-    assert not jobs.may_have_written("m-1-1-deploy")
+    assert not written(jobs, "m-1-1-deploy")
 
 
 async def test_a_report_may_tell_of_much_hardware_and_not_of_everything(caller: Caller) -> None:

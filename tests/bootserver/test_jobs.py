@@ -176,13 +176,11 @@ def test_tokens_are_short(jobs: Jobs, agent: AgentImage) -> None:
     assert len(f"http://192.168.100.100:17421/v1/media/{token}/{run}.iso") < 200
 
 
-def test_what_is_not_known_counts_as_written(jobs: Jobs, agent: AgentImage, tmp_path: Path) -> None:
-    """No job, a damaged file; not a job that came to nothing."""
-    assert jobs.may_have_written("m-1-1-deploy")
-    jobs.open(a_job())
-    assert not jobs.may_have_written("m-1-1-deploy")
+def test_a_file_that_is_damaged_says_nothing(jobs: Jobs, agent: AgentImage, tmp_path: Path) -> None:
+    """As if there were none: it is not taken for a job that came to nothing."""
+    assert jobs.find("m-1-1-deploy") is None
+    assert not jobs.open(a_job()).written
     (tmp_path / "jobs" / "m-1-1-deploy.json").write_text('{"id": ')
-    assert jobs.may_have_written("m-1-1-deploy")
     assert jobs.find("m-1-1-deploy") is None
     assert not jobs.open(a_job()).closed
 

@@ -16,6 +16,7 @@ from mulligan.activities.deploy import DeployActivities
 from mulligan.activities.errors import Busy, HostNotReady, ImageRejected, Unreachable
 from mulligan.activities.threads import run_blocking
 from mulligan.activities.values import ImageFormat, RootDisk
+from tests.bootserver.agent_parts import written
 from tests.metal.conftest import CONTENT, IMAGE, MARK, PATIENT, Lab, an_environment, until
 from tests.metal.played import MAC
 
@@ -111,7 +112,7 @@ async def test_an_agent_that_falls_silent_is_booted_again(lab: Lab) -> None:
     lab.server.silent_after = "writing"
     with pytest.raises(Unreachable, match=r"fell silent .* it last reported writing 50 %"):
         await lab.deploy(patience=replace(PATIENT, silence=0.5))
-    assert lab.site().jobs.may_have_written(JOB)
+    assert written(lab.site().jobs, JOB)
     lab.server.silent_after = ""
     await lab.deploy()
     assert lab.server.disk == CONTENT
@@ -139,7 +140,7 @@ async def test_a_disk_that_was_not_asked_for_is_not_written(lab: Lab) -> None:
     with pytest.raises(HostNotReady, match="its serial is S-1, and OTHER was asked for"):
         await lab.deploy(lab.deploying(root_disk=RootDisk(serial="OTHER")))
     assert lab.server.disk == b""
-    assert not lab.site().jobs.may_have_written(JOB)
+    assert not written(lab.site().jobs, JOB)
 
 
 async def test_a_bmc_that_forgets_the_override_boots_nothing(lab: Lab) -> None:
@@ -166,7 +167,7 @@ async def test_without_an_agent_nothing_is_asked_of_the_bmc(lab: Lab) -> None:
         await lab.deploy()
     assert raised.value.metadata["blame"] == SITE
     assert lab.bmc.acts() == []
-    assert not lab.site().jobs.may_have_written(JOB)
+    assert not written(lab.site().jobs, JOB)
 
 
 async def test_without_network_cards_there_is_no_network_boot(lab: Lab) -> None:

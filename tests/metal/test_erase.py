@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from mulligan.activities.bootserver.job import JobKind, job_id
-from mulligan.activities.errors import HostNotReady, Unreachable
+from mulligan.activities.errors import Conflict, HostNotReady, Unreachable
 from mulligan.activities.values import Erase
 from tests.metal.conftest import CONTENT, MARK, PATIENT, Lab, until
 
@@ -73,11 +73,24 @@ async def test_a_disk_that_was_half_written_is_erased(lab: Lab) -> None:
     assert job is not None and job.closed
 
 
-async def test_what_nobody_knows_is_erased(lab: Lab) -> None:
-    """No job is known of this claim here: it may have been another worker's."""
+async def test_what_nobody_knows_is_not_erased_on_a_guess(lab: Lab) -> None:
+    """A run that was cancelled before its deployment began, or that another host worked on: the server is left at rest
+    and the error quarantines it; the release of the machine erases it then."""
     lab.server.disk = b"somebody's"
-    await lab.erase(lab.erasing(only_if_written=True))
+    with pytest.raises(Conflict, match=r"is not known on this host.*--erase none"):
+        await lab.erase(lab.erasing(only_if_written=True))
+    assert (lab.server.disk, lab.server.boots, lab.is_at_rest()) == (b"somebody's", [], True)
+    await lab.erase()
     assert lab.server.disk == b""
+
+
+async def test_what_cannot_be_read_is_not_erased_on_a_guess(lab: Lab) -> None:
+    """A record that was damaged says as little as none."""
+    await lab.deploy()
+    (lab.site().drivers_dir / "jobs" / f"{DEPLOY}.json").write_text("{")
+    with pytest.raises(Conflict, match="is not known on this host"):
+        await lab.erase(lab.erasing(only_if_written=True))
+    assert lab.server.disk == CONTENT
 
 
 async def test_what_was_erased_is_deployed_anew(lab: Lab) -> None:

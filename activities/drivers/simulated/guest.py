@@ -25,6 +25,7 @@ from mulligan.activities.drivers.simulated.personalities import Personality
 from mulligan.activities.drivers.simulated.settings import HostSettings
 from mulligan.activities.drivers.simulated.state import State
 from mulligan.activities.errors import Unreachable
+from mulligan.activities.pids import alive
 
 BANNER = b"SSH-2.0-mulligan-simulated\r\n"
 LEASE_SECONDS = 6.0
@@ -87,23 +88,13 @@ def _take_turn(db: sqlite3.Connection, settings: HostSettings, boot: Boot) -> st
     row = _row(db, settings, boot)
     if row is None or row["home"]:
         return None
-    if row["caller"] != os.getpid() and row["caller_until"] > now and _alive(row["caller"]):
+    if row["caller"] != os.getpid() and row["caller_until"] > now and alive(row["caller"]):
         return ""
     db.execute(
         "UPDATE machines SET caller=?, caller_until=? WHERE number=?",
         (os.getpid(), now + LEASE_SECONDS, row["number"]),
     )
     return str(row["guest"])
-
-
-def _alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
 
 
 async def _post(settings: HostSettings, boot: Boot, guest: dict[str, str]) -> tuple[str, str] | None:
