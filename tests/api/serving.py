@@ -47,11 +47,15 @@ class Api:
         self.inventory = inventory_pb2_grpc.InventoryServiceStub(self.channel)
         self.images = images_pb2_grpc.ImagesServiceStub(self.channel)
 
-    async def stop(self) -> None:
-        """End it as a signal would."""
+    async def stop_serving(self) -> None:
+        """End the server as a signal would; the client's channel stays, and hears what it was told last."""
         assert self._task is not None
         self._task.cancel()
         await asyncio.gather(self._task, return_exceptions=True)
+
+    async def stop(self) -> None:
+        """End the server, then the client's channel."""
+        await self.stop_serving()
         await self.channel.close()
 
     async def __aenter__(self) -> Self:

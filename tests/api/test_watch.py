@@ -90,9 +90,10 @@ async def test_a_stopping_server_tells_its_watchers_to_come_back(own_api: Api, s
     await first(stream)
     watching = asyncio.create_task(refusal(stream))
     async with asyncio.timeout(60):
-        await own_api.stop()
+        await own_api.stop_serving()
         error = await watching
     assert error.code() is grpc.StatusCode.UNAVAILABLE
+    await own_api.channel.close()
     await own_api.start()
     await cancelled(own_api, run)
 
