@@ -40,6 +40,7 @@ from mulligan.activities.values import (
 )
 from mulligan.api.config import Settings
 from mulligan.api.fairness import turn_of
+from mulligan.api.processes.sandbox import workflow_runner
 from mulligan.api.processes.worker import partition_worker
 from mulligan.api.reclaim import Reaper
 from mulligan.api.search import register
@@ -197,6 +198,7 @@ async def running_stack(address: str, directory: Path) -> AsyncIterator[Stack]:
         activities=control_activities(inventory, client),
         interceptors=[ErrorInterceptor()],
         workflow_failure_exception_types=[Exception],
+        workflow_runner=workflow_runner(),
     )
     async with control, partition_worker(client, "default", site):
         reaper = Reaper(inventory, client, lease_seconds=60)
