@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from typing import Any
 
 import structlog
@@ -15,7 +16,22 @@ from mulligan.api.processes.mains import connect_patiently
 from mulligan.api.processes.stack_file import make_state_dir
 from mulligan.api.server import serve
 
+COLLECTIONS = (20_000, 20, 50)
+"""How many new objects make a small collection, small ones a middle one, and middle ones one of everything."""
+
 log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
+
+
+def _ready(address: str) -> None:
+    """Say so, and keep Python's garbage collector from stopping all streams at once.
+
+    A collection of everything takes a tenth of a second and more with 500 watchers, and falls on a burst of events.
+    What was loaded until now stays for good, so it is not looked through again; what comes later is, but less often.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(*COLLECTIONS)
+    log.info("serving", address=address)
 
 
 async def serve_until(settings: Settings, ending: asyncio.Event) -> None:
@@ -33,7 +49,7 @@ async def serve_until(settings: Settings, ending: asyncio.Event) -> None:
                 client=client,
                 inventory=inventory,
                 keyring=keyring,
-                ready=lambda address: log.info("serving", address=address),
+                ready=_ready,
             )
         )
         asked: asyncio.Task[Any] = asyncio.create_task(ending.wait())
