@@ -13,6 +13,7 @@ from typing import Generic, TypeVar
 from mulligan.activities.values import (
     CallHome,
     Claim,
+    DiskIdentity,
     Erase,
     Evidence,
     Image,
@@ -38,6 +39,9 @@ CALL_HOME = "call-home"
 
 BY_AGENT = "deploy.agent"
 """The capability of providers whose disks the deploy agent writes and erases."""
+
+TELLS_PROGRESS = "boot.progress"
+"""The capability of providers whose BMC says how far a boot came."""
 
 IN_SERVICE = "IN_SERVICE"
 """Why a claim is refused to a run that was reset after its machine was handed over."""
@@ -249,6 +253,8 @@ class Deployed:
     disk: str
     evidence: tuple[Evidence, ...] = ()
     verbs: tuple[Verb, ...] = ()
+    written: DiskIdentity | None = None
+    """The disk, as the deploy agent's kernel knows it; None in what was recorded before it was told."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -284,6 +290,7 @@ class Booted:
     said: str
     at: datetime
     verbs: tuple[Verb, ...] = ()
+    evidence: tuple[Evidence, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -296,6 +303,16 @@ class ObserveIn:
     booted_at: datetime
     seconds: int
     """How long to look before giving up with what was last observed."""
+
+
+@dataclass(frozen=True, slots=True)
+class WatchBootIn:
+    """Say how far the boot came, for those who wait for `awaiting`, until cancelled."""
+
+    target: Target
+    mark: Mark
+    booted_at: datetime
+    awaiting: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -373,7 +390,9 @@ REMOVE_DISKS = Call[MadeFor, Done]("remove-disks", Done)
 DEPLOY = Call[DisksIn, Deployed]("deploy", Deployed)
 ERASE = Call[EraseIn, Done]("erase", Done)
 BOOT = Call[BootIn, Booted]("boot", Booted)
+BOOT_LIVE = Call[DisksIn, Booted]("boot-live", Booted)
 TEAR_DOWN = Call[MadeFor, Done]("tear-down", Done)
 OBSERVE = Call[ObserveIn, Observed]("observe", Observed)
+WATCH_BOOT = Call[WatchBootIn, Observed]("watch-boot", Observed)
 PROBE_SERVICE = Call[ProbeIn, Observed]("probe-service", Observed)
 INSPECT = Call[Target, Inspected]("inspect", Inspected)

@@ -11,7 +11,7 @@ from mulligan.activities import calls
 from mulligan.activities.beat import Beat, beating
 from mulligan.activities.bmc import boot_server_url
 from mulligan.activities.bootserver.job import Job, JobKind, Payload, Seen, job_id
-from mulligan.activities.bootserver.reports import name_disk, text
+from mulligan.activities.bootserver.reports import identity, text
 from mulligan.activities.bootserver.tokens import issue
 from mulligan.activities.errors import MulliganError
 from mulligan.activities.firmware import firmware_for
@@ -21,7 +21,7 @@ from mulligan.activities.metal import Metal
 from mulligan.activities.patience import Awaited, Patience
 from mulligan.activities.site import Site, attempt_deadline
 from mulligan.activities.threads import run_blocking
-from mulligan.activities.values import Evidence, Image, Mark, VerifyLevel
+from mulligan.activities.values import DiskIdentity, Evidence, Image, Mark
 
 SOURCE = "deploy-agent"
 
@@ -46,15 +46,15 @@ class DeployActivities:
             if job.result is None:
                 if job.boot is None or job.boot.at is None:
                     await metal.boot_agent(job, asked.token_seconds)
-                job = await Awaited(jobs, target.name, beat, self._patience).done(job.id)
+                job = await Awaited(jobs, target.name, beat, self._patience, metal.how_far).done(job.id)
             seen = await run_blocking(jobs.seen, job.id)
             if not job.closed:
                 await metal.leave(job.id)
         assert job.result is not None
         disk = disk_of(job)
         digest = text(job.result.get("digest", ""))[:19]
-        said = f"the image is on {target.name}, on {disk}, and was read back as {digest}"
-        return calls.Deployed(said, disk, evidence_of(job, seen))
+        said = f"the image is on {target.name}, on {disk.named}, and was read back as {digest}"
+        return calls.Deployed(said, disk.named, evidence_of(job, seen), written=disk)
 
     async def _job(self, asked: calls.DisksIn, beat: Beat) -> Job:
         """The job of this claim. It is there before anything is asked of the BMC, so that its undo knows of it."""
@@ -108,18 +108,19 @@ def forget_what_was_erased(site: Site, mark: Mark) -> None:
     site.jobs.discard(erase)
 
 
-def disk_of(job: Job) -> str:
-    """The disk that was written, for people."""
+def disk_of(job: Job) -> DiskIdentity:
+    """The disk that was written."""
     disk = (job.result or {}).get("disk")
-    return name_disk(disk if isinstance(disk, dict) else {})
+    return identity(disk if isinstance(disk, dict) else {})
 
 
 def evidence_of(job: Job, seen: Seen) -> tuple[Evidence, ...]:
     """What proves that it was done: what was fetched, and what the agent says that it wrote and read."""
     told, now = job.result or {}, datetime.now(UTC)
     fetched = ", ".join(f"{count} bytes of the {what}" for what, count in seen.fetched.items())
-    wrote = f"wrote {text(told.get('written_bytes'))} bytes to {disk_of(job)}, and read back {text(told.get('digest'))}"
+    size, digest = text(told.get("written_bytes")), text(told.get("digest"))
+    wrote = f"wrote {size} bytes to {disk_of(job).named}, and read back {digest}"
     if told.get("boot_entry"):
         wrote += f"; boot entry: {text(told['boot_entry'], 120)}"
-    found = [Evidence(VerifyLevel.POWER, "boot-server", f"the server fetched {fetched}", now)] if fetched else []
-    return (*found, Evidence(VerifyLevel.POWER, SOURCE, wrote, seen.report.at if seen.report else now))
+    found = [Evidence(None, "boot-server", f"the server fetched {fetched}", now)] if fetched else []
+    return (*found, Evidence(None, SOURCE, wrote, seen.report.at if seen.report else now))

@@ -19,7 +19,7 @@ from mulligan.activities.metal import Metal
 from mulligan.activities.patience import Awaited, Patience
 from mulligan.activities.site import Site
 from mulligan.activities.threads import run_blocking
-from mulligan.activities.values import Erase, Evidence, Mark, VerifyLevel
+from mulligan.activities.values import Erase, Evidence, Mark
 
 NOTHING: Mapping[str, Any] = {"nothing": True}
 """The result of a job for which there was nothing to do."""
@@ -54,7 +54,7 @@ class EraseActivities:
             if job.result is None:
                 if job.boot is None or job.boot.at is None:
                     await metal.boot_agent(job, asked.token_seconds)
-                job = await Awaited(jobs, target.name, beat, self._patience).done(job.id)
+                job = await Awaited(jobs, target.name, beat, self._patience, metal.how_far).done(job.id)
             if not job.closed:
                 await metal.leave(job.id)
         return told(target.name, asked.mode, job)
@@ -98,7 +98,7 @@ def told(name: str, mode: Erase, job: Job) -> calls.Done:
     disks = result.get("disks")
     lines = [_line(disk) for disk in disks if isinstance(disk, dict)] if isinstance(disks, list) else []
     now = datetime.now(UTC)
-    evidence = tuple(Evidence(VerifyLevel.POWER, SOURCE, line, now) for line in lines)
+    evidence = tuple(Evidence(None, SOURCE, line, now) for line in lines)
     return calls.Done(f"the disks of {name} are erased ({mode}): {len(lines)} disk(s); the server is off", evidence)
 
 

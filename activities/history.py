@@ -73,6 +73,11 @@ def explanation_of(failure: Failure) -> Mapping[str, Any] | None:
 def evidence_of(result: Mapping[str, Any]) -> tuple[Evidence, ...]:
     """The evidence in an action's result."""
     return tuple(
-        Evidence(VerifyLevel(e["level"]), e["source"], e["observed"], datetime.fromisoformat(e["at"]))
+        Evidence(
+            VerifyLevel(e["level"]) if e["level"] else None,
+            e["source"],
+            e["observed"],
+            datetime.fromisoformat(e["at"]),
+        )
         for e in result.get("evidence", ())
     )

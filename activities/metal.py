@@ -8,6 +8,7 @@ finds there whether the agent is at work, is still to come, or is done.
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 
 from mulligan.activities.agent.image import AgentImage
@@ -16,11 +17,12 @@ from mulligan.activities.bmc import SITE, boot_once, boot_server_url, boots_from
 from mulligan.activities.bootserver.job import Job, Medium, Order
 from mulligan.activities.drivers.base import BootDevice, BootTarget, Driver, Power, VirtualMedia
 from mulligan.activities.drivers.booting import Booting, read_booting
-from mulligan.activities.errors import HostNotReady
+from mulligan.activities.errors import HostNotReady, MulliganError
 from mulligan.activities.patience import Patience
 from mulligan.activities.site import Site, able
 from mulligan.activities.threads import run_blocking
 from mulligan.activities.values import Mark, PowerState, Target
+from mulligan.activities.watch_boot import Watched
 
 
 class Metal:
@@ -36,11 +38,18 @@ class Metal:
         self.beat = beat
         self.patience = patience
         self.power = able(driver, Power, target)
+        self._boot = Watched(mark, patience.progress_seconds, at_once=False)
 
     @property
     def booting(self) -> Booting:
         """What the provider's settings say."""
         return read_booting(self.target.settings)
+
+    async def how_far(self) -> str:
+        """How far the server came with its boot, as its BMC says now and then; empty where it says nothing."""
+        with suppress(MulliganError):  # it only informs: whatever is wrong with the BMC, what is awaited may come
+            await self._boot.look(self.driver)
+        return self._boot.said
 
     async def boot_agent(self, job: Job, token_seconds: int) -> None:
         """Begin a new boot of the agent, and switch the server on for it.

@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from mulligan.activities.bmcs import BmcActivities
 from mulligan.activities.boot import BootActivities
 from mulligan.activities.deploy import DeployActivities
 from mulligan.activities.erase import EraseActivities
 from mulligan.activities.image import ImageActivities
+from mulligan.activities.live import LiveActivities
 from mulligan.activities.site import Site
 from mulligan.activities.survey import SurveyActivities
 from mulligan.activities.verify import VerifyActivities
+from mulligan.activities.watch_boot import WatchActivities
 
 
 def partition_activities(site: Site) -> list[Callable[..., Any]]:
@@ -25,9 +28,12 @@ def partition_activities(site: Site) -> list[Callable[..., Any]]:
         DeployActivities(site).deploy,
         EraseActivities(site).erase,
         boot.boot,
+        LiveActivities(site).boot_live,
         boot.tear_down,
         boot.inspect,
         verify.observe,
         verify.probe,
+        WatchActivities(site).watch_boot,
         SurveyActivities(site).survey,
+        BmcActivities(site).list_bmcs,
     ]

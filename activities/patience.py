@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
@@ -12,6 +13,7 @@ from mulligan.activities.bootserver.jobs import Jobs
 from mulligan.activities.errors import Conflict, HostNotReady, ImageRejected, MulliganError, Unreachable
 from mulligan.activities.site import attempt_deadline
 from mulligan.activities.threads import run_blocking
+from mulligan.activities.watch_boot import EVERY_SECONDS
 
 IMAGE_FAULT = "IMAGE"
 """What the names of the agent's errors begin with when the image, not the server, is to blame."""
@@ -28,16 +30,23 @@ class Patience:
     order_seconds: float = 10.0
     """For an agent that was ordered to power off."""
     look_seconds: float = 0.5
+    progress_seconds: float = EVERY_SECONDS
+    """Between two questions to the BMC how far the boot came, until the agent is there."""
 
 
 class Awaited:
     """An agent that is waited for."""
 
-    def __init__(self, jobs: Jobs, name: str, beat: Beat, patience: Patience) -> None:
+    def __init__(
+        self, jobs: Jobs, name: str, beat: Beat, patience: Patience, how_far: Callable[[], Awaitable[str]]
+    ) -> None:
         self._jobs = jobs
         self._name = name
         self._beat = beat
         self._patience = patience
+        self._how_far = how_far
+        """Asks how far the boot came, as the BMC says."""
+        self._said = ""
         self._deadline = attempt_deadline()
         self._since = datetime.now(UTC)
         """Nothing was heard before: while this process was not there, the agent could not report."""
@@ -55,6 +64,7 @@ class Awaited:
                     f"the deploy agent on {self._name} was waited for, and its job was ended by another action"
                 )
             seen = await run_blocking(self._jobs.seen, job_id)
+            self._said = await self._how_far() if not job.boot.owner else ""
             now = datetime.now(UTC)
             if trouble := self._trouble(job, job.boot, seen, now):
                 await run_blocking(self._jobs.give_up_boot, job_id)
@@ -69,7 +79,7 @@ class Awaited:
             return failed(job, self._name, report)
         if now < self._end(boot, report):
             return None
-        observed = observation(boot, seen, now)
+        observed = self._observed(boot, seen, now)
         awaited = "did not report" if not boot.owner else "fell silent"
         return Unreachable(
             f"{self._name} was booted into the deploy agent, which {awaited} in the time given for it; {observed}; it "
@@ -77,6 +87,9 @@ class Awaited:
             provider=self._name,
             observed=observed,
         )
+
+    def _observed(self, boot: Boot, seen: Seen, now: datetime) -> str:
+        return "; ".join(part for part in (observation(boot, seen, now), self._said) if part)
 
     def _end(self, boot: Boot, report: Report | None) -> datetime:
         """Until when it is waited for."""
@@ -92,7 +105,7 @@ class Awaited:
     def _say(self, boot: Boot, seen: Seen, now: datetime) -> None:
         report = seen.report
         if report is None:
-            self._beat(f"waiting for the deploy agent on {self._name}; {observation(boot, seen, now)}")
+            self._beat(f"waiting for the deploy agent on {self._name}; {self._observed(boot, seen, now)}")
             return
         ago = (now - report.at).total_seconds()
         late = f"; it reported {ago:.0f} seconds ago" if ago > 3 * max(1.0, self._patience.look_seconds) else ""

@@ -19,8 +19,9 @@ from temporalio.api.failure.v1 import Failure
 from temporalio.api.history.v1 import HistoryEvent
 
 from mulligan.activities.history import describe_failure, evidence_of, explanation_of, result_of, text_of, when
+from mulligan.activities.home_evidence import call_home_evidence, call_of, disk_evidence, disk_of
 from mulligan.activities.levers import UNKNOWN, Lever, LeverKind
-from mulligan.activities.values import CallHome, Evidence, Outcome, VerifyLevel
+from mulligan.activities.values import DiskIdentity, Erase, Evidence, Outcome
 
 LAST = 2**53
 """The cursor of a run's last event, whichever log it is read from."""
@@ -72,6 +73,10 @@ class RunEvent:
     lever: Lever | None = None
     pinned: bool = False
     """Whether the run may use one named provider only, so that it can take no mulligan."""
+    erase: Erase | None = None
+    """Of the beginning of a run that takes a server down: what is done to its disks; None where disks are removed."""
+    forgets: bool = False
+    """Of the beginning of a run that takes a machine down: whether nothing is asked of its provider."""
     mended: bool = False
     """Of a run's end, when it is told: whether what it left behind is settled since."""
 
@@ -132,6 +137,8 @@ class StoryFold:
     """What was undone, in that order, in the present try."""
     levers: dict[str, Lever] = field(default_factory=dict)
     """The levers that are being answered, by the id of their update."""
+    written: DiskIdentity | None = None
+    """The disk that the deploy agent wrote in the present try."""
     due: Due | None = None
     """Until when the step that runs has time."""
     step_began: datetime | None = None
@@ -158,7 +165,7 @@ class StoryFold:
         if action.step == "claim":
             self.held_tries.add(action.try_number)
         if action.try_number > self.try_number:
-            self.try_number, self.provider = action.try_number, ""
+            self.try_number, self.provider, self.written = action.try_number, "", None
             self.undone = []
         return self._about(event, EventKind.ACTION_STARTED, action, message=action.message, attempts=0)
 
@@ -179,6 +186,8 @@ class StoryFold:
             self.undone.append(action.action)
         if action.action == "release-claim":
             self.held_tries.discard(action.try_number)
+        if isinstance(disk := result.get("written"), dict):
+            self.written = disk_of(disk)
         if provider := result.get("provider"):
             self.provider = provider if isinstance(provider, str) else self.provider
         kind = _RECORDED.get(action.action, EventKind.ACTION_FINISHED)
@@ -259,17 +268,9 @@ class StoryFold:
         return self._event(event, EventKind.LEVER_REFUSED, message=message, reason=reason, lever=lever)
 
     def _called_home(self, event: HistoryEvent, told: Mapping[str, Any]) -> RunEvent:
-        said = told.get("call", told)
-        evidence = call_home_evidence(
-            CallHome(
-                at=when(event.event_time),
-                hostname=str(said.get("hostname", "")),
-                status=str(said.get("status", "")),
-                errors=tuple(said.get("errors", ())),
-                peer=str(said.get("peer", "")),
-            )
-        )
-        return self._event(event, EventKind.CALLED_HOME, step="verify", message=evidence.observed, evidence=(evidence,))
+        call = call_of(told.get("call", told), when(event.event_time))
+        up, disk = call_home_evidence(call), disk_evidence(call, self.written)
+        return self._event(event, EventKind.CALLED_HOME, step="verify", message=up.observed, evidence=(*disk, up))
 
     def cancel_requested(self, event: HistoryEvent) -> RunEvent:
         """A cancel was asked for."""
@@ -280,11 +281,16 @@ class StoryFold:
     def run_started(self, event: HistoryEvent) -> RunEvent:
         """The run began; afresh, if someone asked again for a machine whose run had ended badly."""
         attributes = event.workflow_execution_started_event_attributes
-        asked = result_of(attributes.input).get("request")
+        given = result_of(attributes.input)
+        asked = given.get("request")
         self.pinned = isinstance(asked, dict) and bool(asked.get("provider"))
+        erase = Erase(given.get("erase", Erase.METADATA)) if given.get("by_agent") else None
         memo = attributes.memo.fields
         retried = text_of(memo[MEMO_RETRIED]) if MEMO_RETRIED in memo else ""
-        return self._event(event, EventKind.RUN_STARTED, message=f"run started{f', {retried}' if retried else ''}")
+        message = f"run started{f', {retried}' if retried else ''}"
+        return self._event(
+            event, EventKind.RUN_STARTED, message=message, erase=erase, forgets=bool(given.get("forget"))
+        )
 
     def run_completed(self, event: HistoryEvent) -> RunEvent:
         """The run reached its aim."""
@@ -344,13 +350,6 @@ def last_event(at: datetime, outcome: Outcome, message: str, reason: str, provid
     return RunEvent(
         LAST, at, EventKind.RUN_FINISHED, message=message, provider=provider, reason=reason, outcome=outcome
     )
-
-
-def call_home_evidence(call: CallHome) -> Evidence:
-    """What a call home proves."""
-    errors = f"; errors: {'; '.join(call.errors)[:200]}" if call.errors else ""
-    observed = f"{call.hostname or 'the guest'} called home from {call.peer or '?'}: {call.status}{errors}"
-    return Evidence(VerifyLevel.GUEST, "call-home", observed, call.at)
 
 
 def fold(events: Iterator[HistoryEvent]) -> list[RunEvent]:

@@ -48,7 +48,7 @@ class _Look:
     """When the first of them was read, on the monotonic clock."""
     silent: str = ""
     progress: str = ""
-    """How far its boot came, in the BMC's words."""
+    """How far its boot came, as its BMC says."""
 
     def wanted(self) -> list[VerifyLevel]:
         """The levels still to be proved."""
@@ -59,7 +59,7 @@ class _Look:
         """What is awaited, and what was last observed."""
         seen = f"; its console last said {self.console_line[:120]!r}" if self.console_line else ""
         silent = f" ({self.silent})" if self.silent and VerifyLevel.ADDRESS in self.wanted() else ""
-        said = f"; its BMC says {self.progress}" if self.progress else ""
+        said = f"; {self.progress}" if self.progress else ""
         return f"awaiting {' and '.join(self.wanted())} of {self.asked.mark.machine}{silent}{seen}{said}"
 
     def prove(self, level: VerifyLevel, source: str, observed: str, at: datetime) -> None:
@@ -148,14 +148,14 @@ async def _look_at_progress(driver: BootProgress, look: _Look) -> None:
     said = await driver.boot_progress(look.asked.mark, Deadline.after(READ_SECONDS))
     if said is None:
         return
-    look.progress = f"{said.state} ({said.detail})" if said.detail else said.state
+    look.progress = said.said
     if (
         said.running
         and said.at is not None
         and VerifyLevel.CONSOLE in look.wanted()
         and not isinstance(driver, Console)
     ):
-        look.prove(VerifyLevel.CONSOLE, "boot-progress", f"its BMC says {look.progress}", said.at)
+        look.prove(VerifyLevel.CONSOLE, "boot-progress", look.progress, said.at)
 
 
 async def _look_at_console(driver: Driver, look: _Look) -> None:

@@ -132,9 +132,8 @@ def spec_message(request: MachineRequest) -> pb.MachineSpec:
 
 def evidence_message(value: values.Evidence) -> pb.Evidence:
     """One observation."""
-    return pb.Evidence(
-        level=enums.VERIFY.number(value.level), source=value.source, observed=value.observed, at=timestamp(value.at)
-    )
+    level = enums.VERIFY.number(value.level) if value.level is not None else pb.VERIFY_LEVEL_UNSPECIFIED
+    return pb.Evidence(level=level, source=value.source, observed=value.observed, at=timestamp(value.at))
 
 
 def machine_message(value: Machine) -> pb.Machine:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+from typing import Any
 
 from pydantic import TypeAdapter
 
@@ -15,6 +17,7 @@ from mulligan.activities.values import Outcome, StepEstimate
 from mulligan.api import enums, suggestions
 from mulligan.api.convert import evidence_message, machine_message, timestamp
 from mulligan.api.convert_inventory import explanation_message
+from mulligan.v1 import inventory_pb2
 from mulligan.v1 import run_pb2 as pb
 
 
@@ -62,6 +65,8 @@ class Progress:
     """Until when the step has time, if that is known."""
     observed_at: datetime | None = field(default=None, compare=False)
     """When `message` was last said. That it was said again makes no other progress of it."""
+    explanation: Mapping[str, Any] | None = field(default=None, compare=False)
+    """Why the claim before found no provider; `last_failure` says it in a sentence."""
 
 
 _EXPLANATION = TypeAdapter(Explanation)
@@ -125,12 +130,18 @@ def event_message(value: RunEvent, run_id: str, workflow_id: str = "") -> pb.Run
         lever = value.lever
         kind = enums.LEVER.number(lever.kind)
         message.lever.CopyFrom(pb.Lever(kind=kind, actor=lever.actor, reason=lever.reason))
+    if value.erase is not None:
+        message.erase = enums.ERASE.number(value.erase)
     if value.outcome is not Outcome.OPEN:
         message.outcome = enums.OUTCOME.number(value.outcome)
-    if value.explanation is not None:
-        message.explanation.CopyFrom(explanation_message(_EXPLANATION.validate_python(value.explanation)))
+    if (explanation := _explanation(value.explanation)) is not None:
+        message.explanation.CopyFrom(explanation)
     setattr(message, "try", value.try_number)
     return message
+
+
+def _explanation(value: Mapping[str, Any] | None) -> inventory_pb2.Explanation | None:
+    return None if value is None else explanation_message(_EXPLANATION.validate_python(value))
 
 
 def estimate_message(value: StepEstimate) -> pb.StepEstimate:
@@ -160,6 +171,7 @@ def progress_message(value: Progress) -> pb.RunProgress:
         estimate=estimate_message(value.estimate) if value.estimate is not None else None,
         slower_than_p95=value.slower_than_p95,
         deadline=timestamp(value.deadline),
+        explanation=_explanation(value.explanation),
     )
     setattr(message, "try", value.try_number)
     return message

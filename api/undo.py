@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 
 from mulligan.activities.story import EventKind, RunEvent
+from mulligan.activities.values import Erase
 from mulligan.v1 import provisioning_pb2 as pb
 from mulligan.workflows import steps
 
@@ -48,6 +49,12 @@ _TAKEN_DOWN = frozenset({"releasing"})
 _OVER = frozenset({steps.RECORD_READY.name})
 """The record after which nothing is undone any more: the machine is its user's."""
 
+_ERASES: Mapping[Erase, str] = {
+    Erase.METADATA: "erase the metadata of all its fixed disks (partition tables, signatures, beginning and end)",
+    Erase.FULL: "erase all its fixed disks in full, which may take hours",
+}
+"""What a release does to a server's disks, where it does anything to them."""
+
 _GONE = "STALE_FENCE"
 """Why an undo ends badly that has nothing left to undo."""
 
@@ -64,6 +71,18 @@ def _erased(undo: Undo) -> Undo:
     return _BY_ACTION[steps.DEPLOY.step, steps.DEPLOY.name] if undo.action == steps.REMOVE_DISKS.name else undo
 
 
+def _of_release(beginning: RunEvent | None) -> list[Undo]:
+    """What a run undoes that takes a machine down, in the order of the table, as its beginning says."""
+    if beginning is not None and beginning.forgets:
+        return [_BY_ACTION[steps.CLAIM.step, steps.CLAIM.name]]
+    erase = beginning.erase if beginning is not None else None
+    by_agent, by_driver = steps.DEPLOY.name, steps.PLACE_DISKS.name
+    if erase is None:
+        return [each for each in TABLE if each.undoes != by_agent]
+    told = [replace(each, description=_ERASES.get(erase, "")) if each.undoes == by_agent else each for each in TABLE]
+    return [each for each in told if each.undoes != by_driver and each.description]
+
+
 def undo_list(events: Iterable[RunEvent]) -> list[Undo]:
     """What a run would undo if it were cancelled now, in that order; nothing for one that has ended.
 
@@ -71,16 +90,19 @@ def undo_list(events: Iterable[RunEvent]) -> list[Undo]:
     """
     made: dict[str, Undo] = {}
     kept: dict[str, Undo] = {}
+    beginning: RunEvent | None = None
     for event in events:
         began, ended = event.kind is EventKind.ACTION_STARTED, event.kind is EventKind.ACTION_FINISHED
         failed = event.kind is EventKind.ACTION_FAILED
-        if event.kind is EventKind.RUN_FINISHED:
+        if event.kind is EventKind.RUN_STARTED:
+            beginning = event
+        elif event.kind is EventKind.RUN_FINISHED:
             made.clear()
         elif began and (undo := _BY_ACTION.get((event.step, event.action))) is not None:
             made.pop(undo.action, None)
             made[undo.action] = undo
         elif began and event.action in _TAKEN_DOWN:
-            made = {each.action: each for each in TABLE if each.action != steps.ERASE.name}
+            made = {each.action: each for each in _of_release(beginning)}
         elif began and event.step == UNDO and event.action == steps.ERASE.name:
             made = {each.action: each for each in map(_erased, made.values())}
         elif event.step == UNDO and (ended or (failed and event.reason == _GONE)):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import replace
 from datetime import timedelta
@@ -12,10 +13,11 @@ from temporalio.exceptions import ActivityError, ApplicationError
 
 with workflow.unsafe.imports_passed_through():
     from mulligan.activities import calls
-    from mulligan.activities.story import call_home_evidence
+    from mulligan.activities.home_evidence import booted_elsewhere, call_home_evidence, disk_evidence
     from mulligan.activities.values import (
         CallHome,
         Claim,
+        DiskIdentity,
         Erase,
         Evidence,
         MachineRequest,
@@ -27,9 +29,13 @@ with workflow.unsafe.imports_passed_through():
     from mulligan.workflows.erasing import erasing, undo_by_erasing
     from mulligan.workflows.execution import Execution
     from mulligan.workflows.failures import DEADLINE_PASSED, Failure
+    from mulligan.workflows.shielding import shielded_until
 
 GUEST_FAILED = "GUEST_FAILED"
 """The guest called home to say that its own set-up failed: the user data's fault or the image's."""
+
+WRONG_DISK = "WRONG_DISK"
+"""A server came up from another disk than the one that was written."""
 
 LAST_LOOK_SECONDS = 60.0
 
@@ -54,7 +60,11 @@ class Making:
         self.claim: Claim | None = None
         self.awaiting_call = False
         self.called: CallHome | None = None
+        self.written: DiskIdentity | None = None
+        """The disk that the deploy agent wrote; None where none was, or where it was not told."""
         self.booted_at = workflow.now()
+        self.read: tuple[Evidence, ...] = ()
+        """That what a live machine boots was read."""
         self.observed = calls.Observed("")
         self.evidence: tuple[Evidence, ...] = ()
 
@@ -82,11 +92,11 @@ class Making:
         return mine and self.awaiting_call
 
     def hear_again(self, step: str) -> None:
-        """It goes on with this step. A guest that is kept may call once more if its set-up failed: someone may have
-        mended it. One that is torn down has nothing more to say."""
+        """It goes on with this step. A guest that is kept may call once more if its set-up failed, or if another disk
+        than its own was booted: someone may have mended it. One that is torn down has nothing more to say."""
         if step != "verify":
             self.awaiting_call = False
-        elif self.called is not None and self.called.status != "done":
+        elif self.called is not None and (self.called.status != "done" or booted_elsewhere(self.called, self.written)):
             self.called, self.awaiting_call = None, True
 
     async def claim_within(self, seconds: float, again: str) -> None:
@@ -137,28 +147,39 @@ class Making:
         prepare = calls.ImageIn(target, asked.image)
         said = f"Bring image {asked.image.name} to {target.name}"
         await self.run.act(steps.PREPARE_IMAGE, prepare, said, partition=target.partition)
-        disks = calls.DisksIn(
-            target=target,
+        disks = self._disks_in(made)
+        if self.by_agent and asked.image.live:
+            return  # it boots what is on the partition's worker, and no disk is touched
+        if self.by_agent:
+            erase = erasing(made, Erase.METADATA, disks.request.root_disk, disks.token_seconds, only_if_written=True)
+            undo_by_erasing(self.run, erase, "Erase what was written to the disk")
+            done = await self.run.act(steps.DEPLOY, disks, "Write the image to the disk", partition=target.partition)
+            self.written = done.written
+        else:
+            self.run.undo_with(steps.REMOVE_DISKS, made, "Remove disk and seed", partition=target.partition)
+            await self.run.act(steps.PLACE_DISKS, disks, "Make the disk and its seed", partition=target.partition)
+
+    def _disks_in(self, made: calls.MadeFor) -> calls.DisksIn:
+        return calls.DisksIn(
+            target=made.target,
             mark=made.mark,
-            image=asked.image,
+            image=self.asked.image,
             request=self.request,
             workflow_id=workflow.info().workflow_id,
             try_number=self.run.try_number,
             token_seconds=int(self.request.deadlines.run_seconds + TOKEN_SECONDS),
         )
-        if self.by_agent:
-            erase = erasing(made, Erase.METADATA, disks.request.root_disk, disks.token_seconds, only_if_written=True)
-            undo_by_erasing(self.run, erase, "Erase what was written to the disk")
-            await self.run.act(steps.DEPLOY, disks, "Write the image to the disk", partition=target.partition)
-        else:
-            self.run.undo_with(steps.REMOVE_DISKS, made, "Remove disk and seed", partition=target.partition)
-            await self.run.act(steps.PLACE_DISKS, disks, "Make the disk and its seed", partition=target.partition)
 
     async def _boot(self) -> None:
         claim, made = self._claimed()
         partition = claim.target.partition
         self.run.undo_with(steps.TEAR_DOWN, made, "Switch off and remove the machine", partition=partition)
         self.called, self.awaiting_call = None, True
+        if self.by_agent and self.asked.image.live:
+            said = f"Boot {self.asked.image.name} without a disk"
+            booted = await self.run.act(steps.BOOT_LIVE, self._disks_in(made), said, partition=partition)
+            self.booted_at, self.read = booted.at, booted.evidence
+            return
         boot = calls.BootIn(claim.target, made.mark, claim, self.asked.image, self.request)
         self.booted_at = (
             await self.run.act(steps.BOOT, boot, "Make the machine and switch it on", partition=partition)
@@ -176,9 +197,9 @@ class Making:
             return self.run.act(steps.OBSERVE, asked, f"Look for {up_to}", partition=partition)
 
         self.observed = await self._look_until_the_deadline(look)
-        self.evidence = self.observed.evidence
+        self.evidence = self.read + self.observed.evidence
         if level.includes(VerifyLevel.GUEST) or (self.by_agent and level is not VerifyLevel.POWER):
-            self.evidence += (await self._called_home(),)
+            self.evidence += await self._called_home()
         if self.by_agent and self.called is not None:
             self.observed = replace(self.observed, addresses=addresses_of(self.called))
         if level.includes(VerifyLevel.SERVICE):
@@ -202,16 +223,36 @@ class Making:
                 if Failure.of(error).reason != "VERIFY_FAILED" or self.run.deadline == deadline:
                     raise
 
-    async def _called_home(self) -> Evidence:
-        awaited = "the guest's call home (its console and its cloud-init log say why there is none)"
-        if self.called is None:
-            await self.run.until(lambda: self.called is not None, awaited)
+    async def _called_home(self) -> tuple[Evidence, ...]:
+        seen = () if self.called is not None else await self._await_call()
         assert self.called is not None
         evidence = call_home_evidence(self.called)
         if self.called.status != "done":
             message = f"the guest says that its set-up did not end well: {evidence.observed}"
             raise ApplicationError(message, type=GUEST_FAILED, non_retryable=True)
-        return evidence
+        if elsewhere := booted_elsewhere(self.called, self.written):
+            raise ApplicationError(elsewhere, type=WRONG_DISK, non_retryable=True)
+        return (*seen, *disk_evidence(self.called, self.written), evidence)
+
+    async def _await_call(self) -> tuple[Evidence, ...]:
+        """Wait for the guest's call home. Where a BMC says how far a boot came, it is asked meanwhile: what it said
+        last is evidence, if it is newer than the boot."""
+        awaited = "the guest's call home (its console and its cloud-init log say why there is none)"
+        claim, made = self._claimed()
+        watch: asyncio.Task[calls.Observed] | None = None
+        if calls.TELLS_PROGRESS in claim.capabilities:
+            asked = calls.WatchBootIn(made.target, made.mark, self.booted_at, "the guest's call home")
+            said, partition = "Look how far the boot came", claim.target.partition
+            watch = asyncio.create_task(self.run.act(steps.WATCH_BOOT, asked, said, partition=partition))
+        try:
+            await asyncio.sleep(0)  # the watch begins before the wait: in the story, what begins later ends a wait
+            await self.run.until(lambda: self.called is not None, awaited)
+        finally:
+            if watch is not None:
+                watch.cancel()
+                await shielded_until(watch.done)
+        told = watch is not None and not watch.cancelled() and watch.exception() is None
+        return watch.result().evidence if watch is not None and told else ()
 
     def _claimed(self) -> tuple[Claim, calls.MadeFor]:
         assert self.claim is not None

@@ -5,8 +5,9 @@
     image   prepare                     the image is kept for the next machine, whole or not at all
     image   place-disks  remove-disks
     image   deploy       erase           (in place of place-disks, where the deploy agent writes a server's disk)
-    boot    boot         tear-down
+    boot    boot         tear-down       (of a live image on a server: by its BMC and the boot server)
     verify  observe                     it only looks
+    verify  watch-boot                  it only looks (where a BMC says how far a boot came)
     verify  service                     it only looks
 
 An undo is registered before its action is asked for, because an action that failed may have happened. What bounds a
@@ -21,7 +22,7 @@ from typing import Generic, TypeVar
 
 from temporalio.common import RetryPolicy
 
-from mulligan.activities import calls, planning
+from mulligan.activities import bmc_health, calls, planning
 from mulligan.activities.calls import Call
 
 In = TypeVar("In")
@@ -70,9 +71,11 @@ DEPLOY = Action("image", "deploy", calls.DEPLOY, timedelta(hours=12), PATIENT, H
 ERASE = Action("undo", "erase", calls.ERASE, timedelta(days=7), PATIENT, HEARTBEAT)
 
 BOOT = Action("boot", "boot", calls.BOOT, timedelta(minutes=2), PATIENT, HEARTBEAT)
+BOOT_LIVE = Action("boot", "boot", calls.BOOT_LIVE, timedelta(hours=4), PATIENT, HEARTBEAT)
 TEAR_DOWN = Action("undo", "tear-down", calls.TEAR_DOWN, timedelta(minutes=2), PATIENT, HEARTBEAT)
 
 OBSERVE = Action("verify", "observe", calls.OBSERVE, timedelta(days=7), PATIENT, HEARTBEAT)
+WATCH_BOOT = Action("verify", "watch-boot", calls.WATCH_BOOT, timedelta(days=7), PATIENT, HEARTBEAT)
 PROBE_SERVICE = Action("verify", "service", calls.PROBE_SERVICE, timedelta(days=7), PATIENT, HEARTBEAT)
 
 RECORD_READY = Action("record", "ready", calls.RECORD_MACHINE, timedelta(seconds=30), QUICK)
@@ -91,6 +94,9 @@ KEEP_STORY = Action("record", "story", calls.KEEP_STORY, timedelta(seconds=60), 
 CHOOSE = Action("plan", "choose", planning.CHOOSE, timedelta(seconds=10), PROMPT)
 SURVEY = Action("plan", "survey", planning.SURVEY, timedelta(seconds=15), PROMPT, HEARTBEAT)
 KEEP_PLAN = Action("plan", "keep", planning.KEEP_PLAN, timedelta(seconds=10), PROMPT)
+
+LIST_BMCS = Action("bmcs", "list", bmc_health.LIST_BMCS, timedelta(seconds=10), PROMPT, HEARTBEAT)
+PROBE_BMCS = Action("bmcs", "probe", bmc_health.LIST_BMCS, timedelta(seconds=55), PROMPT, HEARTBEAT)
 
 INSPECT = Action("enrol", "inspect", calls.INSPECT, timedelta(minutes=5), PROMPT, HEARTBEAT)
 REMOVE_BASES = Action("remove", "bases", calls.REMOVE_BASES, timedelta(minutes=5), PROMPT, HEARTBEAT)

@@ -7,6 +7,9 @@ A JSON object; every field may be missing, unknown ones are ignored:
     ssh_host_keys                    up to 16 strings of up to 4096 characters
     status                           `done`, `error`, or another word; without one the call counts as `unknown`
     errors                           up to 32 strings; each is cut at 500 characters
+    disks                            up to 16 objects, one for each disk beneath `/` and beneath `/boot`: mount (one of
+                                     these two), path, serial, wwn, model (each is cut at 128 characters) and size_bytes
+                                     (a whole number)
 
 What is said here is kept in the run's history, so control characters are removed.
 """
@@ -16,7 +19,11 @@ from __future__ import annotations
 import json
 from datetime import datetime
 
-from mulligan.activities.values import CallHome
+from mulligan.activities.values import CallHome, DiskIdentity
+
+MOUNTS = ("/", "/boot")
+MOST_DISKS = 16
+MOST_BYTES = 2**63
 
 
 class MalformedCall(ValueError):
@@ -41,7 +48,27 @@ def parse_call(body: bytes, peer: str, at: datetime) -> CallHome:
         status=_text(said, "status", 32) or "unknown",
         errors=_texts(said, "errors", 32, 500, cut=True),
         peer=peer,
+        disks=_disks(said.get("disks", [])),
     )
+
+
+def _disks(values: object) -> tuple[DiskIdentity, ...]:
+    if not isinstance(values, list) or not all(isinstance(value, dict) for value in values):
+        raise MalformedCall("disks is not a list of objects")
+    if len(values) > MOST_DISKS:
+        raise MalformedCall(f"disks has more than {MOST_DISKS} entries")
+    return tuple(_disk(value) for value in values)
+
+
+def _disk(said: dict[str, object]) -> DiskIdentity:
+    mount, size = said.get("mount", "/"), said.get("size_bytes", 0)
+    if mount not in MOUNTS:
+        raise MalformedCall(f"disks: mount is none of {', '.join(MOUNTS)}")
+    if isinstance(size, bool) or not isinstance(size, int) or not 0 <= size < MOST_BYTES:
+        raise MalformedCall("disks: size_bytes is not a whole number from 0 on")
+    names = ("path", "serial", "wwn", "model")
+    texts = {name: _checked(said.get(name, ""), f"disks: {name}", 128, cut=True) for name in names}
+    return DiskIdentity(**texts, size_bytes=size, mount=str(mount))
 
 
 def _text(said: dict[str, object], name: str, limit: int) -> str:

@@ -13,6 +13,7 @@ from datetime import datetime
 from typing import Any
 
 from mulligan.activities.bootserver.job import PermitGiven, Phase, Report
+from mulligan.activities.values import DiskIdentity
 
 BODY_BYTES = 1024**2
 TEXT = 500
@@ -85,13 +86,17 @@ def parse_permit(body: bytes) -> Asked:
     return Asked(disk, str(what))
 
 
-def name_disk(disk: Mapping[str, Any]) -> str:
-    """A disk for people: model, serial number, size and path, as far as they are known."""
+def identity(disk: Mapping[str, Any]) -> DiskIdentity:
+    """By what the disk is told from others, as far as that is said in a form that can be believed."""
     size = disk.get("size_bytes")
-    told = [text(disk.get("model") or "a disk", 80)]
-    told += [f"serial {text(disk['serial'], 80)}"] if disk.get("serial") else []
-    told += [f"{size / 10**9:.0f} GB"] if isinstance(size, int) and size > 0 else []
-    return ", ".join(told) + f" ({text(disk.get('path') or 'path unknown', 80)})"
+    known = isinstance(size, int) and not isinstance(size, bool) and 0 < size < _MOST_BYTES
+    path, serial, wwn, model = (text(disk.get(name) or "", 80) for name in ("path", "serial", "wwn", "model"))
+    return DiskIdentity(path, serial, wwn, model, size if known and isinstance(size, int) else 0)
+
+
+def name_disk(disk: Mapping[str, Any]) -> str:
+    """The disk for people."""
+    return identity(disk).named
 
 
 def text(value: object, limit: int = TEXT) -> str:

@@ -16,7 +16,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
 from typing import Protocol, runtime_checkable
@@ -31,7 +31,10 @@ CAPABILITIES: Mapping[str, str] = {
     "accel.kvm": "its guests were proved to run under KVM",
     "accel.tcg": "its guests were proved to run under emulation",
     "boot.disk": "an image can be put on its disk, and it boots from there",
+    "boot.live": "it boots a live image, and no disk of it is touched",
+    "boot.live-iso": "it boots a live image that is an ISO: by virtual media, or from the network by BIOS",
     "boot.network": "it boots from the network once when told to",
+    "boot.progress": "its BMC says how far a boot came",
     "boot.virtual-media": "it boots from an image behind a URL",
     "console.serial": "its serial console can be read",
     "deploy.agent": "images are put on its disk by Mulligan's deploy agent, which it boots for that",
@@ -87,6 +90,17 @@ class Shape:
     resources: Resources
     firmware: Firmware
     architecture: str = "x86_64"
+
+
+@dataclass(frozen=True, slots=True)
+class LiveSource:
+    """What a machine without a disk runs: bases in the provider's pool, by their digests."""
+
+    format: ImageFormat
+    digest: str
+    initrd_digest: str = ""
+    arguments: str = ""
+    """The kernel's command line."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,6 +196,12 @@ class ProgressReading:
     running: bool = False
     """Whether that means that an operating system runs."""
 
+    @property
+    def said(self) -> str:
+        """What the BMC says, for people."""
+        since = f" since {self.at.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}" if self.at is not None else ""
+        return f"its BMC says {self.state}{f' ({self.detail})' if self.detail else ''}{since}"
+
 
 class Driver(Protocol):
     """An open connection to one provider. Which of the Protocols below it satisfies is what it can do."""
@@ -217,6 +237,17 @@ class Disks(Protocol):
 
     async def remove_disks(self, mark: Mark, deadline: Deadline) -> None:
         """Remove disk and seed, and list to be sure (`Leftover`). Nothing there is success."""
+
+
+@runtime_checkable
+class LiveSources(Protocol):
+    """Machines without a disk, of drivers that satisfy `Disks`: their bases are kept, and removed, like any other."""
+
+    async def place_live(self, mark: Mark, source: LiveSource, seed: bytes, deadline: Deadline) -> None:
+        """Have the machine boot from this, with its NoCloud seed (none for an ISO, where `seed` is empty).
+
+        `Disks.remove_disks` removes what is made here.
+        """
 
 
 @runtime_checkable
@@ -282,6 +313,14 @@ class BootTarget(Protocol):
 
     async def clear_boot_override(self, mark: Mark, deadline: Deadline) -> None:
         """Remove the override, and read back (`Leftover`). No override is success."""
+
+
+@runtime_checkable
+class LastingBoot(Protocol):
+    """A boot override that stays until it is cleared, for what is booted again and again."""
+
+    async def boot_always(self, mark: Mark, device: BootDevice, firmware: Firmware, deadline: Deadline) -> BootReading:
+        """As `boot_next`, for every boot from now on; for one where the BMC offers no more, as `once` then says."""
 
 
 @runtime_checkable

@@ -33,6 +33,7 @@ from mulligan.activities.values.holdings import (
 )
 from mulligan.activities.values.observations import (
     CallHome,
+    DiskIdentity,
     Evidence,
     StepEstimate,
     Verb,
@@ -53,6 +54,7 @@ __all__ = [
     "Claim",
     "Compression",
     "Deadlines",
+    "DiskIdentity",
     "DiskKind",
     "Erase",
     "Evidence",

@@ -1,4 +1,4 @@
-"""What was seen and done: evidence, a guest that called home, calls to a driver, how long steps usually take."""
+"""What was seen and done: evidence, disks, a guest that called home, calls to a driver, how long steps usually take."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ from mulligan.activities.values.choices import VerifyLevel
 class Evidence:
     """An observation newer than the action that it proves."""
 
-    level: VerifyLevel
+    level: VerifyLevel | None
+    """The level that it proves; None for what proves something else, e.g. that a disk was written."""
     source: str
-    """Where it was seen: `power`, `console`, `dhcp-lease`, `arp`, `guest-agent`, `call-home`, `ssh-banner`, ..."""
+    """Where it was seen: `power`, `console`, `dhcp-lease`, `arp`, `call-home`, `ssh-banner`, `disk`, ..."""
     observed: str
     """What was seen, for people; at most a few hundred characters."""
     at: datetime
@@ -49,6 +50,29 @@ class Verb:
 
 
 @dataclass(frozen=True, slots=True)
+class DiskIdentity:
+    """By what a disk is told from others, as a kernel says; empty, or 0, where it does not."""
+
+    path: str = ""
+    """The name that the kernel gave it at that boot, e.g. `/dev/sda`."""
+    serial: str = ""
+    wwn: str = ""
+    model: str = ""
+    size_bytes: int = 0
+    mount: str = ""
+    """What the guest has mounted from it: `/` or `/boot`; empty where not the guest told of it."""
+
+    @property
+    def named(self) -> str:
+        """The disk for people: model, serial number or WWN, size and path, as far as they are known."""
+        told = [self.model or "a disk"]
+        if self.serial or self.wwn:
+            told.append(f"serial {self.serial}" if self.serial else f"WWN {self.wwn}")
+        told += [f"{self.size_bytes / 10**9:.0f} GB"] if self.size_bytes > 0 else []
+        return ", ".join(told) + f" ({self.path or 'path unknown'})"
+
+
+@dataclass(frozen=True, slots=True)
 class CallHome:
     """What a guest said of itself when it called home."""
 
@@ -63,3 +87,5 @@ class CallHome:
     errors: tuple[str, ...] = ()
     peer: str = ""
     """The address that the call came from."""
+    disks: tuple[DiskIdentity, ...] = ()
+    """The disks beneath `/` and, where they are others, beneath `/boot`; none where the guest cannot tell."""

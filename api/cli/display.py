@@ -153,7 +153,7 @@ def event_lines(event: run_pb2.RunEvent, *, detailed: bool = True) -> list[str]:
 def evidence_text(evidence: machine_pb2.Evidence) -> str:
     """One observation: what it proves, where it was seen, and what was seen."""
     level = word(machine_pb2.VerifyLevel, evidence.level)
-    parts = [part for part in (level, evidence.source) if not evidence.observed.startswith(f"{part}: ")]
+    parts = [part for part in (level, evidence.source) if part and not evidence.observed.startswith(f"{part}: ")]
     return clean(": ".join([*dict.fromkeys(parts), evidence.observed]))
 
 

@@ -11,9 +11,11 @@ from temporalio.workflow import Info
 
 PASSED_THROUGH = (
     "mulligan.activities.values",
+    "mulligan.activities.bmc_health",
     "mulligan.activities.calls",
     "mulligan.activities.errors",
     "mulligan.activities.history",
+    "mulligan.activities.home_evidence",
     "mulligan.activities.levers",
     "mulligan.activities.planning",
     "mulligan.activities.story",

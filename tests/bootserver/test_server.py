@@ -14,6 +14,7 @@ from mulligan.activities.bootserver.calls import MalformedCall, parse_call
 from mulligan.activities.bootserver.server import BootServer
 from mulligan.activities.bootserver.tokens import issue
 from mulligan.activities.errors import Busy, HostNotReady, Unreachable
+from mulligan.activities.values import DiskIdentity
 
 SAID = {
     "hostname": "web-1",
@@ -183,13 +184,31 @@ def test_what_a_guest_says_is_cut_and_cleaned():
     assert call.status == "unknown"
 
 
+def test_what_a_guest_says_of_its_disks_is_cut_and_cleaned():
+    """Those that it names: what it cannot tell is left out, and what is unknown is ignored."""
+    disk = {"mount": "/boot", "serial": "S\x1b-1", "model": "x" * 500, "size_bytes": 2**40, "colour": "red"}
+    call = parse_call(json.dumps({"disks": [{}, disk]}).encode(), "", datetime.now(UTC))
+    assert call.disks == (
+        DiskIdentity(mount="/"),
+        DiskIdentity(serial="S-1", model="x" * 128, size_bytes=2**40, mount="/boot"),
+    )
+
+
 @pytest.mark.parametrize(
     ("said", "found"),
     [
         ({"hostname": "x" * 257}, "more than 256 characters"),
         ({"addresses": ["x"] * 65}, "more than 64 entries"),
         ({"ssh_host_keys": [None]}, r"ssh_host_keys\[0\] is not a string"),
+        ({"disks": {}}, "disks is not a list of objects"),
+        ({"disks": ["sda"]}, "disks is not a list of objects"),
+        ({"disks": [{}] * 17}, "more than 16 entries"),
+        ({"disks": [{"mount": "/home"}]}, "mount is none of /, /boot"),
+        ({"disks": [{"serial": 7}]}, "serial is not a string"),
+        ({"disks": [{"size_bytes": -1}]}, "size_bytes is not a whole number"),
+        ({"disks": [{"size_bytes": True}]}, "size_bytes is not a whole number"),
     ],
+    ids=["long", "many", "no-text", "no-list", "no-object", "disks", "mount", "serial", "negative", "no-number"],
 )
 def test_what_is_too_much_is_malformed(said, found):
     """With the field's name."""

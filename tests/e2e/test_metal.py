@@ -95,6 +95,8 @@ def is_up(lab: Lab, server: Server, name: str) -> None:
     """The machine is its user's, every step has its evidence, and the BMC holds nothing of the run."""
     machine = shown(lab, "machine", "show", name)
     assert machine["evidence"][-1]["level"] == "VERIFY_LEVEL_SERVICE"
+    (disk,) = [each["observed"] for each in machine["evidence"] if each["source"] == "disk"]
+    assert f"serial {server.serial}, " in disk and disk.endswith("which was written by this run")
     assert lab.ssh(machine["login"], machine["addresses"][0], "hostname").strip() == name
     assert not server.begins_with_zeros()
     assert not lab.rack.has_medium(server)

@@ -217,6 +217,9 @@ async def test_the_demo_boots_by_bios_and_keeps_what_is_written(demo: Built, tmp
         assert authorization == "Bearer token-7" and not more
         assert body["hostname"] == "demo-7" and body["instance_id"] == "i-7" and body["addresses"] == ["10.0.2.15"]
         assert body["status"] == "done" and body["errors"] == []
+        assert isinstance(body["disks"], list) and len(body["disks"]) == 1
+        root = body["disks"][0]
+        assert (root["mount"], root["path"], root["size_bytes"]) == ("/", "/dev/vda", 2 << 30)
         assert isinstance(body["ssh_host_keys"], list) and body["ssh_host_keys"][0] in host_key
         async with booted(tmp_path, disk, seed, Firmware.BIOS, key) as machine:
             await machine.until(lambda: "mulligan: called home" in machine.said())

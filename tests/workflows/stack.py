@@ -182,15 +182,15 @@ async def running_stack(address: str, directory: Path) -> AsyncIterator[Stack]:
     await register(client)
     inventory = Inventory.open(f"sqlite:///{directory / 'mulligan.sqlite'}")
     keyring = Keyring.load(directory / "secret.key")
-    boot = BootServer(keyring, RunListener(client))
-    ((_, port),) = await boot.start([("127.0.0.1", 0)])
     site = Site(
-        ImageStore(directory / "cache"),
+        ImageStore(directory / "cache", file_roots=(directory,)),
         keyring,
         directory / "drivers",
         lambda _: f"http://127.0.0.1:{port}",
         directory / "credentials.yaml",
     )
+    boot = BootServer(keyring, RunListener(client), site.jobs)
+    ((_, port),) = await boot.start([("127.0.0.1", 0)])
     control = Worker(
         client,
         task_queue=CONTROL_QUEUE,

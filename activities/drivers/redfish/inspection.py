@@ -38,13 +38,14 @@ def inspect_system(system: System, address: Address) -> Inspection:
     amounts = found | dict(address.sizes)
     rows = tuple(InventoryRow(name, amounts[name]) for name in RESOURCES if amounts[name] > 0)
     boots, macs = _boots(system), address.booting.macs or _macs(system)
-    agent = agent_capabilities(boots, address.booting.boot_from, macs)
+    firmware = _firmware(system)
+    agent = agent_capabilities(boots, address.booting.boot_from, macs, firmware)
     told = {"serial": serial_of(system), "macs": ",".join(macs)}
     missing = [*(name for name in RESOURCES if amounts[name] <= 0), *(["macs"] if boots and not agent else [])]
     return Inspection(
         Kind.BARE_METAL,
         rows,
-        tuple(sorted({"arch.x86_64", "driver.redfish", *_firmware(system), *boots, *agent})),
+        tuple(sorted({"arch.x86_64", "driver.redfish", *firmware, *boots, *agent, *_progress(system)})),
         {name: value for name, value in told.items() if value},
         _facts(system, processors, disks, missing),
     )
@@ -110,6 +111,11 @@ def _boots(system: System) -> set[str]:
     devices = devices_of(system)
     found = {"boot.network"} if BootDevice.NETWORK in devices else set()
     return found | ({"boot.virtual-media"} if BootDevice.VIRTUAL_MEDIA in devices and drives_of(system) else set())
+
+
+def _progress(system: System) -> set[str]:
+    """Those that say how far a boot came have a word for it also when they are off."""
+    return {"boot.progress"} if isinstance((system.json or {}).get("BootProgress"), dict) else set()
 
 
 def _facts(system: System, processors: list[Any], disks: list[tuple[str, int]], missing: list[str]) -> dict[str, str]:

@@ -19,14 +19,29 @@ run_once() {
 
 json_list() { sed -e 's/\\/\\\\/g' -e 's/"/\\"/g' -e 's/.*/"&"/' | paste -s -d , - ; }
 
+# The disk that / is on, by what it is told from others: the same words as the deploy agent has for it.
+disk() {
+    block=$(readlink -f "/sys/dev/block/$(awk '$5 == "/" { found = $3 } END { print found }' /proc/self/mountinfo)")
+    [ ! -e "$block/partition" ] || block=${block%/*}
+    [ -e "$block/size" ] || return
+    serial=$(cat "$block/device/serial" "$block/serial" 2>/dev/null || tail -c +5 "$block/device/vpd_pg80" 2>/dev/null)
+    wwn=$(cat "$block/wwid" "$block/device/wwid" 2>/dev/null)
+    model=$(cat "$block/device/vendor" "$block/device/model" 2>/dev/null | grep -v '^0x' | paste -s -d ' ' -)
+    printf '{"mount":"/","path":%s,"serial":%s,"wwn":%s,"model":%s,"size_bytes":%d}' "$(json_word "/dev/${block##*/}")" \
+        "$(json_word "$serial")" "$(json_word "$wwn")" "$(json_word "$model")" $(($(cat "$block/size") * 512))
+}
+
+# json_word TEXT: its first line without what cannot be printed, and without blanks around and in a row.
+json_word() { printf '%s\n' "$1" | head -n 1 | tr -cd ' -~\n' | sed -e 's/  */ /g' -e 's/^ //' -e 's/ $//' | json_list; }
+
 report() {
     addresses=$(ip -o address show scope global | awk '{ sub(/\/.*/, "", $4); print $4 }' | json_list)
     keys=$(dropbearkey -y -f /etc/dropbear/dropbear_ed25519_host_key | grep '^ssh-' | cut -d ' ' -f 1-2 | json_list)
     status='done'
     [ ! -s "$RUN/errors" ] || status=error
-    printf '{"hostname":"%s","instance_id":%s,"boot_id":"%s","addresses":[%s],"ssh_host_keys":[%s],"status":"%s","errors":[%s]}' \
+    printf '{"hostname":"%s","instance_id":%s,"boot_id":"%s","addresses":[%s],"ssh_host_keys":[%s],"status":"%s","errors":[%s],"disks":[%s]}' \
         "$(hostname)" "$(json_list <"$STATE/instance-id")" "$(cat /proc/sys/kernel/random/boot_id)" \
-        "$addresses" "$keys" "$status" "$(json_list <"$RUN/errors")"
+        "$addresses" "$keys" "$status" "$(json_list <"$RUN/errors")" "$(disk)"
 }
 
 # Try for two minutes: the network may be late, and so may the other side.

@@ -9,11 +9,12 @@ from typing import NamedTuple
 
 from mulligan.activities.story import EventKind
 from mulligan.activities.story import RunEvent as StoryEvent
+from mulligan.activities.values import Erase
 from mulligan.api.cli.output import word
 from mulligan.api.cli.text import clean, seconds
 from mulligan.api.cli.view import FAILED, RUNNING, UNDO, WAITING, RunView, StepView
 from mulligan.api.undo import Undo, undo_list
-from mulligan.v1 import provisioning_pb2, run_pb2
+from mulligan.v1 import machine_pb2, provisioning_pb2, run_pb2
 
 RECORD = "record"
 
@@ -203,6 +204,7 @@ def _told(events: Iterable[run_pb2.RunEvent]) -> Iterable[StoryEvent]:
         kind = word(run_pb2.RunEventKind, event.kind)
         if kind in known:
             at = datetime.fromtimestamp(seconds(event.at), UTC)
+            erase = Erase(word(machine_pb2.EraseMode, event.erase)) if event.erase else None
             yield StoryEvent(
-                0, at, EventKind(kind), step=event.step, action=event.action, message="", reason=event.reason
+                0, at, EventKind(kind), step=event.step, action=event.action, reason=event.reason, erase=erase
             )

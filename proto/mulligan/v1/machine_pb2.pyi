@@ -279,7 +279,7 @@ class _EraseMode:
 class _EraseModeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_EraseMode.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
     ERASE_MODE_UNSPECIFIED: _EraseMode.ValueType  # 0
-    """METADATA."""
+    """METADATA; NONE where a live image ran, which touched no disk."""
     ERASE_MODE_NONE: _EraseMode.ValueType  # 1
     """Nothing: what the machine wrote stays, and whoever gets the server next can read it."""
     ERASE_MODE_METADATA: _EraseMode.ValueType  # 2
@@ -293,7 +293,7 @@ class EraseMode(_EraseMode, metaclass=_EraseModeEnumTypeWrapper):
     """What is done to a server's disks before it is available again."""
 
 ERASE_MODE_UNSPECIFIED: EraseMode.ValueType  # 0
-"""METADATA."""
+"""METADATA; NONE where a live image ran, which touched no disk."""
 ERASE_MODE_NONE: EraseMode.ValueType  # 1
 """Nothing: what the machine wrote stays, and whoever gets the server next can read it."""
 ERASE_MODE_METADATA: EraseMode.ValueType  # 2
@@ -318,7 +318,9 @@ class Resources(_message.Message):
     memory_mib: _builtins.int
     """Memory in mebibytes. At least 64 in a request."""
     disk_gib: _builtins.int
-    """Size of the root disk in gibibytes. At least 1 in a request."""
+    """Size of the root disk in gibibytes. At least 1 in a request, but for a live image, which has none: then it is taken
+    as 0.
+    """
     def __init__(
         self,
         *,
@@ -587,9 +589,11 @@ class Evidence(_message.Message):
     OBSERVED_FIELD_NUMBER: _builtins.int
     AT_FIELD_NUMBER: _builtins.int
     level: Global___VerifyLevel.ValueType
-    """What it proves."""
+    """What it proves; unspecified for what proves no level, such as that a disk was written, or booted from."""
     source: _builtins.str
-    """Where it was seen: `power`, `console`, `dhcp-lease`, `arp`, `guest-agent`, `call-home`, `ssh-banner`, `tcp`, `http`."""
+    """Where it was seen: `power`, `console`, `dhcp-lease`, `arp`, `guest-agent`, `call-home`, `ssh-banner`, `tcp`, `http`,
+    `deploy-agent`, `boot-server`, `boot-progress`, `disk`.
+    """
     observed: _builtins.str
     """What was seen, for people."""
     @_builtins.property

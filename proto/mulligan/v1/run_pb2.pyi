@@ -303,6 +303,7 @@ class RunEvent(_message.Message):
     EXPLANATION_FIELD_NUMBER: _builtins.int
     LEVER_FIELD_NUMBER: _builtins.int
     SUGGESTIONS_FIELD_NUMBER: _builtins.int
+    ERASE_FIELD_NUMBER: _builtins.int
     cursor: _builtins.str
     """Where a watcher resumes to get everything after this event."""
     kind: Global___RunEventKind.ValueType
@@ -321,6 +322,8 @@ class RunEvent(_message.Message):
     """Why, for programs: the name of the error; set on FAILED and RUN_FINISHED."""
     outcome: Global___RunOutcome.ValueType
     """How the run ended; set on RUN_FINISHED."""
+    erase: _machine_pb2.EraseMode.ValueType
+    """What is done to a server's disks; set on RUN_STARTED of a run that takes a server down."""
     @_builtins.property
     def at(self) -> _timestamp_pb2.Timestamp:
         """When it happened."""
@@ -358,10 +361,11 @@ class RunEvent(_message.Message):
         explanation: _inventory_pb2.Explanation | None = ...,
         lever: Global___Lever | None = ...,
         suggestions: _abc.Iterable[_builtins.str] | None = ...,
+        erase: _machine_pb2.EraseMode.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["at", b"at", "explanation", b"explanation", "lever", b"lever"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "at", b"at", "attempts", b"attempts", "cursor", b"cursor", "evidence", b"evidence", "explanation", b"explanation", "kind", b"kind", "lever", b"lever", "message", b"message", "outcome", b"outcome", "provider", b"provider", "reason", b"reason", "step", b"step", "suggestions", b"suggestions", "try", b"try"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "at", b"at", "attempts", b"attempts", "cursor", b"cursor", "erase", b"erase", "evidence", b"evidence", "explanation", b"explanation", "kind", b"kind", "lever", b"lever", "message", b"message", "outcome", b"outcome", "provider", b"provider", "reason", b"reason", "step", b"step", "suggestions", b"suggestions", "try", b"try"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -387,6 +391,7 @@ class RunProgress(_message.Message):
     SLOWER_THAN_P95_FIELD_NUMBER: _builtins.int
     SUGGESTIONS_FIELD_NUMBER: _builtins.int
     DEADLINE_FIELD_NUMBER: _builtins.int
+    EXPLANATION_FIELD_NUMBER: _builtins.int
     step: _builtins.str
     """The step that is in progress."""
     action: _builtins.str
@@ -423,6 +428,10 @@ class RunProgress(_message.Message):
     def deadline(self) -> _timestamp_pb2.Timestamp:
         """Until when the step has time. Absent where not known."""
 
+    @_builtins.property
+    def explanation(self) -> _inventory_pb2.Explanation:
+        """Why the attempt before found no provider. Absent unless it is a claim that waits for room."""
+
     def __init__(
         self,
         *,
@@ -439,10 +448,11 @@ class RunProgress(_message.Message):
         slower_than_p95: _builtins.bool = ...,
         suggestions: _abc.Iterable[_builtins.str] | None = ...,
         deadline: _timestamp_pb2.Timestamp | None = ...,
+        explanation: _inventory_pb2.Explanation | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["deadline", b"deadline", "estimate", b"estimate", "next_attempt_at", b"next_attempt_at", "observed_at", b"observed_at"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["deadline", b"deadline", "estimate", b"estimate", "explanation", b"explanation", "next_attempt_at", b"next_attempt_at", "observed_at", b"observed_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "attempt", b"attempt", "deadline", b"deadline", "done", b"done", "estimate", b"estimate", "last_failure", b"last_failure", "message", b"message", "next_attempt_at", b"next_attempt_at", "observed_at", b"observed_at", "slower_than_p95", b"slower_than_p95", "step", b"step", "suggestions", b"suggestions", "total", b"total", "try", b"try"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "attempt", b"attempt", "deadline", b"deadline", "done", b"done", "estimate", b"estimate", "explanation", b"explanation", "last_failure", b"last_failure", "message", b"message", "next_attempt_at", b"next_attempt_at", "observed_at", b"observed_at", "slower_than_p95", b"slower_than_p95", "step", b"step", "suggestions", b"suggestions", "total", b"total", "try", b"try"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
