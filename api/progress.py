@@ -13,7 +13,7 @@ from temporalio.api.enums.v1 import PendingActivityState
 from temporalio.api.workflow.v1 import PendingActivityInfo
 from temporalio.client import WorkflowExecutionDescription
 
-from mulligan.activities.history import describe_failure
+from mulligan.activities.history import describe_failure, explanation_of
 from mulligan.activities.story import HIDDEN_ACTIONS, Due, EventKind, RunEvent, parse_action_id
 from mulligan.api import suggestions
 from mulligan.api.convert import moment
@@ -74,7 +74,8 @@ def _progress(workflow_id: str, pending: PendingActivityInfo, try_number: int, s
     next_at: Timestamp | None = None
     if pending.state == _WAITING and pending.HasField("next_attempt_schedule_time"):
         next_at = pending.next_attempt_schedule_time
-    failure = describe_failure(pending.last_failure)[0] if pending.HasField("last_failure") else ""
+    failed = pending.HasField("last_failure")
+    failure = describe_failure(pending.last_failure)[0] if failed else ""
     message = (_paused(pending) or str(beat.get("message", "") or _waiting(pending, next_at)))[:_MOST]
     helps = suggestions.for_progress(workflow_id, step, message=message, last_failure=failure)
     return Progress(
@@ -89,6 +90,7 @@ def _progress(workflow_id: str, pending: PendingActivityInfo, try_number: int, s
         next_attempt_at=moment(next_at) if next_at is not None else None,
         suggestions=tuple(helps),
         observed_at=_said_at(beat.get("at")) if beat.get("message") else None,
+        explanation=explanation_of(pending.last_failure) if failed else None,
         deadline=moment(pending.expiration_time) if step == UNDO and pending.HasField("expiration_time") else None,
     )
 

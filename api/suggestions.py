@@ -31,6 +31,7 @@ MACHINE = "mulligan machine show {machine} --project {project}"
 PROVIDER = "mulligan provider show {provider}"
 PROVIDERS = "mulligan provider list"
 CLAIMS = "mulligan claim list"
+EXPLAIN = "mulligan claim explain --machine {machine} --project {project}"
 IMAGES = "mulligan image list"
 SUSPECTS = "mulligan suspect list"
 DOCTOR = "mulligan doctor"
@@ -39,8 +40,8 @@ PARTITION = "mulligan worker --partition {partition}"
 
 EVENTS: Mapping[tuple[EventKind, str, str], tuple[str, ...]] = {
     # (what happened, why, in which step): the first of (why, step), (why, any), (any, step), (any, any) that is there
-    (EventKind.ACTION_FAILED, "NEVER_FITS", ANY): (PROVIDERS, SHOW),
-    (EventKind.ACTION_FAILED, "NOT_NOW", ANY): (CLAIMS, PROVIDERS),
+    (EventKind.ACTION_FAILED, "NEVER_FITS", ANY): (EXPLAIN, PROVIDERS, SHOW),
+    (EventKind.ACTION_FAILED, "NOT_NOW", ANY): (EXPLAIN, CLAIMS, PROVIDERS),
     (EventKind.ACTION_FAILED, "IMAGE_REJECTED", ANY): (IMAGES, SHOW),
     (EventKind.ACTION_FAILED, "CANCELLED", ANY): (),
     (EventKind.ACTION_FAILED, "STALE_FENCE", ANY): (CLAIMS,),
@@ -50,10 +51,10 @@ EVENTS: Mapping[tuple[EventKind, str, str], tuple[str, ...]] = {
     (EventKind.ACTION_FAILED, ANY, "record"): (DOCTOR,),
     (EventKind.ACTION_FAILED, ANY, ANY): (PROVIDER, SHOW),
     (EventKind.HELD, ANY, ANY): (RESUME, MULLIGAN, ABORT, SHOW),
-    (EventKind.SLOW, ANY, "claim"): (CLAIMS, PROVIDERS, EXTEND),
+    (EventKind.SLOW, ANY, "claim"): (EXPLAIN, CLAIMS, EXTEND),
     (EventKind.SLOW, ANY, "verify"): (SHOW, EXTEND, MULLIGAN),
     (EventKind.SLOW, ANY, ANY): (EXTEND, RETRY_NOW, MULLIGAN),
-    (EventKind.AWAITING, ANY, "claim"): (CLAIMS, PROVIDERS, RETRY_NOW, CANCEL),
+    (EventKind.AWAITING, ANY, "claim"): (EXPLAIN, CLAIMS, RETRY_NOW, CANCEL),
     (EventKind.AWAITING, ANY, ANY): (SHOW, EXTEND, MULLIGAN),
 }
 """What to try when a run that makes a machine tells this."""
@@ -62,8 +63,8 @@ NOBODYS_FAULT = ("GUEST_FAILED", "ABORTED", "MULLIGAN_ASKED", "CLAIM_LOST", "INV
 """Failures that count against neither provider nor image, such as a guest whose own set-up ended badly."""
 
 ENDINGS: Mapping[tuple[Outcome, str], tuple[str, ...]] = {
-    (Outcome.FAILED, "NEVER_FITS"): (PROVIDERS, RETRY),
-    (Outcome.FAILED, "NOT_NOW"): (CLAIMS, RETRY),
+    (Outcome.FAILED, "NEVER_FITS"): (EXPLAIN, PROVIDERS, RETRY),
+    (Outcome.FAILED, "NOT_NOW"): (EXPLAIN, CLAIMS, RETRY),
     (Outcome.FAILED, "IMAGE_REJECTED"): (IMAGES, SHOW),
     **{(Outcome.FAILED, innocent): (SHOW, RETRY) for innocent in NOBODYS_FAULT},
     (Outcome.FAILED, ANY): (SHOW, RETRY, SUSPECTS),
@@ -90,7 +91,7 @@ ENROLLING: Mapping[EventKind, tuple[str, ...]] = {
 }
 """What to try when a run that registers a provider tells this."""
 
-FAILED_BEFORE = {"claim": (CLAIMS, PROVIDERS, RETRY_NOW), "undo": (RETRY_NOW, PROVIDER, ABORT)}
+FAILED_BEFORE = {"claim": (EXPLAIN, CLAIMS, RETRY_NOW), "undo": (RETRY_NOW, PROVIDER, ABORT)}
 """What to try while an action is tried again, by its step."""
 
 FAILED_BEFORE_ELSE = (RETRY_NOW, PROVIDER, MULLIGAN)

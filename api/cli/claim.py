@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import click
 
 from mulligan.api.cli.client import Session, api_command
+from mulligan.api.cli.errors import usage
 from mulligan.api.cli.exit_codes import ExitCode
 from mulligan.api.cli.explanation import show_explanation
 from mulligan.api.cli.output import listing, print_json, value_of, word, words
 from mulligan.api.cli.spec_options import CLAIM_OPTIONS, options, spec_of
 from mulligan.api.cli.text import ago, clock
-from mulligan.v1 import inventory_pb2
+from mulligan.v1 import inventory_pb2, machine_pb2, provisioning_pb2
 
 DRIFT_HEAD = ("kind", "provider", "what is wrong", "repaired")
 HEAD = ("machine", "project", "provider", "partition", "vcpu", "memory", "disk", "state", "lease until", "age", "mend")
@@ -25,16 +27,27 @@ def claim() -> None:
 
 @claim.command()
 @options(CLAIM_OPTIONS)
+@click.option("--machine", metavar="NAME", help="As this machine of the project was asked for. Other flags win.")
 @api_command
-def explain(session: Session, **flags: Any) -> ExitCode:
+def explain(session: Session, machine: str | None, **flags: Any) -> ExitCode:
     """Say which providers could hold a machine, and what left each of the others out. Claims nothing."""
-    request = inventory_pb2.ExplainClaimRequest(spec=spec_of(flags))
+    like = _as_asked_for(session, machine, flags) if machine is not None else None
+    request = inventory_pb2.ExplainClaimRequest(spec=spec_of(flags, like=like))
     explanation = session.inventory.ExplainClaim(request, timeout=session.deadline()).explanation
     if session.as_json:
         print_json(explanation)
     else:
         show_explanation(explanation)
     return ExitCode.OK if explanation.verdict == inventory_pb2.Explanation.VERDICT_FITS else ExitCode.NO_ROOM
+
+
+def _as_asked_for(session: Session, machine: str, flags: Mapping[str, Any]) -> machine_pb2.MachineSpec:
+    if flags.get("file"):
+        raise usage(
+            "--machine and --file both say what is asked for: give one of them", "mulligan claim explain --help"
+        )
+    request = provisioning_pb2.GetMachineRequest(project=flags.get("project") or "", name=machine)
+    return session.provisioning.GetMachine(request, timeout=session.deadline()).machine.spec
 
 
 @claim.command("list")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import click
 
 from mulligan.api.cli.output import show, table
@@ -28,6 +30,17 @@ def mended_by(explanation: inventory_pb2.Explanation) -> tuple[str, ...]:
         if all(name in MENDED_BY for name in miss.failing):
             return tuple(dict.fromkeys(MENDED_BY[name].format(miss.provider) for name in miss.failing))
     return ()
+
+
+def explanation_lines(explanation: inventory_pb2.Explanation) -> Iterator[str]:
+    """The same in a few lines, for the story of a run: what left providers out, and the nearest misses."""
+    out = [each for each in explanation.funnel if each.removed]
+    width = max((len(each.name) for each in out), default=0)
+    for each in out:
+        yield clean(f"{each.name:<{width}}  left {each.removed} out, {each.remaining} remain: {each.description}")
+    for miss in explanation.near_misses:
+        detail = f" ({miss.detail})" if miss.detail else ""
+        yield clean(f"nearest: {miss.provider} fails {', '.join(miss.failing)}{detail}")
 
 
 def show_explanation(explanation: inventory_pb2.Explanation, *, err: bool = False) -> None:

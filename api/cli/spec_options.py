@@ -92,9 +92,14 @@ def options(declared: Iterable[Decorator]) -> Decorator:
     return decorate
 
 
-def spec_of(flags: Mapping[str, Any], *, name: str | None = None) -> machine_pb2.MachineSpec:
-    """The machine that the flags describe, laid over the file if one is named; else with default sizes."""
-    if flags.get("file"):
+def spec_of(
+    flags: Mapping[str, Any], *, name: str | None = None, like: machine_pb2.MachineSpec | None = None
+) -> machine_pb2.MachineSpec:
+    """The machine that the flags describe, laid over the one that it shall be like, or over the file if one is named;
+    else with default sizes."""
+    if like is not None:
+        spec = like
+    elif flags.get("file"):
         spec = read_spec(flags["file"])
     else:
         spec = machine_pb2.MachineSpec()

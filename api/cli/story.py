@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from mulligan.api.cli.display import event_lines, evidence_text, progress_text
 from mulligan.api.cli.ending import ending
+from mulligan.api.cli.explanation import explanation_lines
 from mulligan.api.cli.text import ago, clean, clock, elapsed, seconds
 from mulligan.api.cli.view import STEPS, UNDO
 from mulligan.v1 import provisioning_pb2 as pb
@@ -54,8 +55,12 @@ class Act:
             if self.ended.attempts > 1:
                 said += f" [{self.ended.attempts} attempts]"
         yield clean(f"{clock(self.began.at)} {self.where:<{WHERE_WIDTH}} {took:>8}  {said}")
+        beside = f"{'':<{WHERE_WIDTH}} {'':>8} "
         for item in self.ended.evidence if self.ended is not None else ():
-            yield f"{clock(item.at)} {'':<{WHERE_WIDTH}} {'':>8}  saw {evidence_text(item)}"
+            yield f"{clock(item.at)} {beside} saw {evidence_text(item)}"
+        if self.ended is not None and self.ended.HasField("explanation"):
+            for line in explanation_lines(self.ended.explanation):
+                yield f"{clock(self.ended.at)} {beside}   {line}"
 
 
 Entry = Act | run_pb2.RunEvent
@@ -162,6 +167,8 @@ def _doing(progress: run_pb2.RunProgress, run: run_pb2.Run) -> Iterator[str]:
         yield f"{INDENT}last observed: {ago(progress.observed_at)} ago"
     if progress.HasField("next_attempt_at"):
         yield f"{INDENT}next attempt: {clock(progress.next_attempt_at)}"
+    if progress.HasField("explanation"):
+        yield from (f"{INDENT}{line}" for line in explanation_lines(progress.explanation))
     yield from _tried(progress.suggestions, run)
 
 

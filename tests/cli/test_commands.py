@@ -149,7 +149,7 @@ def test_a_machine_is_released(api: ScriptedApi, mulligan: Mulligan) -> None:
     assert done.returncode == ExitCode.OK
     assert "undo/power-off done" in done.stderr
     assert done.stdout == "machine web-1 is gone; nothing of it is left\n"
-    assert api.last("ReleaseMachine").erase == machine_pb2.ERASE_MODE_METADATA
+    assert api.last("ReleaseMachine").erase == machine_pb2.ERASE_MODE_UNSPECIFIED
     assert mulligan("machine", "release", "web-1", "--erase", "full").returncode == ExitCode.OK
     assert api.last("ReleaseMachine").erase == machine_pb2.ERASE_MODE_FULL
 
@@ -292,6 +292,22 @@ def test_a_claim_is_explained(api: ScriptedApi, mulligan: Mulligan, verdict: str
     assert (spec.resources.vcpu, list(spec.requires)) == (2, ["accel.kvm"])
     shown = json.loads(mulligan("claim", "explain", "--output", "json").stdout)
     assert shown["verdict"] == verdict
+
+
+def test_a_claim_is_explained_as_a_machine_was_asked_for(api: ScriptedApi, mulligan: Mulligan) -> None:
+    """Its request is asked again, flags over it; a file beside it is refused."""
+    asked = machine()
+    asked.spec.resources.vcpu, asked.spec.resources.memory_mib = 7, 4096
+    api.handlers["GetMachine"] = lambda request, context: provisioning_pb2.GetMachineResponse(machine=asked)
+    fits = inventory_pb2.Explanation(verdict=inventory_pb2.Explanation.VERDICT_FITS)
+    api.handlers["ExplainClaim"] = lambda request, context: inventory_pb2.ExplainClaimResponse(explanation=fits)
+    done = mulligan("claim", "explain", "--machine", "web-1", "--project", "shop", "--memory", "8G")
+    assert done.returncode == ExitCode.OK
+    assert (api.last("GetMachine").name, api.last("GetMachine").project) == ("web-1", "shop")
+    assert (api.last("ExplainClaim").spec.resources.vcpu, api.last("ExplainClaim").spec.resources.memory_mib) == (7, 8192)
+    refused = mulligan("claim", "explain", "--machine", "web-1", "--file", "web-1.yaml")
+    assert refused.returncode == ExitCode.USAGE
+    assert "give one of them" in refused.stderr
 
 
 def test_claims_are_listed_with_what_mends_them(api: ScriptedApi, mulligan: Mulligan) -> None:
