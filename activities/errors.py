@@ -5,7 +5,8 @@
     │   ├── Busy              the other side asks for patience; `after_seconds` says how much
     │   ├── Unreachable       no answer from the other side
     │   ├── NotNow            a claim fits some provider, but not at the moment; carries an explanation
-    │   └── Leftover          an undo left something behind; `objects` lists it
+    │   ├── Leftover          an undo left something behind; `objects` lists it
+    │   └── NotShared         workers of a partition keep lanes and fences of BMCs in different directories
     └── Final                 trying the same again cannot help
         ├── InvalidRequest    the request is wrong: `violations` lists (field, description)
         ├── NotFound          a named thing does not exist; `nearest` lists names like it
@@ -143,3 +144,7 @@ class Leftover(Transient):
     def __init__(self, message: str, *, objects: Sequence[str] = (), **metadata: object) -> None:
         super().__init__(message, objects=",".join(objects), **metadata)
         self.objects = tuple(objects)
+
+
+class NotShared(Transient):
+    """Workers of one partition do not share what keeps them apart at a BMC; goes on when they do."""

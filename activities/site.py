@@ -14,10 +14,12 @@ from temporalio import activity
 
 from mulligan.activities.bootserver.jobs import Jobs
 from mulligan.activities.drivers.base import Deadline, Driver
+from mulligan.activities.drivers.directory import identify
 from mulligan.activities.drivers.kept import Kept
-from mulligan.activities.drivers.registry import open_driver
+from mulligan.activities.drivers.registry import lane_of, open_driver
 from mulligan.activities.errors import Unsupported
 from mulligan.activities.images.store import ImageStore
+from mulligan.activities.neighbours import Neighbours
 from mulligan.activities.seal import Keyring
 from mulligan.activities.transcript import noted, recorded
 from mulligan.activities.values import Target
@@ -50,6 +52,16 @@ class Site:
         """The deploy agent's jobs of this host; the boot server serves them."""
         return Jobs(self.drivers_dir / "jobs", self.keyring)
 
+    @cached_property
+    def directory_id(self) -> str:
+        """The identity of the drivers' directory, which workers of a partition that serve servers share."""
+        return identify(self.drivers_dir)
+
+    @cached_property
+    def neighbours(self) -> Neighbours:
+        """The other workers of this one's partitions."""
+        return Neighbours(self.drivers_dir, self.directory_id)
+
     @property
     def agents(self) -> Path:
         """Where the deploy agent's image is."""
@@ -57,8 +69,13 @@ class Site:
 
     @asynccontextmanager
     async def driver(self, target: Target) -> AsyncIterator[Driver]:
-        """An open driver, closed at the end of the block. What is asked of it is noted in the transcript."""
+        """An open driver, closed at the end of the block. What is asked of it is noted in the transcript.
+
+        Raises `NotShared` for a server behind a BMC that other workers could speak to at the same time.
+        """
         with noted("open"):
+            if lane_of(target.url):
+                await self.neighbours.require_shared(target.name, target.partition)
             driver = await open_driver(target, state_dir=self.drivers_dir, credentials=self.credentials, kept=self.kept)
         try:
             yield recorded(driver)

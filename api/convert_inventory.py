@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from mulligan.activities import values
+from mulligan.activities.bmc_health import BmcHealth
 from mulligan.activities.drivers.registry import normalise_url
 from mulligan.activities.inventory.claims import ClaimRow, Drift
 from mulligan.activities.inventory.explanation import Explanation
@@ -76,6 +79,24 @@ def suspect_message(value: Suspect) -> pb.Suspect:
     )
 
 
+def bmc_message(value: BmcHealth, partition: str, providers: Sequence[values.Provider]) -> pb.Bmc:
+    """One BMC, with the providers behind it."""
+    return pb.Bmc(
+        name=value.bmc,
+        protocols=sorted({each.url.partition(":")[0] for each in providers}),
+        partition=partition,
+        providers=sorted(each.name for each in providers),
+        state=enums.BMC_STATE.number(value.state),
+        answered_at=timestamp(value.answered_at),
+        silent_since=timestamp(value.silent_since),
+        busy_until=timestamp(value.busy_until),
+        error=value.error,
+        asked=value.asked,
+        failed=value.failed,
+        counted_since=timestamp(value.counted_since),
+    )
+
+
 def claim_message(value: ClaimRow) -> pb.Claim:
     """One claim."""
     return pb.Claim(
@@ -141,6 +162,9 @@ def image_value(message: images_pb2.Image) -> values.Image:
         size_bytes=message.size_bytes,
         virtual_size_bytes=message.virtual_size_bytes,
         login=message.login,
+        initrd_source=message.initrd_source,
+        initrd_digest=message.initrd_digest.lower(),
+        kernel_arguments=" ".join(message.kernel_arguments.split()),
     )
 
 
@@ -157,4 +181,7 @@ def image_message(value: values.Image) -> images_pb2.Image:
         size_bytes=value.size_bytes,
         virtual_size_bytes=value.virtual_size_bytes,
         login=value.login,
+        initrd_source=value.initrd_source,
+        initrd_digest=value.initrd_digest,
+        kernel_arguments=value.kernel_arguments,
     )

@@ -7,6 +7,7 @@ from enum import StrEnum
 from typing import Any, Generic, Protocol, TypeVar
 
 from mulligan.activities import values
+from mulligan.activities.bmc_health import BmcState
 from mulligan.activities.inventory.claims import ClaimState, DriftKind
 from mulligan.activities.inventory.explanation import Verdict
 from mulligan.activities.inventory.suspects import SuspectKind
@@ -75,6 +76,7 @@ EVENT = EnumTable(run_pb2.RunEventKind, "RUN_EVENT_KIND", EventKind)
 CLAIM_STATE = EnumTable(inventory_pb2.ClaimState, "CLAIM_STATE", ClaimState)
 DRIFT = EnumTable(inventory_pb2.AuditClaimsResponse.Kind, "KIND", DriftKind)
 SUSPECT_KIND = EnumTable(inventory_pb2.SuspectKind, "SUSPECT_KIND", SuspectKind)
+BMC_STATE = EnumTable(inventory_pb2.BmcState, "BMC_STATE", BmcState)
 VERDICT = EnumTable(inventory_pb2.Explanation.Verdict, "VERDICT", Verdict)
 
 

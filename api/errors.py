@@ -70,6 +70,7 @@ CODES: Mapping[type[MulliganError], int] = {
     errors.ImageRejected: Code.FAILED_PRECONDITION,
     errors.VerifyFailed: Code.FAILED_PRECONDITION,
     errors.Leftover: Code.FAILED_PRECONDITION,
+    errors.NotShared: Code.FAILED_PRECONDITION,
 }
 """Every class of the tree, each by itself: a test holds this table against the tree."""
 

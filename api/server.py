@@ -18,6 +18,7 @@ from mulligan.activities.errors import HostNotReady, MulliganError
 from mulligan.activities.inventory import Inventory
 from mulligan.activities.seal import Keyring
 from mulligan.activities.threads import run_blocking
+from mulligan.api.bmcs import Bmcs
 from mulligan.api.capsules import Capsules
 from mulligan.api.config import Settings
 from mulligan.api.enrolments import Enrolments
@@ -98,7 +99,7 @@ async def serve(
     )
     removals = Removals(client, inventory)
     inventory_pb2_grpc.add_InventoryServiceServicer_to_server(
-        InventoryEdge(inventory, requests, Enrolments(client, inventory), removals), server
+        InventoryEdge(inventory, requests, Enrolments(client, inventory), removals, Bmcs(client, inventory)), server
     )
     roots = (settings.image_dir, *settings.image_roots)
     images_pb2_grpc.add_ImagesServiceServicer_to_server(Images(inventory, roots, removals), server)

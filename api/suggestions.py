@@ -47,6 +47,7 @@ EVENTS: Mapping[tuple[EventKind, str, str], tuple[str, ...]] = {
     (EventKind.ACTION_FAILED, "STALE_FENCE", ANY): (CLAIMS,),
     (EventKind.ACTION_FAILED, "HOST_NOT_READY", ANY): (PROVIDER, DOCTOR),
     (EventKind.ACTION_FAILED, "NO_ANSWER", ANY): (DOCTOR, PROVIDER),
+    (EventKind.ACTION_FAILED, "NOT_SHARED", ANY): (DOCTOR, PROVIDER),
     (EventKind.ACTION_FAILED, ANY, "undo"): (PROVIDER, CLAIMS),
     (EventKind.ACTION_FAILED, ANY, "record"): (DOCTOR,),
     (EventKind.ACTION_FAILED, ANY, ANY): (PROVIDER, SHOW),

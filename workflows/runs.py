@@ -13,6 +13,7 @@ ENROL = "EnrolProvider"
 REMOVE = "RemoveProvider"
 SPARE = "SpareImage"
 PLAN = "PlanMachine"
+BMCS = "ListBmcs"
 
 MEMO_REQUEST = "request"
 MEMO_FINGERPRINT = "fingerprint"
@@ -37,6 +38,11 @@ def reclaim_id(claim_id: str) -> str:
 def plan_id(unique: str) -> str:
     """The workflow id of one planning; it is no run, and nobody looks it up."""
     return f"plan:{unique}"
+
+
+def bmcs_id(unique: str) -> str:
+    """The workflow id of one listing of BMCs; it is no run, and nobody looks it up."""
+    return f"bmcs:{unique}"
 
 
 def enrol_id(provider: str) -> str:

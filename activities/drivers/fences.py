@@ -1,7 +1,6 @@
 """The newest claim that acted on each system, so that an older one cannot: a BMC has no place to keep a mark.
 
-Kept on this host's disk, for all its workers that share the drivers' directory, and read and written in the BMC's
-lane: a worker on another host that has not acted yet does not know it.
+Kept in the drivers' directory, which all workers of a partition share, and read and written in the BMC's lane.
 """
 
 from __future__ import annotations
@@ -32,10 +31,14 @@ class Fences:
         self._directory = directory
 
     def holder(self, system: str) -> Holder | None:
-        """Who acted last on the system, as far as this host knows."""
+        """Who acted last on the system. Opened as if to be made: a network file system may remember for a while that
+        there was no such file, and must ask."""
+        self._directory.mkdir(parents=True, exist_ok=True)
+        file = os.open(self._path(system), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
-            return Holder(**json.loads(self._path(system).read_text()))
-        except (FileNotFoundError, ValueError, TypeError):  # a file that was cut off says nothing
+            with os.fdopen(file) as said:
+                return Holder(**json.load(said))
+        except (ValueError, TypeError):  # a file that is empty, or was cut off, says nothing
             return None
 
     def take(self, system: str, mark: Mark) -> None:
@@ -48,7 +51,6 @@ class Fences:
                 newer=holder.fence,
             )
         if mine != holder:
-            self._directory.mkdir(parents=True, exist_ok=True)
             path = self._path(system)
             new = path.with_suffix(".new")
             with new.open("w") as file:

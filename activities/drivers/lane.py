@@ -1,8 +1,11 @@
-"""The lane of a BMC: one thing at a time is asked of it, by everything on this host that speaks with BMCs.
+"""The lane of a BMC: one thing at a time is asked of it, by all workers that share a drivers' directory.
 
-Within a worker the lane is a lock, kept in the order of asking. Between the workers of one host it is a lock on a file
-in the drivers' directory, which the system gives back when a worker dies. Workers on different hosts do not wait for
-each other; there, a server is given to one claim at a time, so that only looking at it can fall together with a run.
+Within a worker the lane is a lock, kept in the order of asking. Between workers it is a lock on a file in the drivers'
+directory, which the system gives back when a worker dies (a file server within its lease, when a whole host does). That
+all workers of a partition share the directory is seen to before a BMC is spoken to (`activities/neighbours.py`).
+
+A BMC that was silent when it was last asked is asked by one at a time; nobody waits behind that one. Such BMCs together
+take up only so many of a worker's places, so that those that answer are served however many are dead.
 
 Who uses a BMC shares one session. It outlives its last user by some seconds, so that the steps of a run share it too.
 """
@@ -12,13 +15,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import fcntl
-import hashlib
 import os
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
 
 from mulligan.activities.drivers.base import Deadline
+from mulligan.activities.drivers.directory import lane_file
+from mulligan.activities.drivers.lane_health import ANSWERS, HealthFile
 from mulligan.activities.errors import Busy, Unreachable
 
 WAIT_SECONDS = 45.0
@@ -27,8 +31,13 @@ AGAIN_SECONDS = 2.0
 """When who did not get a turn should ask again."""
 END_SECONDS = 10.0
 """How long the end of a session waits for other workers' turns; then it comes in between, being one short word."""
+MOST_SILENT = 20
+"""How many BMCs that were silent when they were last asked are asked by one worker at the same time."""
 _LOOK_SECONDS = (0.02, 0.25)
 """The shortest and the longest pause between two looks at another worker's lock."""
+
+_silent: set[Lane] = set()
+"""Those that are being asked although they were silent."""
 
 
 def bmc_name(host: str, port: int | None, usual: int) -> str:
@@ -44,12 +53,13 @@ class Lane:
 
     def __init__(self, bmc: str, directory: Path, end: Callable[[], Awaitable[None]], linger_seconds: float) -> None:
         self.bmc = bmc
-        self._path = directory / "lanes" / f"{hashlib.sha256(bmc.encode()).hexdigest()[:32]}.lock"
+        self._path = lane_file(directory, bmc)
+        self._health = HealthFile(directory, bmc)
         self._end = end
         self._linger = linger_seconds
         self._lock = asyncio.Lock()
         self._silent_at = 0.0
-        """When the BMC was last found not to answer, on the monotonic clock."""
+        """When the BMC was last found not to answer, on the monotonic clock; 0 when it answered since."""
         self._users = 0
         self._ending: asyncio.Task[None] | None = None
 
@@ -82,11 +92,27 @@ class Lane:
 
     @contextlib.asynccontextmanager
     async def turn(self, doing: str, deadline: Deadline) -> AsyncIterator[None]:
-        """Within the block nobody else on this host asks anything of the BMC.
+        """Within the block nobody else who shares the directory asks anything of the BMC.
 
         Raises `Busy` when it does not come to that in time, and `Unreachable` when the BMC was found to be silent
-        meanwhile: then all who wait are told so, and do not ask it one after the other.
+        meanwhile: then all who wait are told so, and do not ask it one after the other. That one goes at once for a BMC
+        known to be silent that is being asked already, or when too many such are.
         """
+        doubted = bool(self._silent_at)
+        if doubted and (self.taken or len(_silent) >= MOST_SILENT):
+            raise self._said_nothing(doing)
+        if doubted:
+            _silent.add(self)
+        try:
+            async with self._alone(doing, deadline):
+                with self._listening():
+                    yield
+        finally:
+            if doubted:
+                _silent.discard(self)
+
+    @contextlib.asynccontextmanager
+    async def _alone(self, doing: str, deadline: Deadline) -> AsyncIterator[None]:
         began = time.monotonic()
         try:
             async with asyncio.timeout(min(WAIT_SECONDS, deadline.remaining)):
@@ -96,22 +122,30 @@ class Lane:
             raise self._busy(doing) from None
         try:
             if self._silent_at >= began:
-                raise self._silent(doing)
-            with self._listening():
-                yield
+                raise self._said_nothing(doing)
+            yield
         finally:
             os.close(lock)
             self._lock.release()
 
     @contextlib.contextmanager
     def _listening(self) -> Iterator[None]:
+        """What becomes of a turn says how the BMC answers."""
         try:
             yield
-        except Unreachable:
-            self._silent_at = time.monotonic()
+        except BaseException as error:  # also a cancel, which says nothing of the BMC; passed on
+            self._heard(error)
             raise
+        self._heard(None)
 
-    def _silent(self, doing: str) -> Unreachable:
+    def _heard(self, error: BaseException | None) -> None:
+        if isinstance(error, Unreachable):
+            self._silent_at = time.monotonic()
+        elif error is None or isinstance(error, ANSWERS):
+            self._silent_at = 0.0
+        self._health.note(error)
+
+    def _said_nothing(self, doing: str) -> Unreachable:
         said = f"{doing}: the BMC at {self.bmc} did not answer what was asked of it before this; it will be tried again"
         return Unreachable(said, bmc=self.bmc)
 
@@ -124,7 +158,8 @@ class Lane:
         )
 
     async def _lock_file(self) -> int:
-        """The host's lock, as a file descriptor that gives it back when closed. Gives back the worker's on failure."""
+        """The lock that workers share, as a file descriptor that gives it back when closed. On failure the worker's own
+        is given back."""
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
             lock = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -145,7 +180,8 @@ class Lane:
     async def _end_alone(self) -> None:
         """End the session in a turn of its own, or without one when other workers take too long."""
         try:
-            async with self.turn("ending the session", Deadline.after(END_SECONDS)):
+            async with self._alone("ending the session", Deadline.after(END_SECONDS)):
+                self._health.write()
                 await self._end()
         except (Busy, Unreachable):
             async with self._lock:

@@ -10,6 +10,7 @@ from urllib.parse import SplitResult, urlsplit
 from mulligan.activities.credentials import Credentials
 from mulligan.activities.drivers.base import Deadline, Driver
 from mulligan.activities.drivers.kept import Kept
+from mulligan.activities.drivers.lane import bmc_name
 from mulligan.activities.errors import HostNotReady, InvalidRequest, Unsupported
 from mulligan.activities.threads import run_blocking
 from mulligan.activities.values import Kind, Target
@@ -29,6 +30,9 @@ LIBVIRT_BINDING = ("libvirt", "libvirt_qemu", "libvirtmod")
 IPMI_SCHEME = "ipmi"
 SIMULATED_SCHEME = "simulated"
 SCHEMES = (*LIBVIRT_SCHEMES, *REDFISH_SCHEMES, IPMI_SCHEME, SIMULATED_SCHEME)
+BMC_PORTS = {"redfish": 443, "redfish+http": 80, IPMI_SCHEME: 623}
+"""The usual port of each scheme that speaks with a BMC."""
+
 KNOWN = (
     "qemu:///system",
     "qemu+ssh://user@host/system",
@@ -141,6 +145,16 @@ def kind_of(url: str) -> Kind:
     if scheme in (*REDFISH_SCHEMES, IPMI_SCHEME):
         return Kind.BARE_METAL
     return Kind.VIRTUAL if scheme in LIBVIRT_SCHEMES else Kind.ANY
+
+
+def lane_of(url: str) -> str:
+    """The name of the BMC behind this URL, by which its lane is kept; empty where there is none, or no such URL."""
+    try:
+        parts = urlsplit(url)
+        usual = BMC_PORTS.get(parts.scheme)
+        return "" if usual is None else bmc_name(parts.hostname or "", parts.port, usual)
+    except ValueError:  # opening it says what is wrong
+        return ""
 
 
 async def open_driver(

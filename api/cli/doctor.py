@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
@@ -44,8 +44,10 @@ def doctor(mend: bool, simulated: bool, output: str) -> int:
 
 
 def _findings(*, simulated: bool) -> Iterator[Finding]:
-    from mulligan.api.processes.checks import stack_checks  # noqa: PLC0415 - only this command needs it
+    from mulligan.activities.drivers.registry import lane_of  # noqa: PLC0415 - only this command needs it
+    from mulligan.api.processes.checks import stack_checks  # noqa: PLC0415
     from mulligan.api.processes.checks_host import host_checks  # noqa: PLC0415
+    from mulligan.api.processes.checks_lanes import lane_findings  # noqa: PLC0415
     from mulligan.api.processes.findings import not_needed  # noqa: PLC0415
 
     settings = load_settings()
@@ -53,22 +55,30 @@ def _findings(*, simulated: bool) -> Iterator[Finding]:
         yield check()
     if simulated:
         return
-    is_needed = _uses_libvirt(settings.api)
+    providers = _providers(settings.api)
+    if partitions := {each.partition for each in providers if lane_of(each.url)}:
+        yield from lane_findings(settings, partitions)
+    is_needed = _uses_libvirt(providers)
     for check in host_checks():
         yield check() if is_needed else not_needed(check(), "libvirt providers, and to build images")
 
 
-def _uses_libvirt(api: str) -> bool:
-    """Whether a provider is, or may yet be, reached through libvirt: where there is none at all, the binding says so,
-    which an installation for the simulation alone lacks."""
+def _providers(api: str) -> list[inventory_pb2.Provider]:
+    """All that are registered; none where the API does not answer."""
     try:
         with Session(api) as session:
-            listed = list(session.inventory.ListProviders(inventory_pb2.ListProvidersRequest(), timeout=_ASK_SECONDS))
+            stream = session.inventory.ListProviders(inventory_pb2.ListProvidersRequest(), timeout=_ASK_SECONDS)
+            return [each.provider for each in stream]
     except grpc.RpcError:  # nothing answers: then only what is installed tells
-        listed = []
-    if not listed:
+        return []
+
+
+def _uses_libvirt(providers: Sequence[inventory_pb2.Provider]) -> bool:
+    """Whether a provider is, or may yet be, reached through libvirt: where there is none at all, the binding says so,
+    which an installation for the simulation alone lacks."""
+    if not providers:
         return find_spec("libvirt") is not None
-    return any(each.provider.url.startswith("qemu") for each in listed)
+    return any(each.url.startswith("qemu") for each in providers)
 
 
 def _line(finding: Finding) -> str:

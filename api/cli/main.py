@@ -37,6 +37,7 @@ COMMANDS: Mapping[str, Lazy] = {
     "run": Lazy("mulligan.api.cli.run:run", "Watch, look into and steer what makes and takes down machines."),
     "top": Lazy("mulligan.api.cli.top.command:top", "Watch and steer runs in flight on a full screen."),
     "provider": Lazy("mulligan.api.cli.provider:provider", "Register hypervisors and servers, and look after them."),
+    "bmc": Lazy("mulligan.api.cli.bmc:bmc", "See how the BMCs of servers answer."),
     "image": Lazy("mulligan.api.cli.image:image", "Register and build what machines run."),
     "agent": Lazy("mulligan.api.cli.agent:agent", "Build the deploy agent, which writes and erases servers' disks."),
     "suspect": Lazy(

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 import click
 
+from mulligan.api.cli.bmc import bmc_of, health, health_as_dict
 from mulligan.api.cli.client import Session, api_command
 from mulligan.api.cli.errors import usage
 from mulligan.api.cli.output import as_dict, details, listing, pairs, print_json, word
@@ -79,10 +80,13 @@ def show(session: Session, name: str) -> None:
     """Show one provider: what it has, what it can, what was measured, and what failed on it."""
     request = inventory_pb2.GetProviderRequest(name=name)
     found = session.inventory.GetProvider(request, timeout=session.deadline())
+    bmc = bmc_of(session, found.provider)
     if session.as_json:
-        print_json(found.provider, suspect=as_dict(found.suspect) if found.HasField("suspect") else None)
+        suspect = as_dict(found.suspect) if found.HasField("suspect") else None
+        print_json(found.provider, suspect=suspect, **health_as_dict(bmc))
         return
-    details(session, found.provider, lambda provider: (*_facts(provider), *suspicion(found.suspect)))
+    more = ("bmc", health(bmc))
+    details(session, found.provider, lambda provider: (*_facts(provider), more, *suspicion(found.suspect)))
 
 
 @provider.command()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import grpc
 from grpc_health.v1 import health_pb2
 from temporalio.api.enums.v1.task_queue_pb2 import TASK_QUEUE_TYPE_ACTIVITY
@@ -9,6 +11,7 @@ from temporalio.api.taskqueue.v1.message_pb2 import TaskQueue
 from temporalio.api.workflowservice.v1.request_response_pb2 import DescribeTaskQueueRequest
 from temporalio.api.workflowservice.v1.service_pb2_grpc import WorkflowServiceStub
 
+from mulligan.activities.neighbours import RECENT_SECONDS
 from mulligan.api.config import Settings
 
 _CALL_SECONDS = 2.0
@@ -41,7 +44,8 @@ def pollers(settings: Settings, queue: str) -> tuple[str, ...]:
             answer = WorkflowServiceStub(channel).DescribeTaskQueue(request, timeout=_CALL_SECONDS)
         except grpc.RpcError:
             return ()
-    return tuple(poller.identity for poller in answer.pollers)
+    since = time.time() - RECENT_SECONDS
+    return tuple(each.identity for each in answer.pollers if each.last_access_time.ToMicroseconds() / 1e6 > since)
 
 
 def worker_polls(settings: Settings, pid: int, queues: tuple[str, ...]) -> bool:

@@ -16,6 +16,7 @@ from mulligan.activities.bootserver.server import BootServer
 from mulligan.activities.call_home import RunListener
 from mulligan.activities.calls import CONTROL_QUEUE, partition_queue
 from mulligan.activities.control import control_activities
+from mulligan.activities.drivers.directory import me, polls_as
 from mulligan.activities.images.store import GIB, ImageStore
 from mulligan.activities.inventory import Inventory
 from mulligan.activities.partition import partition_activities
@@ -67,10 +68,11 @@ def control_worker(client: Client, inventory: Inventory) -> Worker:
 
 
 def partition_worker(client: Client, partition: str, site: Site) -> Worker:
-    """Images, boots and verification, next to the providers."""
+    """Images, boots and verification, next to the providers; its name says which drivers' directory it has."""
     return Worker(
         client,
         task_queue=partition_queue(partition),
+        identity=polls_as(me(site.directory_id)),
         activities=partition_activities(site),
         interceptors=[ErrorInterceptor()],
         max_concurrent_activities=_ACTIVITIES,

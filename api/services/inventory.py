@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from mulligan.activities.inventory import Inventory, SuspectKind
 from mulligan.activities.threads import run_blocking
 from mulligan.api import enums, validate
+from mulligan.api.bmcs import Bmcs
 from mulligan.api.convert_inventory import (
     claim_message,
     drift_message,
@@ -29,8 +30,10 @@ from mulligan.v1 import inventory_pb2_grpc
 class InventoryEdge(inventory_pb2_grpc.InventoryServiceServicer):
     """The inventory of a deployment, at the edge of the house."""
 
-    def __init__(self, inventory: Inventory, requests: Requests, enrolments: Enrolments, removals: Removals) -> None:
-        self._inventory, self._requests = inventory, requests
+    def __init__(
+        self, inventory: Inventory, requests: Requests, enrolments: Enrolments, removals: Removals, bmcs: Bmcs
+    ) -> None:
+        self._inventory, self._requests, self._bmcs = inventory, requests, bmcs
         self._enrolments, self._removals = enrolments, removals
 
     async def AddPartition(  # noqa: N802 - the protocol's name
@@ -137,6 +140,14 @@ class InventoryEdge(inventory_pb2_grpc.InventoryServiceServicer):
         kind = enums.SUSPECT_KIND.word(request.kind)
         await run_blocking(self._inventory.clear_failures, kind, request.name)
         return pb.ClearSuspectResponse(suspect=pb.Suspect(kind=request.kind, name=request.name))
+
+    async def ListBmcs(  # noqa: N802 - the protocol's name
+        self, request: pb.ListBmcsRequest, context: Context
+    ) -> AsyncIterator[pb.ListBmcsResponse]:
+        """The BMCs, by partition and name."""
+        names_only(request, "partition", "provider", optional=("partition", "provider"))
+        for bmc in await self._bmcs.listed(request.partition, request.provider, probe=request.probe):
+            yield pb.ListBmcsResponse(bmc=bmc)
 
     async def ListClaims(  # noqa: N802 - the protocol's name
         self, request: pb.ListClaimsRequest, context: Context

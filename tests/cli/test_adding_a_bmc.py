@@ -61,6 +61,21 @@ def test_a_server_is_added_by_its_bmc(stack: Stack, bmc: LyingBmc) -> None:
     assert bmc.changes() == []
 
 
+def test_its_bmc_is_listed(stack: Stack, bmc: LyingBmc) -> None:
+    """With how it answers, asked now; shown with its server; and doctor sees that nobody else could speak to it."""
+    listed = call(stack, "bmc", "list", "--provider", "srv-1", "--probe", "--output", "json").stdout
+    (told,) = [json.loads(line) for line in listed.splitlines()]
+    assert (told["state"], told["providers"]) == ("BMC_STATE_ANSWERS", ["srv-1"])
+    assert told["asked"] >= 1 and told["failed"] == 0
+    shown = call(stack, "provider", "show", "srv-1").stdout
+    assert f"{told['name']} answers, answered " in shown
+    findings = [json.loads(line) for line in stack.run("doctor", "--output", "json", seconds=90).stdout.splitlines()]
+    about = {each["name"]: each for each in findings}
+    assert about["lanes"]["state"] == about["locks"]["state"] == "fine"
+    assert "partition default, which has servers" in about["lanes"]["asked"]
+    assert bmc.changes() == []
+
+
 def test_a_setting_that_is_mistyped_is_said_with_the_nearest(stack: Stack, bmc: LyingBmc) -> None:
     """And with what is wrong about the others."""
     url = f"{bmc.url}/redfish/v1/Systems/1"

@@ -19,7 +19,7 @@ from mulligan.v1 import inventory_pb2, machine_pb2, provisioning_pb2, run_pb2
 from tests.cli.conftest import Mulligan
 from tests.cli.scripted import ID, ScriptedApi, event, evidence, machine, refusal, refuse, run_update, watches
 
-NOUNS = ("machine", "run", "provider", "image", "agent", "suspect", "claim", "partition")
+NOUNS = ("machine", "run", "provider", "bmc", "image", "agent", "suspect", "claim", "partition")
 
 OFFLINE = {("run", "replay"), ("agent", "build"), ("agent", "show")}
 """Verbs that ask no API."""
@@ -56,7 +56,7 @@ def test_the_verbs_are_these() -> None:
         *("run list", "run show", "run watch", "run cancel", "run retry", "run retry-now", "run hold", "run resume"),
         *("run extend", "run mulligan", "run abort", "run export", "run replay"),
         *("provider add", "provider list", "provider show", "provider set", "provider remove"),
-        *("agent build", "agent show"),
+        *("agent build", "agent show", "bmc list"),
         *("suspect list", "suspect clear"),
         *("image add", "image list", "image show", "image build", "image remove"),
         *("claim explain", "claim list", "claim audit", "partition add", "partition list"),

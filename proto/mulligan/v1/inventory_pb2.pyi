@@ -101,6 +101,46 @@ SUSPECT_KIND_IMAGE: SuspectKind.ValueType  # 2
 """An image."""
 Global___SuspectKind: _TypeAlias = SuspectKind  # noqa: Y015
 
+class _BmcState:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _BmcStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_BmcState.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    BMC_STATE_UNSPECIFIED: _BmcState.ValueType  # 0
+    """Never sent."""
+    BMC_STATE_NOT_KNOWN: _BmcState.ValueType  # 1
+    """Its partition does not say; `error` says why."""
+    BMC_STATE_NOT_ASKED: _BmcState.ValueType  # 2
+    """Nothing was asked of it yet."""
+    BMC_STATE_ANSWERS: _BmcState.ValueType  # 3
+    """It answers."""
+    BMC_STATE_BUSY: _BmcState.ValueType  # 4
+    """It answers, and asked to be left alone until `busy_until`."""
+    BMC_STATE_REFUSES: _BmcState.ValueType  # 5
+    """It answers, and did not do what it was asked last; `error` says what."""
+    BMC_STATE_SILENT: _BmcState.ValueType  # 6
+    """It does not answer, or not in a way that can be understood; `error` says how."""
+
+class BmcState(_BmcState, metaclass=_BmcStateEnumTypeWrapper):
+    """How a BMC answers."""
+
+BMC_STATE_UNSPECIFIED: BmcState.ValueType  # 0
+"""Never sent."""
+BMC_STATE_NOT_KNOWN: BmcState.ValueType  # 1
+"""Its partition does not say; `error` says why."""
+BMC_STATE_NOT_ASKED: BmcState.ValueType  # 2
+"""Nothing was asked of it yet."""
+BMC_STATE_ANSWERS: BmcState.ValueType  # 3
+"""It answers."""
+BMC_STATE_BUSY: BmcState.ValueType  # 4
+"""It answers, and asked to be left alone until `busy_until`."""
+BMC_STATE_REFUSES: BmcState.ValueType  # 5
+"""It answers, and did not do what it was asked last; `error` says what."""
+BMC_STATE_SILENT: BmcState.ValueType  # 6
+"""It does not answer, or not in a way that can be understood; `error` says how."""
+Global___BmcState: _TypeAlias = BmcState  # noqa: Y015
+
 @_typing.final
 class InventoryRow(_message.Message):
     """One resource of one provider."""
@@ -1126,6 +1166,138 @@ class ClearSuspectResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ClearSuspectResponse: _TypeAlias = ClearSuspectResponse  # noqa: Y015
+
+@_typing.final
+class Bmc(_message.Message):
+    """A baseboard management controller, by which servers are switched on and off, as the workers of its partition see it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    PROTOCOLS_FIELD_NUMBER: _builtins.int
+    PARTITION_FIELD_NUMBER: _builtins.int
+    PROVIDERS_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    ANSWERED_AT_FIELD_NUMBER: _builtins.int
+    SILENT_SINCE_FIELD_NUMBER: _builtins.int
+    BUSY_UNTIL_FIELD_NUMBER: _builtins.int
+    ERROR_FIELD_NUMBER: _builtins.int
+    ASKED_FIELD_NUMBER: _builtins.int
+    FAILED_FIELD_NUMBER: _builtins.int
+    COUNTED_SINCE_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Its host, with the port where that is not its protocol's own."""
+    partition: _builtins.str
+    """The partition that it is in."""
+    state: Global___BmcState.ValueType
+    """How it answers."""
+    error: _builtins.str
+    """Why it is silent, busy or refuses, or why it is not known. Empty otherwise."""
+    asked: _builtins.int
+    """How often something was asked of it since `counted_since`."""
+    failed: _builtins.int
+    """How often it did not do so."""
+    @_builtins.property
+    def protocols(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """How it is spoken to, e.g. `redfish`, `redfish+http`, `ipmi`."""
+
+    @_builtins.property
+    def providers(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The providers behind it, by name."""
+
+    @_builtins.property
+    def answered_at(self) -> _timestamp_pb2.Timestamp:
+        """When it answered last, to a few seconds; absent if it never did."""
+
+    @_builtins.property
+    def silent_since(self) -> _timestamp_pb2.Timestamp:
+        """When it was first found silent; absent while it answers."""
+
+    @_builtins.property
+    def busy_until(self) -> _timestamp_pb2.Timestamp:
+        """Until when it asked to be left alone; absent when it did not, or that is over."""
+
+    @_builtins.property
+    def counted_since(self) -> _timestamp_pb2.Timestamp:
+        """Since when is counted: at most about an hour before it was last asked. Absent if it never was."""
+
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        protocols: _abc.Iterable[_builtins.str] | None = ...,
+        partition: _builtins.str = ...,
+        providers: _abc.Iterable[_builtins.str] | None = ...,
+        state: Global___BmcState.ValueType = ...,
+        answered_at: _timestamp_pb2.Timestamp | None = ...,
+        silent_since: _timestamp_pb2.Timestamp | None = ...,
+        busy_until: _timestamp_pb2.Timestamp | None = ...,
+        error: _builtins.str = ...,
+        asked: _builtins.int = ...,
+        failed: _builtins.int = ...,
+        counted_since: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["answered_at", b"answered_at", "busy_until", b"busy_until", "counted_since", b"counted_since", "silent_since", b"silent_since"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["answered_at", b"answered_at", "asked", b"asked", "busy_until", b"busy_until", "counted_since", b"counted_since", "error", b"error", "failed", b"failed", "name", b"name", "partition", b"partition", "protocols", b"protocols", "providers", b"providers", "silent_since", b"silent_since", "state", b"state"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Bmc: _TypeAlias = Bmc  # noqa: Y015
+
+@_typing.final
+class ListBmcsRequest(_message.Message):
+    """Which BMCs."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PARTITION_FIELD_NUMBER: _builtins.int
+    PROVIDER_FIELD_NUMBER: _builtins.int
+    PROBE_FIELD_NUMBER: _builtins.int
+    partition: _builtins.str
+    """Only those in this partition. Empty means all."""
+    provider: _builtins.str
+    """Only the one behind this provider. Empty means all."""
+    probe: _builtins.bool
+    """Ask each of them now, which changes nothing, and tell what came of it. May take a minute."""
+    def __init__(
+        self,
+        *,
+        partition: _builtins.str = ...,
+        provider: _builtins.str = ...,
+        probe: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["partition", b"partition", "probe", b"probe", "provider", b"provider"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListBmcsRequest: _TypeAlias = ListBmcsRequest  # noqa: Y015
+
+@_typing.final
+class ListBmcsResponse(_message.Message):
+    """One BMC."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BMC_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def bmc(self) -> Global___Bmc:
+        """The BMC."""
+
+    def __init__(
+        self,
+        *,
+        bmc: Global___Bmc | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["bmc", b"bmc"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bmc", b"bmc"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListBmcsResponse: _TypeAlias = ListBmcsResponse  # noqa: Y015
 
 @_typing.final
 class ListClaimsRequest(_message.Message):

@@ -80,6 +80,11 @@ class InventoryServiceStub:
                 request_serializer=mulligan_dot_v1_dot_inventory__pb2.ClearSuspectRequest.SerializeToString,
                 response_deserializer=mulligan_dot_v1_dot_inventory__pb2.ClearSuspectResponse.FromString,
                 _registered_method=True)
+        self.ListBmcs = channel.unary_stream(
+                '/mulligan.v1.InventoryService/ListBmcs',
+                request_serializer=mulligan_dot_v1_dot_inventory__pb2.ListBmcsRequest.SerializeToString,
+                response_deserializer=mulligan_dot_v1_dot_inventory__pb2.ListBmcsResponse.FromString,
+                _registered_method=True)
         self.ListClaims = channel.unary_stream(
                 '/mulligan.v1.InventoryService/ListClaims',
                 request_serializer=mulligan_dot_v1_dot_inventory__pb2.ListClaimsRequest.SerializeToString,
@@ -165,6 +170,14 @@ class InventoryServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListBmcs(self, request, context):
+        """Streams the BMCs behind the providers that are servers, with how they answer, by partition and name. Each partition is
+        asked for its own; where none of its workers answers, its BMCs are told all the same, as NOT_KNOWN.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ListClaims(self, request, context):
         """Streams the claims, oldest first.
         """
@@ -234,6 +247,11 @@ def add_InventoryServiceServicer_to_server(servicer, server):
                     servicer.ClearSuspect,
                     request_deserializer=mulligan_dot_v1_dot_inventory__pb2.ClearSuspectRequest.FromString,
                     response_serializer=mulligan_dot_v1_dot_inventory__pb2.ClearSuspectResponse.SerializeToString,
+            ),
+            'ListBmcs': grpc.unary_stream_rpc_method_handler(
+                    servicer.ListBmcs,
+                    request_deserializer=mulligan_dot_v1_dot_inventory__pb2.ListBmcsRequest.FromString,
+                    response_serializer=mulligan_dot_v1_dot_inventory__pb2.ListBmcsResponse.SerializeToString,
             ),
             'ListClaims': grpc.unary_stream_rpc_method_handler(
                     servicer.ListClaims,
@@ -495,6 +513,33 @@ class InventoryService:
             '/mulligan.v1.InventoryService/ClearSuspect',
             mulligan_dot_v1_dot_inventory__pb2.ClearSuspectRequest.SerializeToString,
             mulligan_dot_v1_dot_inventory__pb2.ClearSuspectResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListBmcs(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/mulligan.v1.InventoryService/ListBmcs',
+            mulligan_dot_v1_dot_inventory__pb2.ListBmcsRequest.SerializeToString,
+            mulligan_dot_v1_dot_inventory__pb2.ListBmcsResponse.FromString,
             options,
             channel_credentials,
             insecure,

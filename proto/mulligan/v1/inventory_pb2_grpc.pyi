@@ -53,6 +53,10 @@ class InventoryServiceStub:
     """Streams the providers and images on which runs failed since one succeeded, with the evidence, the worst first."""
     ClearSuspect: _grpc.UnaryUnaryMultiCallable[_inventory_pb2.ClearSuspectRequest, _inventory_pb2.ClearSuspectResponse]
     """Forgets the failures of a provider or an image, and puts it back into service if they had quarantined it."""
+    ListBmcs: _grpc.UnaryStreamMultiCallable[_inventory_pb2.ListBmcsRequest, _inventory_pb2.ListBmcsResponse]
+    """Streams the BMCs behind the providers that are servers, with how they answer, by partition and name. Each partition is
+    asked for its own; where none of its workers answers, its BMCs are told all the same, as NOT_KNOWN.
+    """
     ListClaims: _grpc.UnaryStreamMultiCallable[_inventory_pb2.ListClaimsRequest, _inventory_pb2.ListClaimsResponse]
     """Streams the claims, oldest first."""
     ExplainClaim: _grpc.UnaryUnaryMultiCallable[_inventory_pb2.ExplainClaimRequest, _inventory_pb2.ExplainClaimResponse]
@@ -87,6 +91,10 @@ class InventoryServiceAsyncStub(InventoryServiceStub):
     """Streams the providers and images on which runs failed since one succeeded, with the evidence, the worst first."""
     ClearSuspect: _aio.UnaryUnaryMultiCallable[_inventory_pb2.ClearSuspectRequest, _inventory_pb2.ClearSuspectResponse]  # type: ignore[assignment]
     """Forgets the failures of a provider or an image, and puts it back into service if they had quarantined it."""
+    ListBmcs: _aio.UnaryStreamMultiCallable[_inventory_pb2.ListBmcsRequest, _inventory_pb2.ListBmcsResponse]  # type: ignore[assignment]
+    """Streams the BMCs behind the providers that are servers, with how they answer, by partition and name. Each partition is
+    asked for its own; where none of its workers answers, its BMCs are told all the same, as NOT_KNOWN.
+    """
     ListClaims: _aio.UnaryStreamMultiCallable[_inventory_pb2.ListClaimsRequest, _inventory_pb2.ListClaimsResponse]  # type: ignore[assignment]
     """Streams the claims, oldest first."""
     ExplainClaim: _aio.UnaryUnaryMultiCallable[_inventory_pb2.ExplainClaimRequest, _inventory_pb2.ExplainClaimResponse]  # type: ignore[assignment]
@@ -172,6 +180,16 @@ class InventoryServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_inventory_pb2.ClearSuspectResponse, _abc.Awaitable[_inventory_pb2.ClearSuspectResponse]]:
         """Forgets the failures of a provider or an image, and puts it back into service if they had quarantined it."""
+
+    @_abc_1.abstractmethod
+    def ListBmcs(
+        self,
+        request: _inventory_pb2.ListBmcsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_inventory_pb2.ListBmcsResponse], _abc.AsyncIterator[_inventory_pb2.ListBmcsResponse]]:
+        """Streams the BMCs behind the providers that are servers, with how they answer, by partition and name. Each partition is
+        asked for its own; where none of its workers answers, its BMCs are told all the same, as NOT_KNOWN.
+        """
 
     @_abc_1.abstractmethod
     def ListClaims(
