@@ -16,8 +16,10 @@ bound | renew)
         ip route replace default via "$gateway" dev "$interface" metric "$metric"
         break
     done
+    mkdir -p /run/resolvers
     for server in $dns; do
-        grep -q -s -x "nameserver $server" /etc/resolv.conf || echo "nameserver $server" >>/etc/resolv.conf
-    done
+        echo "nameserver $server"
+    done >"/run/resolvers/$interface"
+    cat /run/resolvers/* >/etc/resolv.conf
     ;;
 esac

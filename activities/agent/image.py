@@ -59,6 +59,8 @@ class AgentImage:
     """Kernel, initrd and ISO as they were built."""
     linux: str = ""
     """The kernel's version, e.g. `6.1.0-56-amd64`."""
+    firmware: int = 0
+    """How many files there are for its drivers to load into cards and controllers; 0 when it was built without."""
 
     @property
     def folder(self) -> Path:
@@ -96,6 +98,7 @@ class AgentImage:
                 hole_bytes=int(said["hole_bytes"]),
                 files=tuple(_file(name, said["files"][name]) for name in FILES),
                 linux=str(said["linux"]),
+                firmware=int(said.get("firmware", 0)),
             )
         except FileNotFoundError:
             raise HostNotReady(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from mulligan.activities.agent.card_firmware import install_firmware
 from mulligan.activities.agent.interpreter import compile_program, install_python
 from mulligan.activities.images.build.host import run
 from mulligan.activities.images.build.tree import Drivers, copy, executable, install
@@ -38,7 +39,7 @@ DRIVER_FOLDERS = (
     *("drivers/net/ethernet", "drivers/net/vmxnet3", "drivers/net/hyperv", "fs/isofs", "fs/fat", "fs/efivarfs"),
 )
 DRIVERS = (
-    *("virtio_blk", "virtio_net", "virtio-rng", "xen-blkfront", "xen-netfront", "button"),
+    *("virtio_blk", "virtio_net", "virtio-rng", "xen-blkfront", "xen-netfront", "button", "loop", "8021q"),
     *("crc32c_generic", "crc32c-intel", "crct10dif_common", "nls_cp437", "nls_ascii", "nls_utf8"),
 )
 NETWORK_STORAGE = ("scsi_transport_fc", "scsi_transport_iscsi", "nvme_fabrics", "libfc", "libiscsi")
@@ -47,8 +48,11 @@ KEPT = frozenset({"hv_storvsc"})
 """Needs one of those, and drives the local disks of a Hyper-V machine."""
 
 
-def make_tree(packages: Path, tree: Path, *, linux: str) -> None:
-    """Make the root file system at `tree`, of unpacked packages, with the drivers of that kernel version."""
+def make_tree(packages: Path, tree: Path, *, linux: str, firmware: bool) -> int:
+    """Make the root file system at `tree`, of unpacked packages, with the drivers of that kernel version.
+
+    Gives how many files of firmware went in: none where it is not wanted.
+    """
     _make_folders(tree)
     install(packages, tree, *PROGRAMS)
     install_python(packages, tree)
@@ -61,6 +65,7 @@ def make_tree(packages: Path, tree: Path, *, linux: str) -> None:
     for program in sorted(ON_MACHINE.glob("*.py")):
         copy(program, tree / "agent" / program.name)
     compile_program(packages, tree / "agent")
+    return install_firmware(packages, tree) if firmware else 0
 
 
 def _make_folders(tree: Path) -> None:

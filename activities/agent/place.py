@@ -20,7 +20,7 @@ SCRATCH = ".building-"
 """What the names of folders begin with that builds work in."""
 
 
-def put_in_place(new: Path, directory: Path, *, hole_offset: int, linux: str) -> AgentImage:
+def put_in_place(new: Path, directory: Path, *, hole_offset: int, linux: str, firmware: int = 0) -> AgentImage:
     """Make the files in the folder `new` the build that `directory` has; nobody sees them before all of them are there.
 
     `new` must be on the same file system, and is gone afterwards. The build before stays, for those who still serve it;
@@ -35,8 +35,9 @@ def put_in_place(new: Path, directory: Path, *, hole_offset: int, linux: str) ->
         shutil.rmtree(final, ignore_errors=True)  # of a build that was interrupted, or damaged
         new.chmod(0o755)
         new.rename(final)
+    said = {"version": version, "linux": linux, "firmware": firmware, **place, "files": files}
     with published(directory / MANIFEST) as partial:
-        partial.write_text(json.dumps({"version": version, "linux": linux, **place, "files": files}, indent=2) + "\n")
+        partial.write_text(json.dumps(said, indent=2) + "\n")
     _forget_others(directory, {final, before.folder if before else final})
     return AgentImage.load(directory)
 

@@ -19,8 +19,10 @@ from mulligan.activities.bootserver.door import guarded
 from mulligan.activities.bootserver.job import Job, JobKind, Payload
 from mulligan.activities.bootserver.jobs import Jobs, Refused
 from mulligan.activities.bootserver.reports import BODY_BYTES, Asked, Malformed, parse_permit, parse_report
+from mulligan.activities.holes import data_stretches
 from mulligan.activities.threads import run_blocking
 
+Stretches = list[tuple[int, int]] | None
 BOOT_HEADER = "X-Mulligan-Boot"
 GIB = 1024**3
 
@@ -49,7 +51,7 @@ class AgentDoor:
         token, owner = _caller(request)
         job = await run_blocking(self._jobs.own, token, owner, request.remote or "")
         log.info("the agent asked for its configuration", job=job.id, peer=request.remote, boot=owner)
-        return web.json_response(configuration(job))
+        return web.json_response(configuration(job, await run_blocking(_stretches, job)))
 
     async def _reports(self, request: web.Request) -> web.StreamResponse:
         token, owner = _caller(request)
@@ -83,8 +85,8 @@ class AgentDoor:
         return _file(job, job.seed, "seed")
 
 
-def configuration(job: Job) -> dict[str, Any]:
-    """What the agent is told to do."""
+def configuration(job: Job, stretches: Stretches = None) -> dict[str, Any]:
+    """What the agent is told to do. Outside of the stretches (first byte, byte after the last) the image is zeros."""
     told: dict[str, Any] = {
         "job": job.id,
         "kind": job.kind,
@@ -98,9 +100,19 @@ def configuration(job: Job) -> dict[str, Any]:
     if job.image is not None:
         size, digest = job.image.bytes, job.image.digest
         told["image"] = {"bytes": size, "compression": "none", "disk_bytes": size, "digest": digest}
+        if stretches is not None:
+            told["image"]["data"] = stretches
     if job.seed is not None:
         told["seed"] = {"bytes": job.seed.bytes, "digest": job.seed.digest}
     return told
+
+
+def _stretches(job: Job) -> Stretches:
+    """Where the image is not a hole; None where that is not known."""
+    try:
+        return data_stretches(Path(job.image.path), job.image.bytes) if job.image is not None else None
+    except OSError:
+        return None
 
 
 def forbidden(job: Job, asked: Asked) -> str:

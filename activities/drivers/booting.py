@@ -5,6 +5,7 @@ macs=MAC[,MAC...]              by which of its network cards it boots from the n
 boot_from=auto|virtual-media|network
 agent_address=ADDRESS/LENGTH agent_gateway=ADDRESS agent_mac=MAC
                                the agent's network where there is no DHCP; the MAC says which card has it
+agent_vlan=ID                  the tag of the agent's network, 1 to 4094, where its frames are tagged
 """
 
 from __future__ import annotations
@@ -17,11 +18,12 @@ from dataclasses import dataclass
 from enum import StrEnum
 from urllib.parse import urlsplit
 
-SETTINGS = ("boot_url", "macs", "boot_from", "agent_address", "agent_gateway", "agent_mac")
+SETTINGS = ("boot_url", "macs", "boot_from", "agent_address", "agent_gateway", "agent_mac", "agent_vlan")
 """Every setting that is read here."""
 MOST_MACS = 16
 
 _MAC = re.compile("[0-9a-f]{2}(:[0-9a-f]{2}){5}")
+_VLANS = frozenset(map(str, range(1, 4095)))
 _NO_ADDRESS = ipaddress.ip_address(0)
 
 
@@ -46,6 +48,7 @@ class Booting:
     """With the length of its prefix: `10.0.0.5/24`."""
     gateway: str = ""
     mac: str = ""
+    vlan: str = ""
 
 
 def read_booting(settings: Mapping[str, str]) -> Booting:
@@ -57,6 +60,7 @@ def read_booting(settings: Mapping[str, str]) -> Booting:
         settings.get("agent_address", ""),
         settings.get("agent_gateway", ""),
         _mac(settings.get("agent_mac", "")),
+        settings.get("agent_vlan", ""),
     )
 
 
@@ -73,6 +77,8 @@ def wrong_booting(settings: Mapping[str, str]) -> Iterator[tuple[str, str]]:
 
 
 def _wrong_network(settings: Mapping[str, str]) -> Iterator[tuple[str, str]]:
+    if settings.get("agent_vlan", "1") not in _VLANS:
+        yield "agent_vlan", "must be the number of a VLAN, from 1 to 4094"
     if "agent_address" not in settings:
         for name in ("agent_gateway", "agent_mac"):
             if name in settings:
@@ -91,14 +97,20 @@ def _wrong_network(settings: Mapping[str, str]) -> Iterator[tuple[str, str]]:
         yield "agent_mac", "must be one MAC address, such as 52:54:00:12:34:56"
 
 
-def agent_capabilities(boots: Collection[str], boot_from: BootFrom, macs: Collection[str]) -> frozenset[str]:
+def agent_capabilities(
+    boots: Collection[str], boot_from: BootFrom, macs: Collection[str], firmware: Collection[str]
+) -> frozenset[str]:
     """What a machine that can boot so can do besides, where that boots the deploy agent; nothing where it does not.
 
-    `boots` are its capabilities `boot.*`. From the network the boot server must know it by one of its MACs.
+    `boots` are its capabilities `boot.*`, `firmware` those `firmware.*`. From the network the boot server must know it
+    by one of its MACs, and iPXE boots an ISO by BIOS only.
     """
     media = "boot.virtual-media" in boots and boot_from is not BootFrom.NETWORK
     network = "boot.network" in boots and boot_from is not BootFrom.VIRTUAL_MEDIA and bool(macs)
-    return frozenset({"boot.disk", "deploy.agent"}) if media or network else frozenset()
+    if not (media or network):
+        return frozenset()
+    iso = {"boot.live-iso"} if media or "firmware.bios" in firmware else set()
+    return frozenset({"boot.disk", "boot.live", "deploy.agent", *iso})
 
 
 def unknown(settings: Mapping[str, str], known: Collection[str], driver: str) -> Iterator[tuple[str, str]]:

@@ -27,8 +27,14 @@ def agent() -> None:
 
 
 @agent.command()
+@click.option(
+    "--firmware/--no-firmware",
+    default=True,
+    show_default=True,
+    help="Include what drivers load into network cards and controllers, from Debian's non-free-firmware.",
+)
 @OUTPUT
-def build(output: str) -> ExitCode:
+def build(firmware: bool, output: str) -> ExitCode:
     """Build the deploy agent's kernel, initrd and ISO on this host, which must run a partition's worker.
 
     The build that was there stays in use until the new one is complete; building again is always safe.
@@ -38,7 +44,8 @@ def build(output: str) -> ExitCode:
 
     settings = load_settings()
     with reporting("building the deploy agent") as report:
-        image = build_agent(settings.agent_dir, workdir=settings.cache_dir / "agent-build", progress=report)
+        workdir = settings.cache_dir / "agent-build"
+        image = build_agent(settings.agent_dir, workdir=workdir, progress=report, firmware=firmware)
     _show(image, output)
     return ExitCode.OK
 
@@ -59,10 +66,11 @@ def _show(image: AgentImage, output: str) -> None:
     sizes = {name: path.stat().st_size for name, path in _files(image).items()}
     if output == "json":
         files = {name: {"path": str(path), "size_bytes": sizes[name]} for name, path in _files(image).items()}
-        click.echo(json.dumps({"version": image.version, "linux": image.linux, **files}))
+        click.echo(json.dumps({"version": image.version, "linux": image.linux, "firmware": image.firmware, **files}))
         return
     click.echo(f"version  {image.version}")
     click.echo(f"linux    {image.linux}")
+    click.echo(f"firmware {f'{image.firmware} files' if image.firmware else 'none: built with --no-firmware'}")
     for name, path in _files(image).items():
         click.echo(f"{name:<8} {size(sizes[name]):<9} {path}")
 

@@ -32,6 +32,8 @@ class BootServer:
     permits: list[dict[str, Any]] = field(default_factory=list)
     asked: list[str] = field(default_factory=list)
     boots: set[str] = field(default_factory=set)
+    sent: int = 0
+    """Bytes of files that were asked for."""
     _ordered: threading.Event = field(default_factory=threading.Event)
 
     def __enter__(self) -> BootServer:
@@ -70,6 +72,8 @@ class BootServer:
     def answer(self, request: BaseHTTPRequestHandler, body: bytes) -> None:
         """One request."""
         name = request.path.rpartition("/")[2]
+        if request.path == "/healthz":
+            return _send(request, 200, b"ok\n")
         self.boots.add(request.headers["X-Mulligan-Boot"])
         self.asked.append(f"{name} {request.headers.get('Range', '')}".strip())
         if self.refuse and name == self.refuse:
@@ -95,13 +99,13 @@ class BootServer:
         return self.order_early if self.permits and self.order_early else "go-on"
 
     def _file(self, request: BaseHTTPRequestHandler, whole: bytes) -> None:
-        given = request.headers.get("Range", "")
-        first = int(given.removeprefix("bytes=").rstrip("-")) if given else 0
-        request.send_response(206 if given else 200)
-        request.send_header("Content-Length", str(len(whole) - first))
+        first, _, last = request.headers["Range"].removeprefix("bytes=").partition("-")
+        rest = whole[int(first) : int(last) + 1]
+        request.send_response(206)
+        request.send_header("Content-Length", str(len(rest)))
         request.end_headers()
-        rest = whole[first:]
-        if self.hold_after:
+        self.sent += len(rest)
+        if self.hold_after and len(rest) > self.hold_after:
             request.wfile.write(rest[: self.hold_after])
             assert self._ordered.wait(60)
         else:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import shutil
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -23,6 +24,26 @@ def secure_boot(folder: Path) -> tuple[str, ...]:
     variables = f"if=pflash,format=raw,file={folder / 'vars.fd'}"
     locked = ("-global", "driver=cfi.pflash01,property=secure,value=on")
     return ("-machine", "q35,smm=on", *locked, "-drive", code, "-drive", variables)
+
+
+def stopped(folder: Path) -> tuple[str, ...]:
+    """A machine that waits until `plugged` lets it go on."""
+    return ("-S", "-qmp", f"unix:{folder / 'qmp'},server=on,wait=off")
+
+
+async def plugged(folder: Path, *unplugged: str) -> None:
+    """Let the machine go on, with no cable in these network cards (by the id of their `-netdev`)."""
+    async with asyncio.timeout(BOOT_SECONDS):
+        while not (folder / "qmp").exists():  # noqa: ASYNC110 - QEMU makes it
+            await asyncio.sleep(0.05)
+    reader, writer = await asyncio.open_unix_connection(folder / "qmp")
+    links = [{"execute": "set_link", "arguments": {"name": name, "up": False}} for name in unplugged]
+    for command in ({"execute": "qmp_capabilities"}, *links, {"execute": "cont"}):
+        writer.write(json.dumps(command).encode() + b"\n")
+        while "return" not in (answer := json.loads(await reader.readline())):
+            assert "error" not in answer, answer
+    writer.close()
+    await writer.wait_closed()
 
 
 class Machine:

@@ -5,16 +5,21 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
+import stat
+import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from mulligan.activities.agent import card_firmware
 from mulligan.activities.agent.build import build_agent
+from mulligan.activities.agent.card_firmware import PACKAGES
 from mulligan.activities.agent.cpio import newc
 from mulligan.activities.agent.image import FILES, HOLE_BYTES, ISO, MANIFEST, AgentImage, empty_hole
 from mulligan.activities.agent.place import MAX_BYTES, put_in_place
-from mulligan.activities.errors import HostNotReady, InvalidRequest, Unsupported
+from mulligan.activities.errors import HostNotReady, InvalidRequest, Unreachable, Unsupported
 from tests.agent.built import Built, agent_command
 from tests.agent.emulated import BIOS, booted, secure_boot
 
@@ -120,18 +125,77 @@ def test_disks_of_a_storage_network_are_out_of_reach(built: Built) -> None:
     assert modules & {b"lpfc", b"qla2xxx", b"libiscsi", b"iscsi_tcp", b"nvme-tcp", b"nvme-fabrics", b"fnic"} == set()
 
 
-def test_an_interrupted_build_leaves_everything_as_it_was(built: Built) -> None:
-    """Ctrl-C in the middle removes what was begun; the build that was there stays and is whole."""
+def unpacked(initrd: Path) -> dict[str, tuple[int, bytes]]:
+    """Mode and content of everything in an initrd."""
+    with zstd.open(initrd) as file:
+        archive, at, found = file.read(), 0, {}
+    while True:
+        fields = [int(archive[at + 6 + 8 * field : at + 14 + 8 * field], 16) for field in range(13)]
+        begins = at + 110 + fields[11]
+        name, begins = archive[at + 110 : begins - 1].decode(), -(-begins // 4) * 4
+        if name == "TRAILER!!!":
+            return found
+        found[name] = (fields[1], archive[begins : begins + fields[6]])
+        at = -(-(begins + fields[6]) // 4) * 4
+
+
+def test_all_firmware_that_the_drivers_ask_for_is_there(built: Built) -> None:
+    """As far as Debian's packages have it: each file, by each name; what no driver asks for is not."""
+    files = unpacked(built.image.initrd)
+    fields = {field for name, (_, data) in files.items() if name.endswith(".ko") for field in data.split(b"\0")}
+    asked = {field.removeprefix(b"firmware=").decode() for field in fields if field.startswith(b"firmware=")}
+    debs = [*(built.state_dir / "cache/agent-build/apt/debs").glob("firmware-*.deb")]
+    listings = [subprocess.run(["dpkg-deb", "-c", deb], capture_output=True, text=True, check=True) for deb in debs]
+    lines = [line.split() for listing in listings for line in listing.stdout.splitlines()]
+    offered = {line[5].removeprefix("./lib/firmware/") for line in lines if not line[0].startswith("d")}
+    assert len(asked & offered) == built.image.firmware
+    assert {"rtl_nic/rtl8168h-2.fw", "bnx2/bnx2-mips-09-6.2.1b.fw", "intel/ice/ddp/ice.pkg"} <= asked & offered
+    there = {name.removeprefix("lib/firmware/"): mode for name, (mode, _) in files.items() if "lib/firmware/" in name}
+    assert asked & offered <= there.keys()
+    links = {name: files[f"lib/firmware/{name}"][1].decode() for name, mode in there.items() if stat.S_ISLNK(mode)}
+    led_to = {os.path.normpath(os.path.join(os.path.dirname(name), where)) for name, where in links.items()}  # noqa: PTH118, PTH120
+    assert led_to <= there.keys()
+    assert {name for name, mode in there.items() if not stat.S_ISDIR(mode)} - asked <= led_to
+    assert {name.split("/")[3] for name in files if name.endswith("/copyright")} == set(PACKAGES)
+
+
+def test_where_there_is_no_firmware_it_is_said_how_to_do_without(
+    built: Built, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A mirror without the component, and one that lacks a package of it; the build that was there stays."""
+    monkeypatch.setattr(card_firmware, "COMPONENT", "no-such-component")
+    with pytest.raises(Unreachable, match=r"no-such-component.*mulligan agent build --no-firmware"):
+        build_agent(built.image.directory, workdir=tmp_path, progress=lambda *_: None)
+    monkeypatch.undo()
+    monkeypatch.setattr(card_firmware, "PACKAGES", (*PACKAGES, "firmware-of-nobody"))
+    with pytest.raises(Unreachable, match=r"do not have firmware-of-nobody.*mulligan agent build --no-firmware"):
+        build_agent(built.image.directory, workdir=built.state_dir / "cache/agent-build", progress=lambda *_: None)
+    assert AgentImage.load(built.image.directory) == built.image
+
+
+def test_an_interrupted_build_leaves_everything_as_it_was(built: Built, tmp_path: Path) -> None:
+    """Ctrl-C in the middle removes what was begun; the build that was there stays and is whole.
+
+    What was begun is without firmware, so that nothing in it lacks its source.
+    """
     before = sorted(built.image.directory.iterdir())
+    cache, brought = tmp_path / "cache", []
+    shutil.copytree(built.state_dir / "cache/agent-build", cache)
 
     def interrupt(what: str, _: float) -> None:
-        if what == "making the root file system":
+        if what == "compressing it":
+            (tree,) = built.image.directory.glob(".building-*/tree")
+            brought.extend(tree.rglob("*.ko"))
+            assert not (tree / "lib/firmware").exists() and not list(tree.rglob("copyright"))
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        build_agent(built.image.directory, workdir=built.state_dir / "cache" / "agent-build", progress=interrupt)
+        build_agent(built.image.directory, workdir=cache, progress=interrupt, firmware=False)
+    assert brought
     assert sorted(built.image.directory.iterdir()) == before
     AgentImage.load(built.image.directory).check()
+    assert not list(cache.rglob("firmware-*.deb"))
+    assert "non-free" not in (cache / "apt/sources.list").read_text()
 
 
 def made(directory: Path, content: bytes, **sizes: int) -> AgentImage:
@@ -215,6 +279,9 @@ def test_the_command_shows_what_is_built(built: Built, tmp_path: Path) -> None:
     told = json.loads(agent_command(built.state_dir, "show", "--output", "json").stdout)
     assert told["version"] == built.image.version
     assert told["iso"] == {"path": str(built.image.iso), "size_bytes": built.image.iso.stat().st_size}
+    assert told["firmware"] == built.image.firmware
+    made(tmp_path / "other/agent", b"free")
+    assert "none: built with --no-firmware" in agent_command(tmp_path / "other", "show").stdout
     nothing = agent_command(tmp_path, "show")
     assert nothing.returncode == 11 and "next: mulligan agent build" in nothing.stderr
     assert not (tmp_path / "agent").exists()

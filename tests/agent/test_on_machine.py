@@ -2,97 +2,27 @@
 
 from __future__ import annotations
 
-import gzip
-import hashlib
 import json
 import os
 import subprocess
-import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mulligan.activities.agent import on_machine
 from mulligan.activities.agent.on_machine.arguments import BadArguments, read_arguments
 from mulligan.activities.agent.on_machine.choose import choose, why_not
 from mulligan.activities.agent.on_machine.hardware import Disk
 from mulligan.activities.agent.on_machine.main import POWER_OFF, REBOOT
-from mulligan.activities.agent.on_machine.partitions import add_seed, table
+from mulligan.activities.agent.on_machine.partitions import table
 from mulligan.activities.agent.on_machine.reporter import Ordered
+from mulligan.activities.agent.on_machine.seed import add_seed
 from mulligan.activities.agent.on_machine.tools import Failed, run
+from mulligan.activities.drivers.booting import read_booting
+from mulligan.activities.metal import kernel_arguments
 from tests.agent.boot_server import BootServer
-
-HOME = Path(on_machine.__file__).parents[1]
-MIB = 1024**2
-SEED = b"seed " * 1000
-
-
-class Machine:
-    """A machine of which the program sees only what is in a folder: its disks are sparse files there."""
-
-    def __init__(self, folder: Path) -> None:
-        self.sys, self.dev = folder / "sys", folder / "dev"
-        for needed in ("sys/block", "sys/class/net", "sys/class/dmi/id", "dev"):
-            (folder / needed).mkdir(parents=True)
-        self._line = folder / "cmdline"
-
-    def disk(self, name: str, mib: int, **facts: str) -> Path:
-        """Plug in a disk full of what somebody else left there."""
-        block = self.sys / "block" / name
-        (block / "device").mkdir(parents=True)
-        (block / "size").write_text(str(mib * MIB // 512))
-        for fact, value in {"device/serial": f"serial-{name}", "device/model": "TESTDISK", **facts}.items():
-            (block / fact).parent.mkdir(exist_ok=True)
-            (block / fact).write_text(value)
-        path = self.dev / name
-        path.write_bytes(b"old " * (MIB // 4) * mib)
-        return path
-
-    def boot(self, url: str, seconds: float = 60) -> subprocess.CompletedProcess[str]:
-        """Run the program to its end."""
-        self._line.write_text(f"BOOT_IMAGE=/vmlinuz console=ttyS0 mulligan.url={url}\n")
-        command = [sys.executable, "-E", "-s", "-u", "-m", "on_machine.main"]
-        options = ["--command-line", self._line, "--sys", self.sys, "--dev", self.dev]
-        return subprocess.run(
-            [*map(str, command + options)], cwd=HOME, capture_output=True, text=True, timeout=seconds, check=False
-        )
-
-
-@pytest.fixture
-def machine(tmp_path: Path) -> Machine:
-    """A machine without disks."""
-    return Machine(tmp_path / "machine")
-
-
-def disk_image(folder: Path, label: str, mib: int = 12) -> bytes:
-    """A partitioned disk with one partition of random bytes, as an image has it."""
-    path = folder / f"image-{label}"
-    path.write_bytes(os.urandom(mib * MIB))
-    start = 1 * MIB // 512
-    script = f"label: {label}\nstart={start}, size={(mib - 3) * MIB // 512}\n"
-    subprocess.run(["sfdisk", "--quiet", "--wipe", "always", path], input=script, text=True, check=True)
-    return path.read_bytes()
-
-
-def digest(data: bytes) -> str:
-    """As images are named."""
-    return f"sha256:{hashlib.sha256(data).hexdigest()}"
-
-
-def deployment(image: bytes, compression: str = "none", **hints: Any) -> BootServer:
-    """A job that writes this image."""
-    packed = {
-        "none": lambda: image,
-        "gzip": lambda: gzip.compress(image, 1),
-        "zstd": lambda: subprocess.run(["zstd", "-q", "-c"], input=image, capture_output=True, check=True).stdout,
-    }[compression]()
-    said = {"bytes": len(packed), "compression": compression, "disk_bytes": len(image), "digest": digest(image)}
-    seed = {"bytes": len(SEED), "digest": digest(SEED)}
-    asked = {"job": "j", "kind": "deploy", "machine": "m", "root_disk": hints, "image": said, "seed": seed}
-    return BootServer(asked, {"image": packed, "seed": SEED})
+from tests.agent.machine import MIB, SEED, Machine, deployment, digest, disk_image, erasing
 
 
 @pytest.mark.parametrize("label", ["gpt", "dos"])
@@ -130,11 +60,8 @@ def test_a_download_that_is_cut_goes_on_where_it_stopped(machine: Machine, tmp_p
     with server:
         done = machine.boot(server.url)
     assert server.last["phase"] == "waiting", done.stdout + done.stderr
-    assert [asked for asked in server.asked if asked.startswith("image")] == [
-        "image",
-        f"image bytes={5 * MIB}-",
-        f"image bytes={10 * MIB}-",
-    ]
+    asked = [asked for asked in server.asked if asked.startswith("image")]
+    assert asked == ["image bytes=0-8191", *(f"image bytes={at * MIB}-{12 * MIB - 1}" for at in (0, 5, 10))]
 
 
 def test_wrong_bytes_are_never_called_written(machine: Machine, tmp_path: Path) -> None:
@@ -212,7 +139,7 @@ def test_an_image_with_an_mbr_gets_its_seed_on_a_disk_that_an_mbr_cannot_cover(t
     disk = tmp_path / "large"
     disk.write_bytes(disk_image(tmp_path, "dos"))
     os.truncate(disk, 3 * 1024**4)
-    seed = add_seed(str(disk), SEED)
+    seed = add_seed(Disk(str(disk), disk.stat().st_size), SEED)
     assert 2 * 1024**4 - 8 * MIB < seed.start < 2 * 1024**4
     assert table(str(disk)).partitions[-1] == seed
 
@@ -233,11 +160,6 @@ def test_a_program_that_takes_its_time_is_told_all_and_heard_to_its_end() -> Non
     slow = "while ! grep -q stop; do :; done; sleep 1.5; echo heard"
     assert run("sh", "-c", slow, said="stop", check=lambda: looked.append("at it")) == "heard\n"
     assert looked
-
-
-def erasing(mode: str, **more: Any) -> BootServer:
-    """A job that erases."""
-    return BootServer({"job": "j", "kind": "erase", "machine": "m", "erase": mode, **more})
 
 
 def test_metadata_is_wiped_from_all_fixed_disks(machine: Machine, tmp_path: Path) -> None:
@@ -315,6 +237,14 @@ def test_arguments_are_read() -> None:
         read_arguments("mulligan.url=https://10.0.0.1/x")
 
 
+def test_arguments_are_read_as_a_provider_was_told_them() -> None:
+    """Every setting of the agent's network arrives."""
+    network = {"agent_address": "10.0.0.5/24", "agent_gateway": "10.0.0.1", "agent_mac": "52-54-00-00-00-0A"}
+    booting = read_booting({**network, "agent_vlan": "7"})
+    told = read_arguments(f"quiet {kernel_arguments('http://10.0.0.1:7421/v1/agent/t', booting)}")
+    assert (told.address, told.gateway, told.mac, told.vlan) == ("10.0.0.5/24", "10.0.0.1", "52:54:00:00:00:0a", "7")
+
+
 DISKS = st.builds(
     Disk,
     path=st.sampled_from(["/dev/sda", "/dev/sdb", "/dev/sdc", "/dev/sdd"]),
@@ -323,6 +253,7 @@ DISKS = st.builds(
     rotational=st.booleans(),
     removable=st.booleans(),
     read_only=st.booleans(),
+    sector_bytes=st.sampled_from([512, 4096]),
 )
 
 
@@ -339,4 +270,5 @@ def test_the_disk_that_is_chosen_is_the_smallest_that_all_is_true_of(disks: list
         assert not chosen.removable
         assert not chosen.read_only
         assert kind == "any" or chosen.rotational == (kind == "rotational")
+        assert chosen.sector_bytes == 512
         assert size + MIB <= chosen.size_bytes == min(disk.size_bytes for disk in good)

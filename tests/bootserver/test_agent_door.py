@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -12,12 +13,14 @@ from structlog.testing import capture_logs
 from mulligan.activities.agent.image import AgentImage
 from mulligan.activities.agent.on_machine import home as home_module
 from mulligan.activities.agent.on_machine.home import Home
-from mulligan.activities.bootserver.job import JobKind, Order
+from mulligan.activities.bootserver.job import JobKind, Order, Payload
 from mulligan.activities.bootserver.jobs import Jobs
+from mulligan.activities.holes import MOST_STRETCHES, data_stretches
 from mulligan.activities.threads import run_blocking
 from mulligan.activities.values import Erase, Firmware, RootDisk
 from tests.bootserver.agent_parts import DISK, Caller, a_job, an_image, begun, written
 
+MIB = 1024**2
 CONTENT = bytes(range(256)) * 40
 ERASE_JOB = a_job(JobKind.ERASE, erase=Erase.FULL)
 
@@ -40,7 +43,8 @@ async def test_an_agent_is_told_all_that_it_needs(caller: Caller) -> None:
     assert told["root_disk"] == {"serial": "s-1", "wwn": "", "model": "", "kind": "any", "min_gib": 100}
     digest = f"sha256:{hashlib.sha256(CONTENT).hexdigest()}"
     size = len(CONTENT)
-    assert told["image"] == {"bytes": size, "compression": "none", "disk_bytes": size, "digest": digest}
+    image = {"bytes": size, "compression": "none", "disk_bytes": size, "digest": digest, "data": [[0, size]]}
+    assert told["image"] == image
     assert told["seed"] == {"bytes": 4, "digest": f"sha256:{hashlib.sha256(b'seed').hexdigest()}"}
 
 
@@ -61,6 +65,47 @@ async def test_image_and_seed_come_whole_or_by_ranges(caller: Caller) -> None:
     assert await caller.get("seed") == (200, b"seed")
 
 
+def sparse(image: Payload, *places: int) -> Payload:
+    """The image, now of 200 MiB, with content at these MiB and holes elsewhere."""
+    path = Path(image.path)
+    with path.open("wb") as file:
+        for at in places:
+            file.seek(at * MIB)
+            file.write(CONTENT)
+        file.truncate(200 * MIB)
+    return Payload(image.path, 200 * MIB, f"sha256:{hashlib.sha256(path.read_bytes()).hexdigest()}")
+
+
+async def test_what_is_zeros_need_not_be_fetched(root: str, jobs: Jobs, agent: AgentImage, tmp_path: Path) -> None:
+    """The agent is told where a sparse image has data, and gets all of that by ranges; else there are zeros."""
+    job = a_job()
+    _, token = begun(jobs, agent, job, root)
+    image = sparse(an_image(tmp_path, b""), 0, 40, 41, 90)
+    jobs.load(job.id, image, b"seed")
+    caller = Caller(f"{root}/v1/agent/{token}")
+    stretches = (await caller.configuration())["image"]["data"]
+    whole = bytearray(200 * MIB)
+    for start, end in stretches:
+        status, whole[start:end] = await caller.get("image", Range=f"bytes={start}-{end - 1}")
+        assert status == 206
+    assert f"sha256:{hashlib.sha256(whole).hexdigest()}" == image.digest
+    assert [start for start, _ in stretches] == [0, 40 * MIB, 90 * MIB]
+    assert sum(end - start for start, end in stretches) < 3 * MIB
+
+
+def test_stretches_are_few_however_torn_a_file_is(tmp_path: Path) -> None:
+    """Holes are sent too, the smallest first, where there are too many."""
+    torn = tmp_path / "torn"
+    with torn.open("wb") as file:
+        for number in range(MOST_STRETCHES + 5):
+            file.seek(number * (2 * MIB) + (MIB if number > 9 else 0))
+            file.write(b"x")
+    stretches = data_stretches(torn, torn.stat().st_size)
+    assert len(stretches) <= MOST_STRETCHES
+    assert stretches[-1][1] == torn.stat().st_size
+    assert all(before[1] < after[0] for before, after in pairwise(stretches))
+
+
 async def test_the_agents_own_program_keeps_the_protocol(caller: Caller, jobs: Jobs) -> None:
     """What runs on the machine and what answers it understand each other; its second boot understands the refusal."""
 
@@ -68,7 +113,7 @@ async def test_the_agents_own_program_keeps_the_protocol(caller: Caller, jobs: J
         home = Home(caller.url, lambda _: None)
         size = home.configuration()["image"]["bytes"]
         home.permit(DISK, "write")
-        with home.bytes_from("image", size - 100) as answer:
+        with home.bytes_from("image", size - 100, size) as answer:
             end = answer.read()
         assert home.report({"phase": "writing", "said": "writing", "done": size, "total": size}) == "go-on"
         assert home.report({"phase": "waiting", "result": {"digest": "x"}}) == "go-on"

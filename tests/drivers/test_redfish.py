@@ -80,6 +80,8 @@ async def test_a_server_is_known_by_what_its_bmc_says(bmc: LyingBmc, tmp_path: P
     assert set(found.capabilities) == {
         "arch.x86_64",
         "boot.disk",
+        "boot.live",
+        "boot.live-iso",
         "boot.network",
         "boot.virtual-media",
         "deploy.agent",
@@ -347,6 +349,7 @@ async def test_a_device_that_the_machine_has_not_is_refused(plain: LyingBmc, tmp
         ({"agent_address": "10.0.0.5"}, "length of its network's prefix"),
         ({"agent_address": "10.0.0.5/24", "agent_gateway": "10.0.1.1"}, "in the network of agent_address, 10.0.0.0/24"),
         ({"agent_gateway": "10.0.0.1"}, "needs the setting agent_address"),
+        ({"agent_vlan": "4095"}, "from 1 to 4094"),
         ({"agent_address": "10.0.0.5/24", "agent_mac": "eth0"}, "one MAC address"),
     ],
 )

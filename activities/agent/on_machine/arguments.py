@@ -22,7 +22,9 @@ class Arguments:
     """Address and prefix length, e.g. `10.0.0.5/24`; empty for DHCP."""
     gateway: str = ""
     mac: str = ""
-    """The network card that has the address; empty for the first with a cable."""
+    """The network card that has the address; empty for any."""
+    vlan: str = ""
+    """The tag of the network's frames, 1 to 4094; empty where they have none."""
 
     @property
     def place(self) -> tuple[str, int]:
@@ -39,4 +41,5 @@ def read_arguments(command_line: str) -> Arguments:
     parts = urlsplit(url)
     if parts.scheme != "http" or not parts.hostname:
         raise BadArguments(f"the kernel's command line has no {PREFIX}url=http://...: this boot belongs to no run")
-    return Arguments(url, said.get("address", ""), said.get("gateway", ""), said.get("mac", "").lower())
+    address, gateway, mac, vlan = (said.get(name, "") for name in ("address", "gateway", "mac", "vlan"))
+    return Arguments(url, address, gateway, mac.lower(), vlan)

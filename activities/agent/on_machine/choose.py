@@ -5,19 +5,22 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from .hardware import Disk
+from .hardware import SECTOR, Disk
 from .tools import Failed
 
 GIB = 1024**3
 
 
-def choose(disks: Iterable[Disk], hints: Mapping[str, Any], image_bytes: int, seed_bytes: int) -> Disk:
+def choose(
+    disks: Iterable[Disk], hints: Mapping[str, Any], image_bytes: int, seed_bytes: int, sector: int = SECTOR
+) -> Disk:
     """The smallest disk that all hints are true of and that is large enough; of equals the first by path.
 
-    Raises `Failed` with every disk and why it is not taken.
+    `sector` is the size of the sectors that the image was made for. Raises `Failed` with every disk and why it is not
+    taken.
     """
     needed = max(int(hints.get("min_gib") or 0) * GIB, image_bytes + seed_bytes)
-    against = [(disk, why_not(disk, hints, needed)) for disk in disks]
+    against = [(disk, why_not(disk, hints, needed, sector)) for disk in disks]
     good = [disk for disk, why in against if not why]
     if not good:
         told = "; ".join(
@@ -27,7 +30,7 @@ def choose(disks: Iterable[Disk], hints: Mapping[str, Any], image_bytes: int, se
     return min(good, key=lambda disk: (disk.size_bytes, disk.path))
 
 
-def why_not(disk: Disk, hints: Mapping[str, Any], needed: int) -> str:
+def why_not(disk: Disk, hints: Mapping[str, Any], needed: int, sector: int = SECTOR) -> str:
     """Why a disk is not taken; empty when it may be."""
     if untouchable := hands_off(disk):
         return untouchable
@@ -40,6 +43,11 @@ def why_not(disk: Disk, hints: Mapping[str, Any], needed: int) -> str:
         (kind == "rotational" and not disk.rotational, "it is not rotational"),
         (kind == "solid-state" and disk.rotational, "it is rotational"),
         (disk.size_bytes < needed, f"it has {disk.size_bytes} bytes, and {needed} are needed"),
+        (
+            disk.sector_bytes != sector,
+            f"its sectors have {disk.sector_bytes} bytes, and the image is made for {sector}: nothing would find its "
+            "partitions there. Use an image for such sectors, or format the disk to others",
+        ),
     )
     return next((why for wrong, why in checks if wrong), "")
 

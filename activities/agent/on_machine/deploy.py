@@ -11,9 +11,10 @@ from .choose import choose
 from .firmware import set_boot_entry
 from .hardware import DEV, SYS, Disk, disks
 from .home import Home
-from .partitions import MIB, add_seed
+from .partitions import HEAD_BYTES, MIB, sector_of
 from .reporter import Reporter
-from .stream import expanded, fetched
+from .seed import add_seed, seed_mib
+from .stream import fetched, image_head, image_pieces
 from .tools import Failed
 
 
@@ -24,7 +25,9 @@ def deploy(
     image, seed = asked["image"], asked["seed"]
     size, wanted = int(image["disk_bytes"]), str(image["digest"])
     reporter.at("choosing", "choosing the disk")
-    disk = choose(disks(sys, dev), asked.get("root_disk") or {}, size, int(seed["bytes"]) + 2 * MIB)
+    sector = sector_of(image_head(home, image, HEAD_BYTES))
+    room = (seed_mib(sector, int(seed["bytes"])) + 1) * MIB
+    disk = choose(disks(sys, dev), asked.get("root_disk") or {}, size, room, sector)
     home.permit(disk.as_json(), "write")
 
     def written(done: int) -> None:
@@ -35,15 +38,15 @@ def deploy(
 
     written(0)
     _wipe_end(disk)
-    pieces = expanded(fetched(home, "image", int(image["bytes"])), str(image["compression"]))
-    _same("IMAGE_MISMATCH", "the bytes that came", (size, wanted), disk_io.write(disk.path, pieces, written))
+    came = disk_io.write(disk.path, image_pieces(home, image), written)
+    _same("IMAGE_MISMATCH", "the bytes that came", (size, wanted), came)
     read(0)
     given = disk_io.digest_of(disk.path, size, read)
     _same("DISK_FAILED", f"what {disk.named} gives back", (size, wanted), (size, given))
     reporter.at("configuring", "giving the disk its seed and its boot entry")
     data = b"".join(fetched(home, "seed", int(seed["bytes"])))
     _same("SEED_MISMATCH", "the seed", (len(data), str(seed["digest"])), (len(data), disk_io.digest(data)))
-    where = add_seed(disk.path, data)
+    where = add_seed(disk, data)
     return {
         "disk": disk.as_json(),
         "written_bytes": size,

@@ -6,17 +6,32 @@ import fcntl
 import hashlib
 import mmap
 import os
+import struct
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 
 from .tools import Failed
 
 CHUNK = 4 * 1024**2
+PAGE = 4096
 SYNC_BYTES = 64 * 1024**2
 """So much is written before the disk is waited for: what is reported is on the disk, and memory stays free."""
 _FLUSH = 0x1261
 """BLKFLSBUF of linux/fs.h: forget what is cached of a block device."""
+_ZERO_OUT = 0x127F
+"""BLKZEROOUT of linux/fs.h: zeros from a byte on, for so many bytes, made by the disk itself where it can."""
+_ZEROS = bytes(CHUNK)
 
+
+@dataclass(frozen=True)
+class Hole:
+    """So many bytes of zeros, which nobody sent."""
+
+    size: int
+
+
+Piece = bytes | Hole
 Told = Callable[[int], None]
 """Called with how many bytes are done; raises to stop."""
 
@@ -36,13 +51,22 @@ def opened(path: str, flags: int) -> Iterator[int]:
         os.close(disk)
 
 
-def write(path: str, pieces: Iterator[bytes], told: Told) -> tuple[int, str]:
-    """Write the pieces from the disk's beginning; how many bytes there were, and their digest."""
+def write(path: str, pieces: Iterator[Piece], told: Told) -> tuple[int, str]:
+    """Write the pieces from the disk's beginning; how many bytes there were, and their digest.
+
+    Where there is a hole the disk is made to hold zeros, whatever was there before.
+    """
     so_far, done, synced = hashlib.sha256(), 0, 0
     with opened(path, os.O_WRONLY | os.O_EXCL) as disk:
-        for piece in pieces:
-            so_far.update(piece)
-            done += _all(disk, piece, done)
+        for piece in _in_steps(pieces):
+            if isinstance(piece, Hole):
+                _zero(disk, done, piece.size)
+                done += piece.size
+                for zeros in _zeros(piece.size):
+                    so_far.update(zeros)
+            else:
+                so_far.update(piece)
+                done += _all(disk, piece, done)
             if done - synced >= SYNC_BYTES:
                 os.fdatasync(disk)
                 os.posix_fadvise(disk, synced, done - synced, os.POSIX_FADV_DONTNEED)
@@ -90,12 +114,43 @@ def read_back(path: str, offset: int, size: int) -> Iterator[tuple[int, memoryvi
             fcntl.fcntl(disk, fcntl.F_SETFL, os.O_DIRECT)
         done = 0
         while done < size:
-            got = os.preadv(disk, [view], offset + done)
+            whole_pages = min(CHUNK, -(-(size - done) // PAGE) * PAGE)
+            got = os.preadv(disk, [view[:whole_pages]], offset + done)
             if not got:
                 raise Failed("DISK_FAILED", f"{path} ends at byte {offset + done}")
             part = view[: min(got, size - done)]
             done += len(part)
             yield done, part
+
+
+def forget(path: str) -> None:
+    """Drop what the kernel keeps of it in memory, so that what is read next comes from the disk."""
+    with opened(path, os.O_RDONLY) as disk:
+        _forget(disk)
+
+
+def _in_steps(pieces: Iterator[Piece]) -> Iterator[Piece]:
+    """The same, without a hole that takes longer than the run may wait for a word."""
+    for piece in pieces:
+        if isinstance(piece, Hole):
+            yield from (Hole(min(SYNC_BYTES, piece.size - at)) for at in range(0, piece.size, SYNC_BYTES))
+        else:
+            yield piece
+
+
+def _zeros(size: int) -> Iterator[bytes]:
+    for at in range(0, size, CHUNK):
+        yield _ZEROS[: size - at]
+
+
+def _zero(disk: int, offset: int, size: int) -> None:
+    """Let the disk zero whole pages; what it cannot, or is no disk, is written."""
+    if offset % PAGE == size % PAGE == 0:
+        with suppress(OSError):
+            fcntl.ioctl(disk, _ZERO_OUT, struct.pack("QQ", offset, size))
+            return
+    for zeros in _zeros(size):
+        offset += _all(disk, zeros, offset)
 
 
 def _all(disk: int, data: bytes, offset: int) -> int:

@@ -5,17 +5,18 @@ from __future__ import annotations
 import os
 import random
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from . import disk_io
+from .ata import UNSUPPORTED, is_locked
 from .choose import hands_off
+from .forget import ways
 from .hardware import DEV, SYS, Disk, disks
 from .home import Home
 from .partitions import MIB, reread, table
 from .reporter import Reporter
-from .tools import Failed, run
+from .tools import Failed
 
 SAMPLES = 1024
 """So many places of a disk are read after it was told to forget everything, besides its first and last mebibyte."""
@@ -67,22 +68,31 @@ def _ends(start: int, size: int, whole: int) -> Iterator[tuple[int, int]]:
 
 
 def _whole(disk: Disk, reporter: Reporter) -> str:
-    """Let the disk forget everything by itself where it can, and see that it did; else overwrite all of it."""
-    ways: tuple[tuple[str, tuple[str, ...]], ...] = (
-        ("secure discard", ("blkdiscard", "--force", "--secure", disk.path)),
-        ("secure erase", ("nvme", "format", disk.path, "--ses=1", "--force")),
-        ("discard", ("blkdiscard", "--force", disk.path)),
-    )
-    for name, command in ways:
-        if command[0] == "nvme" and "nvme" not in disk.path:
+    """Let the disk forget everything by itself where it can, and see that it did; else overwrite all of it.
+
+    What was done, and what was not and why, for people.
+    """
+    before: list[str] = []
+    for way in ways(disk):
+        reporter.at("erasing", f"{way.name} of {disk.named}")
+        try:
+            way.go(reporter.check)
+        except Failed as failed:
+            print(f"erasing: no {way.name}: {str(failed).splitlines()[-1]}", flush=True)
+            if failed.name == UNSUPPORTED:
+                before.append(f"no {way.name}: {failed}")
             continue
-        reporter.at("erasing", f"{name} of {disk.named}", 0, disk.size_bytes)
-        with suppress(Failed):
-            run(*command, seconds=4 * 3600, check=reporter.check)
-            if _reads_zeros(disk, _samples(disk)):
-                return f"{name}; {SAMPLES} places and both ends read as zeros"
+        if _reads_zeros(disk, _samples(disk)):
+            return _told(f"{way.name}; {SAMPLES} places and both ends read as zeros", before)
+        before.append(f"after {way.name} not all of it reads as zeros")
+    if is_locked(disk):
+        raise Failed("NOT_ERASED", f"{disk.named} is locked by an ATA password that is not ours; unlock or replace it")
     _overwrite(disk, reporter)
-    return "overwritten with zeros, and read back whole"
+    return _told("overwritten with zeros, and read back whole", before)
+
+
+def _told(how: str, before: list[str]) -> str:
+    return f"{how} ({'; '.join(before)})" if before else how
 
 
 def _samples(disk: Disk) -> list[tuple[int, int]]:

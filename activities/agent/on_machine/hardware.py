@@ -28,6 +28,11 @@ class Disk:
     removable: bool = False
     """Also whatever hangs on USB: sticks, and the drives that a BMC pretends to plug in, from which the agent boots."""
     read_only: bool = False
+    sector_bytes: int = SECTOR
+    """The least that it reads and writes (its logical blocks), and the unit of its partition table."""
+    physical_bytes: int = SECTOR
+    """The least that it writes without reading first."""
+    ata: bool = False
 
     @property
     def named(self) -> str:
@@ -64,6 +69,9 @@ def _disk(block: Path, size: int, dev: Path) -> Disk:
         rotational=read(block / "queue/rotational") == "1",
         removable=read(block / "removable") == "1" or "/usb" in str(block.resolve()),
         read_only=read(block / "ro") == "1",
+        sector_bytes=int(read(block / "queue/logical_block_size") or SECTOR),
+        physical_bytes=int(read(block / "queue/physical_block_size") or SECTOR),
+        ata=makers[0] == "ATA",
     )
 
 

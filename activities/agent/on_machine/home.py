@@ -48,12 +48,11 @@ class Home:
         self.patiently(lambda: self._json("POST", "permits", asked))
 
     @contextmanager
-    def bytes_from(self, name: str, offset: int) -> Iterator[http.client.HTTPResponse]:
-        """The bytes of `image` or `seed` from an offset on. Raises `Away` and `Refused`."""
-        headers = {"Range": f"bytes={offset}-"} if offset else {}
-        with self._asked("GET", name, None, headers) as answer:
-            if offset and answer.status != 206:
-                raise Refused(f"the boot server does not go on at byte {offset}: it answered {answer.status}")
+    def bytes_from(self, name: str, start: int, end: int) -> Iterator[http.client.HTTPResponse]:
+        """The bytes of `image` or `seed` from `start` up to `end`. Raises `Away` and `Refused`."""
+        with self._asked("GET", name, None, {"Range": f"bytes={start}-{end - 1}"}) as answer:
+            if answer.status != 206:
+                raise Refused(f"the boot server does not go on at byte {start}: it answered {answer.status}")
             yield answer
 
     def patiently(self, ask: Callable[[], Answer]) -> Answer:

@@ -14,9 +14,10 @@ from typing import Any
 
 from . import network
 from .arguments import BadArguments, read_arguments
+from .ata import take_all_back
 from .deploy import deploy
 from .erase import erase
-from .hardware import DEV, SYS, hardware
+from .hardware import DEV, SYS, disks, hardware
 from .home import Home, Refused
 from .reporter import Ordered, Reporter
 from .tools import Failed
@@ -54,6 +55,7 @@ def _work(home: Home, system: Path, dev: Path) -> None:
     reporter.at("hardware", f"job {asked.get('job')}: to {asked.get('kind')}", hardware=hardware(system, dev))
     home.patiently(reporter.told)
     reporter.start()
+    take_all_back(disks(system, dev))
     try:
         reporter.at("waiting", "done; waiting for orders", result=_do(home, reporter, asked, system, dev))
     except (Refused, Ordered):

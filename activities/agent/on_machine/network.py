@@ -1,11 +1,21 @@
-"""The network, until the boot server is reached: by the address that the run gives, or by DHCP on every card."""
+"""The network, until the boot server is reached: by the address that the run gives, or by DHCP.
+
+Of several cards the one is kept by which the boot server answers, whichever that is. The others lose their addresses,
+so that nothing is sent by a way that leads nowhere. A card without link is passed over until it has one.
+"""
 
 from __future__ import annotations
 
+import http.client
+import ipaddress
+import os
+import signal
 import socket
 import subprocess
 import time
-from contextlib import suppress
+from collections.abc import Iterable
+from contextlib import closing, suppress
+from itertools import pairwise
 from pathlib import Path
 
 from .arguments import Arguments
@@ -14,60 +24,160 @@ from .tools import Failed, read, run
 
 CONNECT_SECONDS = 3.0
 PAUSE_SECONDS = 1.0
-TELL_EVERY = 15
+TELL_SECONDS = 20.0
+STATIC_SECONDS = 6.0
+"""So long a card is tried with an address that is given: switches and IPv6 take a moment."""
+RESOLVERS, RESOLVER = Path("/run/resolvers"), Path("/etc/resolv.conf")
+"""Which name servers each card's DHCP named, and those that are asked."""
+CLIENT = ("udhcpc", "-f", "-t", "5", "-T", "2", "-A", "2", "-s", "/etc/udhcpc/default.script")
 
 
 def reach(arguments: Arguments, sys: Path = SYS) -> str:
-    """Bring the network up until the boot server takes a connection; which address of ours reached it.
+    """Bring the network up until the boot server answers; which address of ours, and which card, it answers.
 
     Waits for as long as that takes: cards come up late, and whoever booted this has a deadline of its own.
     """
-    clients: dict[str, subprocess.Popen[bytes]] = {}
-    tries = 0
-    while not (mine := _connects(arguments)):
-        cards = _cards(sys)
+    network, next_word = _Network(arguments, sys), 0.0
+    while not (found := network.look()):
+        if time.monotonic() >= next_word:
+            next_word = time.monotonic() + TELL_SECONDS
+            print(
+                f"network: {arguments.place[0]} does not answer yet; cards: {network.told(network.names())}", flush=True
+            )
+        time.sleep(PAUSE_SECONDS)
+    return found
+
+
+def answers(arguments: Arguments, card: str = "") -> str:
+    """Our address from which the boot server answers, by this card if one is given; else empty."""
+    with suppress(OSError, http.client.HTTPException), _connected(arguments, card) as line:
+        mine = str(line.getsockname()[0])
+        server = http.client.HTTPConnection(*arguments.place)
+        server.sock = line
+        server.request("GET", "/healthz")
+        if server.getresponse().status == 200:
+            return mine
+    return ""
+
+
+def _connected(arguments: Arguments, card: str) -> closing[socket.socket]:
+    """A connection to the boot server; with a card, past all routes that others have."""
+    trouble = OSError("no address")
+    for family, kind, protocol, _, place in socket.getaddrinfo(*arguments.place, type=socket.SOCK_STREAM):
+        line = socket.socket(family, kind, protocol)
+        line.settimeout(CONNECT_SECONDS)
+        try:
+            if card:
+                line.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, card.encode())
+            line.connect(place)
+        except OSError as error:
+            line.close()
+            trouble = error
+        else:
+            return closing(line)
+    raise trouble
+
+
+class _Network:
+    """The cards, and what is tried with them."""
+
+    def __init__(self, arguments: Arguments, sys: Path) -> None:
+        self._arguments = arguments
+        self._cards = sys / "class/net"
+        self._clients: dict[str, subprocess.Popen[bytes]] = {}
+
+    def look(self) -> str:
+        """Try every card once."""
+        cards = self.names()
+        if not cards:
+            return answers(self._arguments)
         for card in cards:
             with suppress(Failed):
-                _bring_up(card, arguments, clients, sys)
-        if tries % TELL_EVERY == 0:
-            told = ", ".join(f"{card} ({_state(sys, card)})" for card in cards) or "none that a driver knows"
-            print(f"network: {arguments.place[0]} is not reached yet; cards: {told}", flush=True)
-        tries += 1
-        time.sleep(PAUSE_SECONDS)
-    return mine
-
-
-def _connects(arguments: Arguments) -> str:
-    try:
-        with socket.create_connection(arguments.place, timeout=CONNECT_SECONDS) as line:
-            return str(line.getsockname()[0])
-    except OSError:
+                run("ip", "link", "set", card, "up")
+        try_link = self._by_address if self._arguments.address else self._by_dhcp
+        for card in filter(self._may_lead, cards):
+            with suppress(Failed):
+                link = self._link(card)
+                if mine := try_link(link):
+                    self._keep(link, [other for other in cards if other != card])
+                    return f"{mine} by {link} ({self._mac(card)})"
         return ""
 
+    def told(self, cards: Iterable[str]) -> str:
+        """The cards, for people."""
+        states = {"1": "link", "0": "no link"}
+        told = (f"{card} ({self._mac(card)}, {states.get(self._fact(card, 'carrier'), 'down')})" for card in cards)
+        return ", ".join(told) or "none that a driver knows"
 
-def _cards(sys: Path) -> list[str]:
-    return [card.name for card in sorted((sys / "class/net").iterdir()) if (card / "device").exists()]
+    def names(self) -> list[str]:
+        """Every network card of the machine."""
+        return [card.name for card in sorted(self._cards.iterdir()) if (card / "device").exists()]
 
+    def _fact(self, card: str, name: str) -> str:
+        return read(self._cards / card / name)
 
-def _state(sys: Path, card: str) -> str:
-    link = {"1": "link", "0": "no link"}.get(read(sys / "class/net" / card / "carrier"), "down")
-    return f"{read(sys / 'class/net' / card / 'address')}, {link}"
+    def _mac(self, card: str) -> str:
+        return self._fact(card, "address").lower()
 
+    def _may_lead(self, card: str) -> bool:
+        wanted = self._arguments.mac if self._arguments.address else ""
+        return self._fact(card, "carrier") == "1" and wanted in ("", self._mac(card))
 
-def _bring_up(card: str, arguments: Arguments, clients: dict[str, subprocess.Popen[bytes]], sys: Path) -> None:
-    run("ip", "link", "set", card, "up")
-    if read(sys / "class/net" / card / "carrier") != "1":
-        return
-    if not arguments.address:
-        if card not in clients or clients[card].poll() is not None:
-            clients[card] = subprocess.Popen(
-                ("udhcpc", "-f", "-i", card, "-t", "5", "-T", "2", "-A", "2", "-s", "/etc/udhcpc/default.script"),
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,
+    def _named(self, card: str) -> str:
+        return f"{card}.{self._arguments.vlan}" if self._arguments.vlan else card
+
+    def _link(self, card: str) -> str:
+        """The card itself, or what tags its frames."""
+        link = self._named(card)
+        if not (self._cards / link).exists():
+            run("ip", "link", "add", "link", card, "name", link, "type", "vlan", "id", self._arguments.vlan)
+            run("ip", "link", "set", link, "up")
+        return link
+
+    def _by_dhcp(self, card: str) -> str:
+        client = self._clients.get(card)
+        if client is None or client.poll() is not None:
+            quiet = subprocess.DEVNULL
+            self._clients[card] = subprocess.Popen(
+                (*CLIENT, "-i", card), stdout=quiet, stderr=quiet, start_new_session=True
             )
-        return
-    if arguments.mac and read(sys / "class/net" / card / "address").lower() != arguments.mac:
-        return
-    run("ip", "address", "replace", arguments.address, "dev", card)
-    if arguments.gateway:
-        run("ip", "route", "replace", "default", "via", arguments.gateway, "dev", card)
+        return answers(self._arguments, card) if _addresses(card) else ""
+
+    def _by_address(self, card: str) -> str:
+        given = self._arguments
+        run("ip", "address", "replace", given.address, "dev", card)
+        if given.gateway:
+            run("ip", "route", "replace", "default", "via", given.gateway, "dev", card)
+        until = time.monotonic() + STATIC_SECONDS
+        while not (mine := answers(given, card)) and time.monotonic() < until:
+            time.sleep(PAUSE_SECONDS)
+        if not mine:
+            _forget((card,))
+        return mine
+
+    def _keep(self, kept: str, others: list[str]) -> None:
+        for card, client in self._clients.items():
+            if card != kept:
+                with suppress(ProcessLookupError):
+                    os.killpg(client.pid, signal.SIGKILL)  # with its script, which must not set an address now
+                client.wait()
+        _forget(map(self._named, others))
+        if others:
+            print(f"network: not used: {self.told(others)}", flush=True)
+
+
+def _addresses(card: str) -> list[str]:
+    """The card's addresses that reach further than its cable."""
+    words = run("ip", "-o", "address", "show", "dev", card).split()
+    found = (after for word, after in pairwise(words) if word in ("inet", "inet6"))
+    return [each for each in found if not ipaddress.ip_interface(each).is_link_local]
+
+
+def _forget(cards: Iterable[str]) -> None:
+    """Take the cards' addresses, routes and name servers away."""
+    for card in cards:
+        with suppress(Failed):
+            run("ip", "address", "flush", "dev", card, "scope", "global")
+        (RESOLVERS / card).unlink(missing_ok=True)
+    with suppress(OSError):  # without DHCP there are none
+        RESOLVER.write_text("".join(each.read_text() for each in sorted(RESOLVERS.iterdir())))

@@ -8,7 +8,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from .disk_io import write_at
+from .hardware import SECTOR
 from .tools import Failed, run
 
 MIB = 1024**2
@@ -34,6 +34,8 @@ class Table:
     label: str
     """`gpt`, `dos`, or empty where there is none."""
     partitions: tuple[Partition, ...] = ()
+    sector: int = SECTOR
+    """What it counts in: the disk's logical blocks, in bytes."""
 
     @property
     def efi_system(self) -> Partition | None:
@@ -47,8 +49,8 @@ def table(path: str) -> Table:
         said = json.loads(run("sfdisk", "--json", path))["partitiontable"]
     except (Failed, ValueError, KeyError):
         return Table("")
-    sector = int(said.get("sectorsize") or 512)
-    return Table(str(said["label"]), tuple(_partition(each, sector) for each in said.get("partitions", ())))
+    sector = int(said.get("sectorsize") or SECTOR)
+    return Table(str(said["label"]), tuple(_partition(each, sector) for each in said.get("partitions", ())), sector)
 
 
 def _partition(said: Mapping[str, Any], sector: int) -> Partition:
@@ -58,15 +60,26 @@ def _partition(said: Mapping[str, Any], sector: int) -> Partition:
     )
 
 
-def add_seed(path: str, seed: bytes) -> Partition:
-    """Put the seed into a partition of its own at the disk's end, where it is in no growing file system's way."""
+def sector_of(head: bytes) -> int:
+    """Which sectors an image was made for, by its first bytes: a GPT begins at the second one.
+
+    An MBR does not say; those are made for 512 bytes, as BIOSes know no others.
+    """
+    return next((size for size in (SECTOR, 4096) if head[size : size + 8] == b"EFI PART"), SECTOR)
+
+
+HEAD_BYTES = 8192
+"""So much of an image `sector_of` looks at."""
+
+
+def add_partition(path: str, mib: int) -> Partition:
+    """Make a partition for the seed at the disk's end, where it is in no growing file system's way."""
     before = table(path)
-    size = -(-len(seed) // MIB) + 1
     if before.label == "gpt":
         run("sgdisk", "--move-second-header", path)
-        run("sgdisk", f"--new=0:-{size}M:0", "--typecode=0:8300", "--change-name=0:cidata", path)
+        run("sgdisk", f"--new=0:-{mib}M:0", "--typecode=0:8300", "--change-name=0:cidata", path)
     elif before.label == "dos":
-        _append(path, size)
+        _append(path, mib, before.sector)
     else:
         raise Failed(
             "IMAGE_WITHOUT_TABLE",
@@ -76,24 +89,27 @@ def add_seed(path: str, seed: bytes) -> Partition:
     new = [each for each in table(path).partitions if each.start not in known]
     if len(new) != 1:
         raise Failed(
-            "NO_ROOM", f"no partition for the seed could be made on {path}; the disk has no {size} MiB to spare"
+            "NO_ROOM", f"no partition for the seed could be made on {path}; the disk has no {mib} MiB to spare"
         )
-    write_at(path, new[0].start, seed)
-    reread(path)
     return new[0]
 
 
-def _append(path: str, mib: int) -> None:
+def _append(path: str, mib: int, sector: int) -> None:
     """One more of the four that an MBR has, in the last mebibytes that it can name."""
-    sectors = int(run("blockdev", "--getsz", path)) if path.startswith("/dev/") else _sectors_of_file(path)
-    start = (min(sectors, MBR_SECTORS) * 512 // MIB - mib) * MIB // 512
-    script = f"start={start}, size={mib * MIB // 512}, type=83\n"
+    size = int(run("blockdev", "--getsize64", path)) if path.startswith("/dev/") else _size_of_file(path)
+    start = (min(size // sector, MBR_SECTORS) * sector // MIB - mib) * MIB // sector
+    script = f"start={start}, size={mib * MIB // sector}, type=83\n"
     run("sfdisk", "--append", "--no-reread", "--force", path, said=script)
 
 
-def _sectors_of_file(path: str) -> int:
+def _size_of_file(path: str) -> int:
     with open(path, "rb") as file:  # noqa: PTH123 - a path of the system's
-        return file.seek(0, 2) // 512
+        return file.seek(0, 2)
+
+
+def node(path: str, number: int) -> str:
+    """The device of a partition."""
+    return f"{path}{'p' if path[-1].isdigit() else ''}{number}"
 
 
 def reread(path: str) -> None:

@@ -3,16 +3,38 @@
 from __future__ import annotations
 
 import threading
+import time
 from typing import Any
 
 from .home import Away, Home, Refused
 
 SECONDS = 1.0
 GO_ON = "go-on"
+PRINT_PERCENT = 5
+PRINT_SECONDS = 60.0
 
 
 class Ordered(Exception):
     """The run says to reboot or to power off; the order is the message."""
+
+
+class _Line:
+    """What a person at the machine reads of one piece of work: a line when it begins, then every few percent, at most
+    one a second and at least one a minute. Screens are narrow."""
+
+    def __init__(self, phase: str, said: str) -> None:
+        self._phase = phase
+        self._began = self._when = time.monotonic()
+        self._percent = 0
+        print(f"{phase}: {said}", flush=True)
+
+    def go_on(self, done: int, total: int) -> None:
+        percent, now = 100 * done // total if total else 0, time.monotonic()
+        further = percent >= self._percent + PRINT_PERCENT and now >= self._when + SECONDS
+        if further or self._percent < percent == 100 or now >= self._when + PRINT_SECONDS:
+            self._percent, self._when = percent, now
+            how_far = f"{percent} % " if total else ""
+            print(f"{self._phase}: {how_far}after {now - self._began:.0f} s", flush=True)
 
 
 class Reporter:
@@ -24,6 +46,7 @@ class Reporter:
         self._lock = threading.Lock()
         self._ended = threading.Event()
         self._stop: Exception | None = None
+        self._line = _Line("starting", "the agent is up")
         self._thread = threading.Thread(target=self._tell, daemon=True)
 
     def start(self) -> None:
@@ -31,15 +54,18 @@ class Reporter:
         self._thread.start()
 
     def at(self, phase: str, said: str, done: int = 0, total: int = 0, **more: Any) -> None:
-        """Where the work is. A new phase is printed too. Raises `Refused` or `Ordered`: the work must stop."""
+        """Where the work is: `done` of `total`. Raises `Refused` or `Ordered`: the work must stop."""
         with self._lock:
-            if phase != self._report["phase"] or more:
-                print(f"{phase}: {said}", flush=True)
+            new = (phase, said) != (self._report["phase"], self._report["said"]) or bool(more)
             self._report = {"phase": phase, "said": said, "done": done, "total": total, **more}
+            if new:
+                self._line = _Line(phase, said)
         self.check()
 
     def check(self) -> None:
-        """Raise `Refused` or `Ordered` when the work must stop."""
+        """Raise `Refused` or `Ordered` when the work must stop. What takes its time calls this every second."""
+        with self._lock:
+            self._line.go_on(self._report["done"], self._report["total"])
         if self._stop is not None:
             raise self._stop
 

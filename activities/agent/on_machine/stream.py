@@ -1,5 +1,5 @@
 """The image's bytes as they come: fetched on from where a connection was lost, and expanded, never more than a few
-mebibytes in memory."""
+mebibytes in memory. What the boot server says is zeros is not fetched at all."""
 
 from __future__ import annotations
 
@@ -8,29 +8,62 @@ import subprocess
 import threading
 import time
 import zlib
-from collections.abc import Callable, Iterator
-from typing import IO
+from collections.abc import Callable, Iterator, Mapping
+from typing import IO, Any
 
+from .disk_io import Hole, Piece
 from .home import PAUSE_SECONDS, Away, Home
 from .tools import Failed
 
 CHUNK = 1024**2
 
 
-def fetched(home: Home, name: str, total: int) -> Iterator[bytes]:
-    """Every byte of `image` or `seed` once, whatever happens to the connection."""
-    offset = 0
-    while offset < total:
+def image_pieces(home: Home, image: Mapping[str, Any]) -> Iterator[Piece]:
+    """The image's disk from its beginning to its end.
+
+    `data` of what is not compressed lists the stretches, by their first byte and the byte after their last, outside of
+    which there is nothing but zeros.
+    """
+    total, stretches = int(image["bytes"]), image.get("data")
+    if image["compression"] != "none" or stretches is None:
+        return _expanded(fetched(home, "image", total), str(image["compression"]))
+    return _spread(home, total, [(int(start), int(end)) for start, end in stretches])
+
+
+def image_head(home: Home, image: Mapping[str, Any], size: int) -> bytes:
+    """The first `size` bytes of the image's disk."""
+    total, compression = int(image["bytes"]), str(image["compression"])
+    head = b""
+    for piece in _expanded(fetched(home, "image", min(total, size) if compression == "none" else total), compression):
+        head += piece
+        if len(head) >= size:
+            break
+    return head[:size]
+
+
+def fetched(home: Home, name: str, end: int, start: int = 0) -> Iterator[bytes]:
+    """Every byte of `image` or `seed` from `start` up to `end` once, whatever happens to the connection."""
+    offset = start
+    while offset < end:
         before = offset
         try:
-            with home.bytes_from(name, offset) as answer:
+            with home.bytes_from(name, offset, end) as answer:
                 while piece := _piece(answer):
                     offset += len(piece)
                     yield piece
         except Away as away:
-            print(f"the {name} stopped at byte {offset} of {total}: {away}; going on from there", flush=True)
+            print(f"the {name} stopped at byte {offset} of {end}: {away}; going on from there", flush=True)
         if offset == before:
             time.sleep(PAUSE_SECONDS)
+
+
+def _spread(home: Home, total: int, stretches: list[tuple[int, int]]) -> Iterator[Piece]:
+    at = 0
+    for start, end in [*stretches, (total, total)]:
+        if at < start:
+            yield Hole(start - at)
+        yield from fetched(home, "image", end, start)
+        at = end
 
 
 def _piece(answer: http.client.HTTPResponse) -> bytes:
@@ -42,7 +75,7 @@ def _piece(answer: http.client.HTTPResponse) -> bytes:
         raise Away(str(error) or type(error).__name__) from error
 
 
-def expanded(pieces: Iterator[bytes], compression: str) -> Iterator[bytes]:
+def _expanded(pieces: Iterator[bytes], compression: str) -> Iterator[bytes]:
     """The disk's own bytes."""
     if compression == "none":
         return pieces

@@ -10,7 +10,6 @@ import fcntl
 import os
 import stat
 import threading
-from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -18,6 +17,7 @@ import libvirt
 
 from mulligan.activities.drivers.base import Deadline
 from mulligan.activities.drivers.libvirt.transfer import Report, Stopped, shrunk
+from mulligan.activities.holes import data_sections
 
 STEP_BYTES = 1 << 20
 _FLUSH_BYTES = 64 << 20
@@ -77,13 +77,3 @@ def _copy_block(source: int, target: int, position: int, length: int) -> int:
     if position % _FLUSH_BYTES < length:  # begin to write it out, so that the wait for the disk at the end is short
         os.posix_fadvise(target, max(0, position - _FLUSH_BYTES), _FLUSH_BYTES, os.POSIX_FADV_DONTNEED)
     return length
-
-
-def data_sections(fd: int, end: int) -> Iterator[tuple[int, int]]:
-    """(start, length) of what is not a hole."""
-    position = 0
-    with suppress(OSError):  # ENXIO: only a hole from there to the end
-        while position < end:
-            start = os.lseek(fd, position, os.SEEK_DATA)
-            position = os.lseek(fd, start, os.SEEK_HOLE)
-            yield start, position - start

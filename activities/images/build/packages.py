@@ -17,8 +17,8 @@ KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
 _SUITES = ("{}", "{}-updates", "{}-security")
 
 
-def sources(release: str) -> tuple[str, ...]:
-    """The lines of a sources.list for Debian's `main` of this release, as the host itself would reach it."""
+def sources(release: str, components: tuple[str, ...] = ("main",)) -> tuple[str, ...]:
+    """The lines of a sources.list for these components of Debian's release, from where the host itself has `main`."""
     if not KEYRING.exists():
         raise HostNotReady(
             f"Debian's packages are checked against {KEYRING}, which this host does not have",
@@ -39,20 +39,22 @@ def sources(release: str) -> tuple[str, ...]:
             remedy="apt-get update",
             release=release,
         )
-    return tuple(f"deb [signed-by={KEYRING}] {uri} {suite} main" for uri, suite in dict.fromkeys(found))
+    return tuple(
+        f"deb [signed-by={KEYRING}] {uri} {suite} {' '.join(components)}" for uri, suite in dict.fromkeys(found)
+    )
 
 
 class Archive:
     """Debian's archive as apt sees it, with lists and packages cached under one directory."""
 
-    def __init__(self, directory: Path, release: str) -> None:
+    def __init__(self, directory: Path, release: str, components: tuple[str, ...] = ("main",)) -> None:
         """Prepare the directory; nothing is fetched before `refresh`."""
         self._debs = directory / "debs"
         self._lists = directory / "state/lists"
         for folder in (self._debs, self._lists / "partial", directory / "cache/archives/partial"):
             folder.mkdir(parents=True, exist_ok=True)
         (directory / "state/status").touch()
-        (directory / "sources.list").write_text("\n".join(sources(release)) + "\n")
+        (directory / "sources.list").write_text("\n".join(sources(release, components)) + "\n")
         settings = {
             "Dir::State": directory / "state",
             "Dir::State::status": directory / "state/status",
@@ -87,6 +89,11 @@ class Archive:
         if match is None:
             raise Unreachable(f"Debian's archive has no package {package} that names another; check the apt sources")
         return match.group(1)
+
+    def missing(self, *packages: str) -> tuple[str, ...]:
+        """Those of the packages that the archive does not have."""
+        names = run("apt-cache", f"--config-file={self._config}", "pkgnames").split()
+        return tuple(package for package in packages if package not in set(names))
 
     def closure(self, *packages: str) -> tuple[str, ...]:
         """The packages with everything that they depend on."""
