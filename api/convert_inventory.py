@@ -8,6 +8,7 @@ from mulligan.activities import values
 from mulligan.activities.bmc_health import BmcHealth
 from mulligan.activities.drivers.registry import normalise_url
 from mulligan.activities.inventory.claims import ClaimRow, Drift
+from mulligan.activities.inventory.edits import Edit
 from mulligan.activities.inventory.explanation import Explanation
 from mulligan.activities.inventory.suspects import Suspect
 from mulligan.api import enums
@@ -76,6 +77,18 @@ def suspect_message(value: Suspect) -> pb.Suspect:
             for one in value.evidence
         ],
         verdict=value.verdict,
+    )
+
+
+def edit_message(value: Edit) -> pb.Edit:
+    """What an operator changed by hand."""
+    return pb.Edit(
+        kind=enums.SUSPECT_KIND.number(value.kind),
+        name=value.name,
+        what=value.what,
+        actor=value.actor,
+        reason=value.reason,
+        at=timestamp(value.at),
     )
 
 

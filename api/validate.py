@@ -161,3 +161,15 @@ def split_url(faults: Faults, field: str, url: str) -> SplitResult | None:
 
 def _said(value: str) -> str:
     return f", not {value[:80]!r}" if value else "; it is missing"
+
+
+MOST_ACTOR, MOST_REASON = 100, 500
+
+
+def words(faults: Faults, actor: str, reason: str, prefix: str = "") -> None:
+    """Check who asks, and why."""
+    for field, value, most in (("actor", actor, MOST_ACTOR), ("reason", reason, MOST_REASON)):
+        if len(value) > most:
+            faults.add(f"{prefix}{field}", f"must be at most {most} characters, not {len(value)}")
+    if not actor.isprintable():
+        faults.add(f"{prefix}actor", "must be printable characters, in one line")

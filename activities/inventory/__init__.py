@@ -11,6 +11,7 @@ from mulligan.activities.inventory.claims import (
     DriftKind,
     RunRecord,
 )
+from mulligan.activities.inventory.edits import By, Edit
 from mulligan.activities.inventory.explanation import Choice, Explanation, NearMiss, Predicate, Verdict
 from mulligan.activities.inventory.inventory import Inventory
 from mulligan.activities.inventory.suspects import Blame, Suspect, SuspectKind
@@ -18,12 +19,14 @@ from mulligan.activities.inventory.timings import Lesson, driver_of, model_of
 
 __all__ = [
     "Blame",
+    "By",
     "Choice",
     "ClaimRequest",
     "ClaimRow",
     "ClaimState",
     "Drift",
     "DriftKind",
+    "Edit",
     "Explanation",
     "Inventory",
     "Lesson",

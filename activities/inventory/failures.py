@@ -100,6 +100,12 @@ def came_up(connection: Connection, provider: str, image: Image) -> None:
         _judge_anew(connection)
 
 
+def held_against(connection: Connection, kind: SuspectKind, name: str) -> Suspect | None:
+    """What is held against it, by name or digest; None when nothing is."""
+    mine = [each for each in suspects(connection) if each.kind is kind and name in (each.name, each.digest)]
+    return mine[0] if mine else None
+
+
 def clear(connection: Connection, kind: SuspectKind, name: str) -> None:
     """Forget its failures, for the other suspect of each too; see `Inventory.clear_failures`."""
     take_turn(connection)

@@ -16,6 +16,7 @@ from mulligan.activities.inventory.tables import (
     NOT_FINAL,
     claim_items,
     claims,
+    edits,
     failures,
     images,
     inventories,
@@ -93,6 +94,7 @@ def prune(database: Database, days: int, limit: int) -> int:
         (claim_items, claim_items.c.claim_id, old["claims"]),
         (claims, claims.c.id, old["claims"]),
         (machines, machines.c.id, old["machines"]),
+        (edits, edits.c.id, old["edits"]),
     ):
         if ids:
             with database.write() as connection:
@@ -108,6 +110,7 @@ def _old(days: int) -> dict[str, Any]:
     claimed = exists().where(claims.c.machine_id == machines.c.id)
     return {
         "failures": select(failures.c.id).where(failures.c.at < then),
+        "edits": select(edits.c.id).where(edits.c.at < then),
         "runs": select(runs.c.run_id).where(runs.c.started_at < then, runs.c.ended_at < then, not_(of_run)),
         "claims": select(claims.c.id).where(not_(LIVE_CLAIM), claims.c.released_at < then, not_(of_claim)),
         "machines": select(machines.c.id).where(

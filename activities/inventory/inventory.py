@@ -12,6 +12,7 @@ from datetime import datetime
 from mulligan.activities.inventory import (
     audit,
     claiming,
+    edits,
     failures,
     images,
     machines,
@@ -23,12 +24,13 @@ from mulligan.activities.inventory import (
 )
 from mulligan.activities.inventory.claims import ClaimRequest, ClaimRow, Drift, RunRecord
 from mulligan.activities.inventory.database import Database
+from mulligan.activities.inventory.edits import Asked, By
 from mulligan.activities.inventory.explain import explain
 from mulligan.activities.inventory.explanation import Choice, Explanation
 from mulligan.activities.inventory.machine import Machine
 from mulligan.activities.inventory.suspects import SuspectKind
 from mulligan.activities.inventory.timings import Lesson
-from mulligan.activities.inventory.upkeep import PAGE, Upkeep
+from mulligan.activities.inventory.upkeep import NOBODY, PAGE, Upkeep
 from mulligan.activities.planning import Plan
 from mulligan.activities.values import Claim, Evidence, Image, Inspection, MachineState, Provider, StepEstimate
 
@@ -112,8 +114,9 @@ class Inventory(Upkeep):
         clear_quarantine: bool = False,
         clear_suspect: bool = False,
         clear_dirty: bool = False,
+        by: By = NOBODY,
     ) -> Provider:
-        """Change what the operator decides; what is None stays. `settings` replaces all settings.
+        """Change what the operator decides; what is None stays. `settings` replaces all settings. Who it was is kept.
 
         Raises `Conflict` when `generation` is not the current one (the message says which is), or when more is claimed
         than would be left; `InvalidRequest` for a resource that it does not have.
@@ -131,6 +134,7 @@ class Inventory(Upkeep):
         with self._database.write() as connection:
             if forgives:
                 failures.take_turn(connection)
+            before = providers.get(connection, name)
             edited = providers.edit(
                 connection,
                 name,
@@ -139,6 +143,16 @@ class Inventory(Upkeep):
                 overcommit_percent=overcommit_percent or {},
                 columns=columns,
             )
+            what = Asked(
+                enabled=enabled,
+                reserved=reserved or {},
+                overcommit_percent=overcommit_percent or {},
+                settings=edits.changed(before.settings, settings),
+                quarantined=before.quarantined if clear_quarantine else "",
+                clear_suspect=forgives,
+                clear_dirty=clear_dirty,
+            )
+            edits.keep(connection, SuspectKind.PROVIDER, name, str(what), by)
             if not forgives:
                 return edited
             failures.clear(connection, SuspectKind.PROVIDER, name)
@@ -321,22 +335,25 @@ class Inventory(Upkeep):
         """Keep a run's story, and what it teaches; once kept as ended neither changes.
 
         A lesson about a machine or provider that is no more is forgotten. At most 500 are kept for each step, image,
-        driver and model.
+        driver and model, of the step verify for each level of proof.
         """
         with self._database.write() as connection:
             stories.keep(connection, run)
             if lesson is not None:
                 timings.learn(connection, lesson)
 
-    def estimates(self, image: str, driver: str = "", model: str = "") -> tuple[StepEstimate, ...]:
+    def estimates(
+        self, image: str, driver: str = "", model: str = "", level: VerifyLevel | None = None
+    ) -> tuple[StepEstimate, ...]:
         """How long each step usually takes, from the newest 200 of the runs that are most like the one at hand.
 
         Those of the same image, driver and model; else of the same image and driver; else of the same driver; in each
-        case three at least. Without a driver (no provider is claimed yet): of the same image, else all. A step that
-        too few runs have taught is left out. See `driver_of` and `model_of`.
+        case three at least. Without a driver (no provider is claimed yet): of the same image, else all. The step
+        verify is learned from runs of the same level of proof; where too few are known, or no level is given, from
+        those of any level. A step that too few runs have taught is left out. See `driver_of` and `model_of`.
         """
         with self._database.read() as connection:
-            return timings.estimates(connection, image, driver, model)
+            return timings.estimates(connection, image, driver, model, level)
 
     # Plans
 

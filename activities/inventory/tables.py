@@ -257,6 +257,20 @@ image_standings = Table(
     _text("quarantined"),
 )
 
+edits = Table(
+    "edits",
+    metadata,
+    Column("id", Text, primary_key=True),
+    _text("kind"),
+    _text("name"),
+    _text("what"),
+    _text("actor"),
+    _text("reason"),
+    Column("at", Moment, nullable=False),
+    Index(None, "kind", "name", "at"),
+    Index(None, "at"),
+)
+
 timings = Table(
     "timings",
     metadata,

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import uuid
 
-from mulligan.activities.inventory import failures, housekeeping, machines, providers
+from mulligan.activities.inventory import edits, failures, housekeeping, machines, providers
 from mulligan.activities.inventory.database import Database
+from mulligan.activities.inventory.edits import By, Edit
 from mulligan.activities.inventory.machine import Machine
 from mulligan.activities.inventory.suspects import Blame, Suspect, SuspectKind
 from mulligan.activities.values import Image, Provider
 
 PAGE = 500
 """How many a list gives when the caller does not say."""
+
+NOBODY = By()
+"""Somebody who did not say who they are."""
 
 
 class Upkeep:
@@ -56,17 +60,26 @@ class Upkeep:
 
     def suspect(self, kind: SuspectKind, name: str) -> Suspect | None:
         """What is held against this provider (by name) or image (by name or digest); None when nothing is."""
-        mine = [each for each in self.suspects(kind) if name in (each.name, each.digest)]
-        return mine[0] if mine else None
+        with self._database.read() as connection:
+            return failures.held_against(connection, kind, name)
 
-    def clear_failures(self, kind: SuspectKind, name: str) -> None:
+    def clear_failures(self, kind: SuspectKind, name: str, by: By = NOBODY) -> None:
         """Forget the failures of a provider or an image, and end the quarantine that they caused.
 
-        They are forgotten for the other suspect of each too: whoever mended the one has found the cause. Raises
-        `NotFound`.
+        They are forgotten for the other suspect of each too: whoever mended the one has found the cause. Who that was
+        is kept. Raises `NotFound`.
         """
         with self._database.write() as connection:
+            failures.take_turn(connection)
+            held = failures.held_against(connection, kind, name)
             failures.clear(connection, kind, name)
+            what = edits.forgotten(held.failures if held else 0, held.quarantined if held else "")
+            edits.keep(connection, kind, name, what, by)
+
+    def edits(self, kind: SuspectKind | None = None, name: str = "", limit: int = PAGE) -> list[Edit]:
+        """What operators changed by hand, newest first; of one kind, and of one name, if given."""
+        with self._database.read() as connection:
+            return edits.listed(connection, kind, name, limit)
 
     def quarantine_provider(self, name: str, reason: str) -> Provider:
         """Take it out of service until an operator clears the quarantine; what it holds it keeps."""

@@ -1,10 +1,12 @@
-"""Who uses the command line, for a run's history."""
+"""Who uses the command line, and why: for a run's history, and for what is changed by hand."""
 
 from __future__ import annotations
 
 import getpass
 import os
 import socket
+
+import click
 
 from mulligan.api.cli.text import clean
 
@@ -19,3 +21,7 @@ def this_actor() -> str:
     except (KeyError, OSError):
         user = str(os.getuid())
     return clean(f"{user}@{socket.gethostname()}")[:MOST]
+
+
+REASON = click.option("--reason", default="", help="Why, for the history.")
+ACTOR = click.option("--actor", default=this_actor, help="Who asks, for the history. Default: user@host.")

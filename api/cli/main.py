@@ -43,6 +43,7 @@ COMMANDS: Mapping[str, Lazy] = {
     "suspect": Lazy(
         "mulligan.api.cli.suspect:suspect", "See what runs failed on, the provider or the image, and put it back."
     ),
+    "edit": Lazy("mulligan.api.cli.edit:edit", "See what operators changed by hand: who, when and why."),
     "claim": Lazy("mulligan.api.cli.claim:claim", "Ask why a machine would fit, or not, and list what is claimed."),
     "partition": Lazy("mulligan.api.cli.partition:partition", "Add and list the sites that providers belong to."),
     "up": Lazy("mulligan.api.cli.up:up", "Start everything on this host, with embedded defaults."),

@@ -8,8 +8,10 @@ from collections.abc import Iterator
 
 import click
 
+from mulligan.api.cli.actor import ACTOR, REASON
 from mulligan.api.cli.bmc import bmc_of, health, health_as_dict
 from mulligan.api.cli.client import Session, api_command
+from mulligan.api.cli.edit import edit_text, edits_of
 from mulligan.api.cli.errors import usage
 from mulligan.api.cli.output import as_dict, details, listing, pairs, print_json, word
 from mulligan.api.cli.suspect import suspicion
@@ -80,13 +82,14 @@ def show(session: Session, name: str) -> None:
     """Show one provider: what it has, what it can, what was measured, and what failed on it."""
     request = inventory_pb2.GetProviderRequest(name=name)
     found = session.inventory.GetProvider(request, timeout=session.deadline())
-    bmc = bmc_of(session, found.provider)
+    bmc, edits = bmc_of(session, found.provider), edits_of(session, name)
     if session.as_json:
         suspect = as_dict(found.suspect) if found.HasField("suspect") else None
-        print_json(found.provider, suspect=suspect, **health_as_dict(bmc))
+        said = [as_dict(each) for each in edits]
+        print_json(found.provider, suspect=suspect, edits=said, **health_as_dict(bmc))
         return
-    more = ("bmc", health(bmc))
-    details(session, found.provider, lambda provider: (*_facts(provider), more, *suspicion(found.suspect)))
+    more = (("bmc", health(bmc)), ("edited", "\n".join(edit_text(each) for each in edits)))
+    details(session, found.provider, lambda provider: (*_facts(provider), *more, *suspicion(found.suspect)))
 
 
 @provider.command()
@@ -114,6 +117,8 @@ def remove(session: Session, name: str, forget: bool) -> None:
 @click.option("--clear-quarantine", is_flag=True, help="Put it back into service.")
 @click.option("--clear-suspect", is_flag=True, help="Forget its failures.")
 @click.option("--clear-dirty", is_flag=True, help="Take it as erased.")
+@REASON
+@ACTOR
 @api_command
 def set_provider(
     session: Session,
@@ -126,6 +131,8 @@ def set_provider(
     clear_quarantine: bool,
     clear_suspect: bool,
     clear_dirty: bool,
+    reason: str,
+    actor: str,
 ) -> None:
     """Change a provider. What is not named stays; fails when someone else changes it at the same time."""
     request = inventory_pb2.UpdateProviderRequest(
@@ -140,6 +147,7 @@ def set_provider(
     )
     if request == inventory_pb2.UpdateProviderRequest(name=name):
         raise usage(f"nothing to change on {name} was named", "mulligan provider set --help")
+    request.reason, request.actor = reason, actor
     request.generation = _read(session, name).generation
     response = session.inventory.UpdateProvider(request, timeout=session.deadline())
     details(session, response.provider, _facts)

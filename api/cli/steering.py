@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from mulligan.api.cli.actor import this_actor
+from mulligan.api.cli.actor import ACTOR, REASON
 from mulligan.api.cli.client import Session
 from mulligan.api.cli.errors import tell_next
 from mulligan.api.cli.exit_codes import ExitCode
@@ -23,8 +23,6 @@ Decorator = Callable[[Command], Command]
 
 ID = click.argument("workflow_id", metavar="ID")
 RUN_ID = click.option("--run-id", default="", help="One execution of several. Default: the newest.")
-REASON = click.option("--reason", default="", help="Why, for the history.")
-ACTOR = click.option("--actor", default=this_actor, help="Who asks, for the history. Default: user@host.")
 
 
 def steers(function: Command) -> Command:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import click
 
+from mulligan.api.cli.actor import ACTOR, REASON
 from mulligan.api.cli.client import Session, api_command
 from mulligan.api.cli.errors import tell_next
 from mulligan.api.cli.output import listing, print_json, value_of, word, words
@@ -42,10 +43,16 @@ def list_suspects(session: Session, kind: str | None) -> None:
 @suspect.command()
 @click.argument("kind", type=click.Choice(words(inventory_pb2.SuspectKind)))
 @click.argument("name")
+@REASON
+@ACTOR
 @api_command
-def clear(session: Session, kind: str, name: str) -> None:
-    """Forget the failures of a provider or an image, and put it back into service if they had quarantined it."""
-    request = inventory_pb2.ClearSuspectRequest(kind=value_of(inventory_pb2.SuspectKind, kind), name=name)
+def clear(session: Session, kind: str, name: str, reason: str, actor: str) -> None:
+    """Forget the failures of a provider or an image, and put it back into service if they had quarantined it.
+
+    Who did so, and why, is in `mulligan edit list`.
+    """
+    number = value_of(inventory_pb2.SuspectKind, kind)
+    request = inventory_pb2.ClearSuspectRequest(kind=number, name=name, reason=reason, actor=actor)
     response = session.inventory.ClearSuspect(request, timeout=session.deadline())
     if session.as_json:
         print_json(response.suspect)

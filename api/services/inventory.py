@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 
-from mulligan.activities.inventory import Inventory, SuspectKind
+from mulligan.activities.inventory import By, Inventory, SuspectKind
+from mulligan.activities.levers import UNKNOWN
 from mulligan.activities.threads import run_blocking
 from mulligan.api import enums, validate
 from mulligan.api.bmcs import Bmcs
 from mulligan.api.convert_inventory import (
     claim_message,
     drift_message,
+    edit_message,
     explanation_message,
     provider_message,
     suspect_message,
@@ -92,6 +94,7 @@ class InventoryEdge(inventory_pb2_grpc.InventoryServiceServicer):
         faults.between("generation", request.generation, 1, 2**63 - 1)
         validate.percents_and_reserves(faults, request.reserved, request.overcommit_percent)
         validate.settings(faults, "settings", request.settings)
+        validate.words(faults, request.actor, request.reason)
         faults.refuse()
         known = await run_blocking(self._inventory.provider, request.name)
         provider = await run_blocking(
@@ -105,6 +108,7 @@ class InventoryEdge(inventory_pb2_grpc.InventoryServiceServicer):
             clear_quarantine=request.clear_quarantine,
             clear_suspect=request.clear_suspect,
             clear_dirty=request.clear_dirty,
+            by=By(request.actor or UNKNOWN, request.reason),
         )
         return pb.UpdateProviderResponse(provider=provider_message(provider))
 
@@ -136,10 +140,27 @@ class InventoryEdge(inventory_pb2_grpc.InventoryServiceServicer):
             faults.name("name", request.name)
         else:
             faults.image_name("name", request.name)
+        validate.words(faults, request.actor, request.reason)
         faults.refuse()
         kind = enums.SUSPECT_KIND.word(request.kind)
-        await run_blocking(self._inventory.clear_failures, kind, request.name)
+        by = By(request.actor or UNKNOWN, request.reason)
+        await run_blocking(self._inventory.clear_failures, kind, request.name, by)
         return pb.ClearSuspectResponse(suspect=pb.Suspect(kind=request.kind, name=request.name))
+
+    async def ListEdits(  # noqa: N802 - the protocol's name
+        self, request: pb.ListEditsRequest, context: Context
+    ) -> AsyncIterator[pb.ListEditsResponse]:
+        """What operators changed by hand, newest first."""
+        faults = Faults(request)
+        faults.between("limit", request.limit, 0, 10_000)
+        if request.name and request.kind == pb.SUSPECT_KIND_IMAGE:
+            faults.image_name("name", request.name)
+        elif request.name:
+            faults.name("name", request.name)
+        faults.refuse()
+        kind = enums.SUSPECT_KIND.word(request.kind) if request.kind else None
+        for edit in await run_blocking(self._inventory.edits, kind, request.name, request.limit or 100):
+            yield pb.ListEditsResponse(edit=edit_message(edit))
 
     async def ListBmcs(  # noqa: N802 - the protocol's name
         self, request: pb.ListBmcsRequest, context: Context

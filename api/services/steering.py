@@ -12,10 +12,9 @@ from mulligan.api.retries import Retries
 from mulligan.api.runs import Runs
 from mulligan.api.services.checks import check_run
 from mulligan.api.undo import undo_list
-from mulligan.api.validate import Faults
+from mulligan.api.validate import Faults, words
 from mulligan.v1 import provisioning_pb2 as pb
 
-MOST_ACTOR, MOST_REASON = 100, 500
 MOST_SECONDS = 604_800
 
 
@@ -29,7 +28,7 @@ class Steering:
     async def CancelRun(self, request: pb.CancelRunRequest, context: Context) -> pb.CancelRunResponse:  # noqa: N802
         """Ask a run to stop and undo; what it will undo."""
         faults = Faults(request)
-        _check_words(faults, request)
+        words(faults, request.actor, request.reason)
         check_run(request, faults)
         found = await self._runs.find(request.workflow_id, request.run_id)
         undo = undo_list(await self._runs.story(found)) if found.is_open else []
@@ -39,7 +38,7 @@ class Steering:
     async def RetryRun(self, request: pb.RetryRunRequest, context: Context) -> pb.RetryRunResponse:  # noqa: N802
         """Make a machine afresh whose run ended badly."""
         faults = Faults(request)
-        _check_words(faults, request)
+        words(faults, request.actor, request.reason)
         check_run(request, faults)
         run = await self._retries.retry(request.workflow_id, request.actor, request.reason)
         return pb.RetryRunResponse(run=run_message(run))
@@ -84,7 +83,7 @@ class Steering:
     async def _pull(
         self, kind: LeverKind, lever: pb.LeverRequest, faults: Faults, asked: LeverIn | None = None
     ) -> Answer:
-        _check_words(faults, lever, "lever.")
+        words(faults, lever.actor, lever.reason, "lever.")
         check_run(lever, faults, "lever.")
         asked = replace(asked or LeverIn(), actor=lever.actor or UNKNOWN, reason=lever.reason)
         return await self._levers.pull(lever.workflow_id, lever.run_id, kind, asked)
@@ -92,17 +91,6 @@ class Steering:
 
 def _message(answer: Answer) -> pb.LeverAnswer:
     return pb.LeverAnswer(run=run_message(answer.run), said=answer.said)
-
-
-def _check_words(
-    faults: Faults, request: pb.LeverRequest | pb.CancelRunRequest | pb.RetryRunRequest, prefix: str = ""
-) -> None:
-    """Check who asks, and why."""
-    for field, value, most in (("actor", request.actor, MOST_ACTOR), ("reason", request.reason, MOST_REASON)):
-        if len(value) > most:
-            faults.add(f"{prefix}{field}", f"must be at most {most} characters, not {len(value)}")
-    if not request.actor.isprintable():
-        faults.add(f"{prefix}actor", "must be printable characters, in one line")
 
 
 def _check_step(faults: Faults, field: str, step: str) -> None:

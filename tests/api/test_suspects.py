@@ -81,8 +81,44 @@ async def test_a_provider_shows_what_is_held_against_it(api: Api, stack: Stack) 
     assert shown.suspect.verdict.startswith("not clear yet")
     assert host.name in await suspects(api, KIND_PROVIDER)
     assert host.name not in await suspects(api, KIND_IMAGE)
-    await api.inventory.ClearSuspect(inventory_pb2.ClearSuspectRequest(kind=KIND_PROVIDER, name=host.name))
+    cleared = inventory_pb2.ClearSuspectRequest(kind=KIND_PROVIDER, name=host.name, actor="ann@ops", reason="new fan")
+    await api.inventory.ClearSuspect(cleared)
     assert (await api.inventory.GetProvider(request)).provider.suspect_count == 0
+
+
+async def test_who_changed_what_by_hand_is_kept(api: Api, stack: Stack) -> None:
+    """Who, when, why and what, newest first: of a clearing, and of an edit with the quarantine that it ends. What is
+    refused leaves nothing."""
+    good = own_image(stack, "blameless")
+    _, (host,) = await stack.hosts()
+    fail(stack, host.name, good)
+    clear = inventory_pb2.ClearSuspectRequest(kind=KIND_PROVIDER, name=host.name, actor="ann@ops", reason="new fan")
+    await api.inventory.ClearSuspect(clear)
+    stack.inventory.quarantine_provider(host.name, "smells of smoke")
+    generation = stack.inventory.provider(host.name).generation
+    update = inventory_pb2.UpdateProviderRequest(name=host.name, generation=generation, actor="bob", enabled=False)
+    update.settings["speed"] = "0.001"
+    update.clear_quarantine = update.clear_dirty = True
+    await api.inventory.UpdateProvider(update)
+    error = await refusal(api.inventory.UpdateProvider(update))  # it was edited since
+    assert error.code() is grpc.StatusCode.ABORTED
+    error = await refusal(
+        api.inventory.ClearSuspect(inventory_pb2.ClearSuspectRequest(kind=1, name="x", reason="y" * 501))
+    )
+    assert list(violations(error)) == ["reason"]
+    listing = inventory_pb2.ListEditsRequest(kind=KIND_PROVIDER, name=host.name)
+    last, first_ = [each.edit for each in await everything(api.inventory.ListEdits(listing))]
+    assert (first_.actor, first_.reason, first_.what) == ("ann@ops", "new fan", "1 failure(s) forgotten")
+    assert (last.actor, last.reason) == ("bob", "")
+    assert last.what == (
+        "taken out of service; settings: speed; put back into service, which was quarantined: smells of smoke; "
+        "its failures forgotten; taken as erased"
+    )
+    assert last.at.seconds >= first_.at.seconds > 0
+    listing.limit = 1
+    assert [each.edit for each in await everything(api.inventory.ListEdits(listing))] == [last]
+    of_images = inventory_pb2.ListEditsRequest(kind=KIND_IMAGE)
+    assert host.name not in [each.edit.name for each in await everything(api.inventory.ListEdits(of_images))]
 
 
 async def test_what_cannot_be_cleared_or_listed_is_said(api: Api, stack: Stack) -> None:

@@ -31,7 +31,8 @@ class ScriptedApi:
     """Answers each method by the handler of that name; `asked` keeps what was asked. Stop and start it as you like."""
 
     def __init__(self) -> None:
-        self.handlers: dict[str, Handler] = {}
+        self.handlers: dict[str, Handler] = {"ListEdits": lambda request, context: iter(())}
+        """By method. That nothing was changed by hand is answered unless a test says otherwise."""
         self.asked: list[tuple[str, Message]] = []
         self.port = 0
         self._server: grpc.Server | None = None

@@ -19,7 +19,7 @@ from mulligan.v1 import inventory_pb2, machine_pb2, provisioning_pb2, run_pb2
 from tests.cli.conftest import Mulligan
 from tests.cli.scripted import ID, ScriptedApi, event, evidence, machine, refusal, refuse, run_update, watches
 
-NOUNS = ("machine", "run", "provider", "bmc", "image", "agent", "suspect", "claim", "partition")
+NOUNS = ("machine", "run", "provider", "bmc", "image", "agent", "suspect", "edit", "claim", "partition")
 
 OFFLINE = {("run", "replay"), ("agent", "build"), ("agent", "show")}
 """Verbs that ask no API."""
@@ -57,7 +57,7 @@ def test_the_verbs_are_these() -> None:
         *("run extend", "run mulligan", "run abort", "run export", "run replay"),
         *("provider add", "provider list", "provider show", "provider set", "provider remove"),
         *("agent build", "agent show", "bmc list"),
-        *("suspect list", "suspect clear"),
+        *("suspect list", "suspect clear", "edit list"),
         *("image add", "image list", "image show", "image build", "image remove"),
         *("claim explain", "claim list", "claim audit", "partition add", "partition list"),
     }
@@ -248,7 +248,7 @@ def test_a_provider_is_edited_as_it_was_read(api: ScriptedApi, mulligan: Mulliga
     api.handlers["GetProvider"] = lambda request, context: inventory_pb2.GetProviderResponse(provider=provider())
     api.handlers["UpdateProvider"] = lambda request, context: inventory_pb2.UpdateProviderResponse(provider=provider())
     edit = ("--disable", "--reserve", "vcpu=2", "--overcommit", "vcpu=400", "--set", "pool=fast", "--clear-suspect")
-    assert mulligan("provider", "set", "hyp-1", *edit).returncode == ExitCode.OK
+    assert mulligan("provider", "set", "hyp-1", *edit, "--actor", "ann", "--reason", "noise").returncode == ExitCode.OK
     assert api.last("UpdateProvider") == inventory_pb2.UpdateProviderRequest(
         name="hyp-1",
         generation=7,
@@ -257,6 +257,8 @@ def test_a_provider_is_edited_as_it_was_read(api: ScriptedApi, mulligan: Mulliga
         overcommit_percent={"vcpu": 400},
         settings={"pool": "fast"},
         clear_suspect=True,
+        actor="ann",
+        reason="noise",
     )
     mulligan("provider", "set", "hyp-1", "--clear-quarantine")
     assert not api.last("UpdateProvider").HasField("enabled")
@@ -304,7 +306,8 @@ def test_a_claim_is_explained_as_a_machine_was_asked_for(api: ScriptedApi, mulli
     done = mulligan("claim", "explain", "--machine", "web-1", "--project", "shop", "--memory", "8G")
     assert done.returncode == ExitCode.OK
     assert (api.last("GetMachine").name, api.last("GetMachine").project) == ("web-1", "shop")
-    assert (api.last("ExplainClaim").spec.resources.vcpu, api.last("ExplainClaim").spec.resources.memory_mib) == (7, 8192)
+    sizes = api.last("ExplainClaim").spec.resources
+    assert (sizes.vcpu, sizes.memory_mib) == (7, 8192)
     refused = mulligan("claim", "explain", "--machine", "web-1", "--file", "web-1.yaml")
     assert refused.returncode == ExitCode.USAGE
     assert "give one of them" in refused.stderr

@@ -78,7 +78,10 @@ def test_a_suspect_is_cleared(api: ScriptedApi, mulligan: Mulligan) -> None:
     api.handlers["ClearSuspect"] = lambda request, context: inventory_pb2.ClearSuspectResponse()
     done = mulligan(*CLEAR.split()[1:])
     assert (done.returncode, done.stdout) == (ExitCode.OK, "nothing is held against image bad any more\n")
-    assert api.last("ClearSuspect").name == "bad"
+    assert (api.last("ClearSuspect").name, api.last("ClearSuspect").reason) == ("bad", "")
+    assert "@" in api.last("ClearSuspect").actor
+    mulligan("suspect", "clear", "image", "bad", "--reason", "rebuilt", "--actor", "ann")
+    assert (api.last("ClearSuspect").actor, api.last("ClearSuspect").reason) == ("ann", "rebuilt")
     api.handlers["ClearSuspect"] = refusal("NOT_FOUND", "no image 'bd': did you mean bad?", "NOT_FOUND", nearest="bad")
     done = mulligan("suspect", "clear", "image", "bd")
     assert done.returncode == ExitCode.NOT_FOUND
@@ -119,3 +122,17 @@ def test_a_provider_is_removed(api: ScriptedApi, mulligan: Mulligan) -> None:
     done = mulligan("provider", "remove", "hyp-1")
     assert done.returncode == ExitCode.CONFLICT
     assert "web-1" in done.stderr
+
+
+def test_what_was_changed_by_hand_is_listed(api: ScriptedApi, mulligan: Mulligan) -> None:
+    """Who, what and why; beside its provider too."""
+    edit = inventory_pb2.Edit(
+        kind=inventory_pb2.SUSPECT_KIND_PROVIDER, name="hyp-1", what="taken as erased", actor="ann", reason="by DBAN"
+    )
+    api.handlers["ListEdits"] = lambda request, context: iter([inventory_pb2.ListEditsResponse(edit=edit)])
+    row = mulligan("edit", "list", "--kind", "provider", "--name", "hyp-1", "--limit", "7").stdout.splitlines()[1]
+    assert row.split()[-6:] == ["ann", "taken", "as", "erased", "by", "DBAN"]
+    asked = api.last("ListEdits")
+    assert (asked.kind, asked.name, asked.limit) == (inventory_pb2.SUSPECT_KIND_PROVIDER, "hyp-1", 7)
+    api.handlers["GetProvider"] = lambda request, context: inventory_pb2.GetProviderResponse(provider=provider())
+    assert "by ann: taken as erased (by DBAN)" in mulligan("provider", "show", "hyp-1").stdout

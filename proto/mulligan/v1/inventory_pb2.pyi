@@ -856,6 +856,8 @@ class UpdateProviderRequest(_message.Message):
     CLEAR_QUARANTINE_FIELD_NUMBER: _builtins.int
     CLEAR_SUSPECT_FIELD_NUMBER: _builtins.int
     CLEAR_DIRTY_FIELD_NUMBER: _builtins.int
+    ACTOR_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Its name."""
     generation: _builtins.int
@@ -868,6 +870,10 @@ class UpdateProviderRequest(_message.Message):
     """Forget its failures."""
     clear_dirty: _builtins.bool
     """Take it as erased."""
+    actor: _builtins.str
+    """Who asks, at most 100 characters. Empty means unknown."""
+    reason: _builtins.str
+    """Why, at most 500 characters."""
     @_builtins.property
     def reserved(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
         """Per resource, what is kept back."""
@@ -892,10 +898,12 @@ class UpdateProviderRequest(_message.Message):
         clear_quarantine: _builtins.bool = ...,
         clear_suspect: _builtins.bool = ...,
         clear_dirty: _builtins.bool = ...,
+        actor: _builtins.str = ...,
+        reason: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_enabled", b"_enabled", "enabled", b"enabled"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_enabled", b"_enabled", "clear_dirty", b"clear_dirty", "clear_quarantine", b"clear_quarantine", "clear_suspect", b"clear_suspect", "enabled", b"enabled", "generation", b"generation", "name", b"name", "overcommit_percent", b"overcommit_percent", "reserved", b"reserved", "settings", b"settings"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_enabled", b"_enabled", "actor", b"actor", "clear_dirty", b"clear_dirty", "clear_quarantine", b"clear_quarantine", "clear_suspect", b"clear_suspect", "enabled", b"enabled", "generation", b"generation", "name", b"name", "overcommit_percent", b"overcommit_percent", "reason", b"reason", "reserved", b"reserved", "settings", b"settings"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__enabled: _TypeAlias = _typing.Literal["enabled"]  # noqa: Y015
     _WhichOneofArgType__enabled: _TypeAlias = _typing.Literal["_enabled", b"_enabled"]  # noqa: Y015
@@ -1125,19 +1133,27 @@ class ClearSuspectRequest(_message.Message):
 
     KIND_FIELD_NUMBER: _builtins.int
     NAME_FIELD_NUMBER: _builtins.int
+    ACTOR_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
     kind: Global___SuspectKind.ValueType
     """What it is."""
     name: _builtins.str
     """Its name."""
+    actor: _builtins.str
+    """Who asks, at most 100 characters. Empty means unknown."""
+    reason: _builtins.str
+    """Why, at most 500 characters."""
     def __init__(
         self,
         *,
         kind: Global___SuspectKind.ValueType = ...,
         name: _builtins.str = ...,
+        actor: _builtins.str = ...,
+        reason: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["kind", b"kind", "name", b"name"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "kind", b"kind", "name", b"name", "reason", b"reason"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1166,6 +1182,104 @@ class ClearSuspectResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ClearSuspectResponse: _TypeAlias = ClearSuspectResponse  # noqa: Y015
+
+@_typing.final
+class ListEditsRequest(_message.Message):
+    """Which changes by hand."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KIND_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    LIMIT_FIELD_NUMBER: _builtins.int
+    kind: Global___SuspectKind.ValueType
+    """Only on providers, or on images."""
+    name: _builtins.str
+    """Only of this name. Empty means all."""
+    limit: _builtins.int
+    """At most so many, 1 to 10000. 0 means 100."""
+    def __init__(
+        self,
+        *,
+        kind: Global___SuspectKind.ValueType = ...,
+        name: _builtins.str = ...,
+        limit: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["kind", b"kind", "limit", b"limit", "name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListEditsRequest: _TypeAlias = ListEditsRequest  # noqa: Y015
+
+@_typing.final
+class ListEditsResponse(_message.Message):
+    """One change by hand."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EDIT_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def edit(self) -> Global___Edit:
+        """The change."""
+
+    def __init__(
+        self,
+        *,
+        edit: Global___Edit | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["edit", b"edit"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["edit", b"edit"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListEditsResponse: _TypeAlias = ListEditsResponse  # noqa: Y015
+
+@_typing.final
+class Edit(_message.Message):
+    """What an operator changed by hand, outside of any run."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KIND_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    WHAT_FIELD_NUMBER: _builtins.int
+    ACTOR_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    AT_FIELD_NUMBER: _builtins.int
+    kind: Global___SuspectKind.ValueType
+    """What was changed."""
+    name: _builtins.str
+    """Its name."""
+    what: _builtins.str
+    """What became different, for people; the names of settings, never their values."""
+    actor: _builtins.str
+    """Who asked."""
+    reason: _builtins.str
+    """Why, in their words. Empty where they did not say."""
+    @_builtins.property
+    def at(self) -> _timestamp_pb2.Timestamp:
+        """When."""
+
+    def __init__(
+        self,
+        *,
+        kind: Global___SuspectKind.ValueType = ...,
+        name: _builtins.str = ...,
+        what: _builtins.str = ...,
+        actor: _builtins.str = ...,
+        reason: _builtins.str = ...,
+        at: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["at", b"at"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "at", b"at", "kind", b"kind", "name", b"name", "reason", b"reason", "what", b"what"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Edit: _TypeAlias = Edit  # noqa: Y015
 
 @_typing.final
 class Bmc(_message.Message):

@@ -80,6 +80,11 @@ class InventoryServiceStub:
                 request_serializer=mulligan_dot_v1_dot_inventory__pb2.ClearSuspectRequest.SerializeToString,
                 response_deserializer=mulligan_dot_v1_dot_inventory__pb2.ClearSuspectResponse.FromString,
                 _registered_method=True)
+        self.ListEdits = channel.unary_stream(
+                '/mulligan.v1.InventoryService/ListEdits',
+                request_serializer=mulligan_dot_v1_dot_inventory__pb2.ListEditsRequest.SerializeToString,
+                response_deserializer=mulligan_dot_v1_dot_inventory__pb2.ListEditsResponse.FromString,
+                _registered_method=True)
         self.ListBmcs = channel.unary_stream(
                 '/mulligan.v1.InventoryService/ListBmcs',
                 request_serializer=mulligan_dot_v1_dot_inventory__pb2.ListBmcsRequest.SerializeToString,
@@ -170,6 +175,13 @@ class InventoryServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListEdits(self, request, context):
+        """Streams what operators changed by hand on providers and images: who, when and why, the newest first.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ListBmcs(self, request, context):
         """Streams the BMCs behind the providers that are servers, with how they answer, by partition and name. Each partition is
         asked for its own; where none of its workers answers, its BMCs are told all the same, as NOT_KNOWN.
@@ -247,6 +259,11 @@ def add_InventoryServiceServicer_to_server(servicer, server):
                     servicer.ClearSuspect,
                     request_deserializer=mulligan_dot_v1_dot_inventory__pb2.ClearSuspectRequest.FromString,
                     response_serializer=mulligan_dot_v1_dot_inventory__pb2.ClearSuspectResponse.SerializeToString,
+            ),
+            'ListEdits': grpc.unary_stream_rpc_method_handler(
+                    servicer.ListEdits,
+                    request_deserializer=mulligan_dot_v1_dot_inventory__pb2.ListEditsRequest.FromString,
+                    response_serializer=mulligan_dot_v1_dot_inventory__pb2.ListEditsResponse.SerializeToString,
             ),
             'ListBmcs': grpc.unary_stream_rpc_method_handler(
                     servicer.ListBmcs,
@@ -513,6 +530,33 @@ class InventoryService:
             '/mulligan.v1.InventoryService/ClearSuspect',
             mulligan_dot_v1_dot_inventory__pb2.ClearSuspectRequest.SerializeToString,
             mulligan_dot_v1_dot_inventory__pb2.ClearSuspectResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListEdits(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/mulligan.v1.InventoryService/ListEdits',
+            mulligan_dot_v1_dot_inventory__pb2.ListEditsRequest.SerializeToString,
+            mulligan_dot_v1_dot_inventory__pb2.ListEditsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -53,6 +53,8 @@ class InventoryServiceStub:
     """Streams the providers and images on which runs failed since one succeeded, with the evidence, the worst first."""
     ClearSuspect: _grpc.UnaryUnaryMultiCallable[_inventory_pb2.ClearSuspectRequest, _inventory_pb2.ClearSuspectResponse]
     """Forgets the failures of a provider or an image, and puts it back into service if they had quarantined it."""
+    ListEdits: _grpc.UnaryStreamMultiCallable[_inventory_pb2.ListEditsRequest, _inventory_pb2.ListEditsResponse]
+    """Streams what operators changed by hand on providers and images: who, when and why, the newest first."""
     ListBmcs: _grpc.UnaryStreamMultiCallable[_inventory_pb2.ListBmcsRequest, _inventory_pb2.ListBmcsResponse]
     """Streams the BMCs behind the providers that are servers, with how they answer, by partition and name. Each partition is
     asked for its own; where none of its workers answers, its BMCs are told all the same, as NOT_KNOWN.
@@ -91,6 +93,8 @@ class InventoryServiceAsyncStub(InventoryServiceStub):
     """Streams the providers and images on which runs failed since one succeeded, with the evidence, the worst first."""
     ClearSuspect: _aio.UnaryUnaryMultiCallable[_inventory_pb2.ClearSuspectRequest, _inventory_pb2.ClearSuspectResponse]  # type: ignore[assignment]
     """Forgets the failures of a provider or an image, and puts it back into service if they had quarantined it."""
+    ListEdits: _aio.UnaryStreamMultiCallable[_inventory_pb2.ListEditsRequest, _inventory_pb2.ListEditsResponse]  # type: ignore[assignment]
+    """Streams what operators changed by hand on providers and images: who, when and why, the newest first."""
     ListBmcs: _aio.UnaryStreamMultiCallable[_inventory_pb2.ListBmcsRequest, _inventory_pb2.ListBmcsResponse]  # type: ignore[assignment]
     """Streams the BMCs behind the providers that are servers, with how they answer, by partition and name. Each partition is
     asked for its own; where none of its workers answers, its BMCs are told all the same, as NOT_KNOWN.
@@ -180,6 +184,14 @@ class InventoryServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_inventory_pb2.ClearSuspectResponse, _abc.Awaitable[_inventory_pb2.ClearSuspectResponse]]:
         """Forgets the failures of a provider or an image, and puts it back into service if they had quarantined it."""
+
+    @_abc_1.abstractmethod
+    def ListEdits(
+        self,
+        request: _inventory_pb2.ListEditsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_inventory_pb2.ListEditsResponse], _abc.AsyncIterator[_inventory_pb2.ListEditsResponse]]:
+        """Streams what operators changed by hand on providers and images: who, when and why, the newest first."""
 
     @_abc_1.abstractmethod
     def ListBmcs(

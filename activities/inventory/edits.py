@@ -1,0 +1,105 @@
+"""What operators changed by hand, on providers and images: who, when, why, and what became different by it.
+
+Runs keep their own levers in their history. What is decided outside of any run is kept here, as long as failures are.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from sqlalchemy import Connection, select
+
+from mulligan.activities.inventory.database import now
+from mulligan.activities.inventory.suspects import SuspectKind
+from mulligan.activities.inventory.tables import edits
+from mulligan.activities.levers import UNKNOWN
+
+
+@dataclass(frozen=True, slots=True)
+class By:
+    """Who asks, and why, in their own words."""
+
+    actor: str = UNKNOWN
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Edit:
+    """One change by hand."""
+
+    kind: SuspectKind
+    name: str
+    what: str
+    """What became different, for people; the names of settings, never their values."""
+    actor: str
+    reason: str
+    at: datetime
+
+
+def keep(connection: Connection, kind: SuspectKind, name: str, what: str, by: By) -> None:
+    """Keep a change, in the transaction that makes it."""
+    row = {"id": str(uuid.uuid4()), "kind": kind, "name": name, "what": what, "at": now()}
+    connection.execute(edits.insert().values(**row, actor=by.actor, reason=by.reason))
+
+
+def listed(connection: Connection, kind: SuspectKind | None, name: str, limit: int) -> list[Edit]:
+    """The newest changes, newest first; of one kind, and of one name, if given."""
+    chosen = select(edits).order_by(edits.c.at.desc(), edits.c.id).limit(limit)
+    if kind is not None:
+        chosen = chosen.where(edits.c.kind == kind)
+    if name:
+        chosen = chosen.where(edits.c.name == name)
+    rows = connection.execute(chosen)
+    return [Edit(SuspectKind(row.kind), row.name, row.what, row.actor, row.reason, row.at) for row in rows]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asked:
+    """What an edit of a provider asks for; empty or None where it leaves things as they are."""
+
+    enabled: bool | None = None
+    reserved: Mapping[str, int] = field(default_factory=dict)
+    overcommit_percent: Mapping[str, int] = field(default_factory=dict)
+    settings: Sequence[str] = ()
+    """The names of those that change."""
+    quarantined: str = ""
+    """The reason of the quarantine that it ends."""
+    clear_suspect: bool = False
+    clear_dirty: bool = False
+
+    def __str__(self) -> str:
+        """In words."""
+        return "; ".join(self._words()) or "nothing"
+
+    def _words(self) -> Iterator[str]:
+        if self.enabled is not None:
+            yield "put into service" if self.enabled else "taken out of service"
+        for resource, amount in sorted(self.reserved.items()):
+            yield f"{amount} {resource} kept back"
+        for resource, percent in sorted(self.overcommit_percent.items()):
+            yield f"{resource} overcommitted to {percent} %"
+        if self.settings:
+            yield f"settings: {', '.join(self.settings)}"
+        if self.quarantined:
+            yield f"put back into service, which was quarantined: {self.quarantined}"
+        if self.clear_suspect:
+            yield "its failures forgotten"
+        if self.clear_dirty:
+            yield "taken as erased"
+
+
+def changed(before: Mapping[str, str], after: Mapping[str, str] | None) -> tuple[str, ...]:
+    """The names of the settings that have another value, or are new or gone."""
+    if after is None:
+        return ()
+    return tuple(sorted(name for name in {*before, *after} if before.get(name) != after.get(name)))
+
+
+def forgotten(failures: int, quarantined: str) -> str:
+    """What clearing a suspect means, in words."""
+    parts = [f"{failures} failure(s) forgotten"] if failures else []
+    parts += [f"put back into service, which was quarantined: {quarantined}"] if quarantined else []
+    return "; ".join(parts) or "cleared, though nothing was held against it"
