@@ -16,7 +16,7 @@ SHOWN = 3
 
 @click.group()
 def edit() -> None:
-    """See what was changed by hand: who, when and why."""
+    """See what operators changed by hand: who, when and why."""
 
 
 @edit.command("list")

@@ -6,15 +6,14 @@ import click
 from google.protobuf.message import Message
 
 from mulligan.activities.levers import GIVEN_UP, HOLDABLE
+from mulligan.api.cli.actor import ACTOR, REASON
 from mulligan.api.cli.client import Session, api_command
 from mulligan.api.cli.errors import tell_next
 from mulligan.api.cli.exit_codes import ExitCode
 from mulligan.api.cli.follow import follow
 from mulligan.api.cli.output import print_json
 from mulligan.api.cli.steering import (
-    ACTOR,
     ID,
-    REASON,
     known_so_far,
     steers,
     still_up,
