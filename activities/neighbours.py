@@ -72,7 +72,7 @@ async def _heard(client: Client, partition: str) -> tuple[set[str], dict[str, fl
         at = each.heartbeat_time.ToMicroseconds() / 1e6
         if each.status != WorkerStatus.WORKER_STATUS_RUNNING:
             ended[each.worker_identity] = at
-        elif at > since:
+        elif at > since and neighbour_of(each.worker_identity).directory:  # else it is the name of its client only
             works.add(each.worker_identity)
     return works, ended
 

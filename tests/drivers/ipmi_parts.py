@@ -73,7 +73,8 @@ def free_udp_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def _answers(port: int) -> bool:
+def answers(port: int) -> bool:
+    """Whether a BMC listens there; blocks for a tenth of a second."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
         client.settimeout(0.1)
         client.connect(("127.0.0.1", port))
@@ -88,7 +89,7 @@ def _serving(process: subprocess.Popen[bytes], port: int) -> Iterator[None]:
     """Wait until the BMC answers; end it afterwards."""
     try:
         until = time.monotonic() + 30
-        while not _answers(port):
+        while not answers(port):
             assert process.poll() is None, "the BMC ended"
             assert time.monotonic() < until, "the BMC does not answer"
         yield

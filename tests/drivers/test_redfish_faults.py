@@ -86,6 +86,20 @@ async def test_power_that_is_told_late_is_waited_for_and_not_asked_again(bmc: Ly
     assert len(bmc.changes()) == 1
 
 
+async def test_power_that_is_told_late_is_not_taken_for_what_is_wanted_now(bmc: LyingBmc, tmp_path: Path) -> None:
+    """It was switched on and still says Off: who wants it off then must not believe that, or it would run on."""
+    async with opened(bmc, tmp_path) as driver:
+        bmc.lies.late_power = 10**6
+        with pytest.raises(Busy):
+            await driver.power_on(a_mark(), soon())
+        with pytest.raises(Busy, match="asked for power on, and still says Off"):
+            await driver.power_off(a_mark(), soon())
+        bmc.lies.late_power = 0
+        await driver.power_off(a_mark(), soon())
+    assert [each.body["ResetType"] for each in bmc.changes()] == ["On", "ForceOff"]
+    assert bmc.machine.power == "Off"
+
+
 @pytest.mark.parametrize(
     ("status", "text"),
     [(409, "in use"), (503, "later"), (500, "oops"), (400, "SYS518: iDRAC is not ready"), (400, "system is in POST")],

@@ -43,13 +43,21 @@ class PlayedServer:
     go_on: asyncio.Event = field(default_factory=asyncio.Event)
     """The agent stops at half of the image until this is set; it is, unless a test clears it."""
     boots: list[str] = field(default_factory=list)
-    """What each power on booted: agent, disk, nothing."""
+    """What each power on booted: agent, live, disk, nothing."""
+    live: bytes = b""
+    """The medium, or the script, by which a live image was booted last."""
     asked: list[dict[str, Any]] = field(default_factory=list)
     """The configurations that its agents got."""
     base: str = ""
     """Where DHCP sends it for a network boot."""
     disk: bytes = b""
     seed: bytes = b""
+    consumes: bool = True
+    """Its firmware takes the one-time override away once it is used; not all do."""
+    mac: str = MAC
+    """By which it boots from the network."""
+    look_seconds: float = LOOK_SECONDS
+    """Between two looks at its power, and two of its agent's reports."""
     disk_said: dict[str, Any] = field(default_factory=lambda: dict(DISK))
 
     def __post_init__(self) -> None:
@@ -65,10 +73,10 @@ class PlayedServer:
         """Boot whenever power comes; whatever runs dies with the power."""
         while True:
             while not self.on:  # noqa: ASYNC110 - the power is the BMC's, in a thread
-                await asyncio.sleep(LOOK_SECONDS)
+                await asyncio.sleep(self.look_seconds)
             resets, life = self._resets(), asyncio.create_task(self._boot())
             while self.on and self._resets() == resets:  # noqa: ASYNC110
-                await asyncio.sleep(LOOK_SECONDS)
+                await asyncio.sleep(self.look_seconds)
             life.cancel()
             (ended,) = await asyncio.gather(life, return_exceptions=True)
             if isinstance(ended, Exception):
@@ -80,16 +88,23 @@ class PlayedServer:
 
     async def _boot(self) -> None:
         machine = self.bmc.machine
+        while machine.in_post:  # noqa: ASYNC110 - the machine is the BMC's, in a thread
+            await asyncio.sleep(self.look_seconds)
         with self.bmc.lock:
             target, image = (machine.target if machine.enabled != "Disabled" else "None"), machine.image
-            if machine.enabled == "Once":
+            if machine.enabled == "Once" and self.consumes:
                 machine.target, machine.enabled = "None", "Disabled"
-        url = ""
+        booted = b""
         if not self.dead and target == "Cd" and image:
-            url = _found(await _fetched(image))
+            booted = await _fetched(image)
         elif not self.dead and target == "Pxe":
-            url = _found(await _fetched(f"{self.base}?mac={MAC}"))
-        self.boots.append("nothing" if self.dead else "agent" if url else "disk")
+            booted = await _fetched(f"{self.base}?mac={self.mac}")
+        url = _found(booted)
+        if live := bool(booted) and not url and b"local disk" not in booted:
+            self.live = booted
+            for part in re.findall(rb"http://\S+/v1/boot/\S+?/(?:kernel|initrd)\b", booted):
+                await _fetched(part.decode())
+        self.boots.append("nothing" if self.dead else "agent" if url else "live" if live else "disk")
         if url:
             await self._agent(Caller(url, str(uuid.uuid4())))
 
@@ -120,7 +135,7 @@ class PlayedServer:
             await self._keep_saying(caller, "failed", error={"name": "REFUSED", "message": why.decode().strip()})
             return None
         size = told["image"]["bytes"]
-        _, first = await caller.get("image", Range=f"bytes=0-{size // 2 - 1}")
+        first = await _part(caller, f"bytes=0-{size // 2 - 1}")
         self.disk = first
         await self._report(caller, "writing", len(first), size)
         self.half.set()
@@ -128,8 +143,8 @@ class PlayedServer:
             return None
         while not self.go_on.is_set():
             await self._report(caller, "writing", len(first), size)
-            await asyncio.sleep(LOOK_SECONDS)
-        _, rest = await caller.get("image", Range=f"bytes={size // 2}-")
+            await asyncio.sleep(self.look_seconds)
+        rest = await _part(caller, f"bytes={size // 2}-")
         self.disk = first + rest
         digest = f"sha256:{hashlib.sha256(self.disk).hexdigest()}"
         assert digest == told["image"]["digest"]
@@ -138,8 +153,9 @@ class PlayedServer:
         return {"disk": self.disk_said, "boot_entry": "Boot0007", **wrote}
 
     async def _erase(self, caller: Caller, told: dict[str, Any]) -> dict[str, Any]:
-        status, why = await caller.post("permits", {"disk": self.disk_said, "what": "erase"})
-        assert status == 204, why
+        status, _ = await caller.post("permits", {"disk": self.disk_said, "what": "erase"})
+        if status != 204:
+            raise Gone
         self.disk, self.seed = b"", b""
         return {"disks": [{"disk": self.disk_said, "how": f"{told['erase']}: zeros", "read_back": "zeros"}]}
 
@@ -161,11 +177,19 @@ class PlayedServer:
             if status in {403, 404, 409, 410} or (b"power-off" in body and self.hears_orders):
                 self._off()
                 return
-            await asyncio.sleep(LOOK_SECONDS)
+            await asyncio.sleep(self.look_seconds)
 
     def _off(self) -> None:
         with self.bmc.lock:
             self.bmc.machine.power = "Off"
+
+
+async def _part(caller: Caller, part: str) -> bytes:
+    """A part of the image; raises `Gone` when this boot gets none any more."""
+    status, content = await caller.get("image", Range=part)
+    if status != 206:
+        raise Gone
+    return content
 
 
 async def _fetched(url: str) -> bytes:

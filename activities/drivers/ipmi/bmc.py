@@ -32,9 +32,8 @@ def power(session: BmcSession) -> Mapping[str, Any]:
 
 
 def switch(session: BmcSession, *, on: bool) -> Mapping[str, Any]:
-    """Chassis Control (28.3): the verbs of state, power up or power down."""
-    session.ask(CHASSIS, 0x02, (1 if on else 0,))
-    return {}
+    """Chassis Control (28.3): the verbs of state, power up or power down; sent once, whether it is answered or not."""
+    return {"answered": session.ask_once(CHASSIS, 0x02, (1 if on else 0,))}
 
 
 def boot(session: BmcSession) -> Mapping[str, Any]:
@@ -51,7 +50,7 @@ def boot(session: BmcSession) -> Mapping[str, Any]:
 
 
 def set_boot(session: BmcSession, *, selector: int, uefi: bool) -> Mapping[str, Any]:
-    """Set System Boot Options (28.12) for one boot; selector 0 removes the override.
+    """Set System Boot Options (28.12) for one boot, sent once; selector 0 removes the override.
 
     Before, the BMC is told not to forget the flags after a minute (parameter 3); one that cannot be told is not worse.
     """
@@ -61,8 +60,7 @@ def set_boot(session: BmcSession, *, selector: int, uefi: bool) -> Mapping[str, 
         if error.trouble in ENDS_SESSION:
             raise
     flags = (0x80 | (0x20 if uefi else 0)) if selector else 0
-    session.ask(CHASSIS, 0x08, (5, flags, selector << 2, 0, 0, 0))
-    return {}
+    return {"answered": session.ask_once(CHASSIS, 0x08, (5, flags, selector << 2, 0, 0, 0))}
 
 
 def identity(session: BmcSession) -> Mapping[str, Any]:

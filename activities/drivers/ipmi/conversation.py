@@ -21,6 +21,7 @@ from mulligan.activities.drivers.base import Deadline
 from mulligan.activities.drivers.ipmi.address import PORT
 from mulligan.activities.drivers.ipmi.troubles import ENDS_SESSION, BmcTrouble, Trouble
 from mulligan.activities.drivers.lane import Lane, bmc_name
+from mulligan.activities.drivers.orders import Orders
 from mulligan.activities.errors import AccessDenied
 
 LINGER_SECONDS = 10.0
@@ -49,6 +50,8 @@ class Conversation:
         self.lane = Lane(bmc_name(host, port, PORT), state_dir, self._end, LINGER_SECONDS)
         self._process: Process | None = None
         self._logged_in = False
+        self.orders = Orders()
+        """What the machine was last asked to be: the answer may have been lost."""
 
     async def close(self) -> None:
         """Log out and end the process; safe to call twice."""

@@ -17,7 +17,7 @@ from mulligan.activities.drivers.ipmi.address import Address, read_address, requ
 from mulligan.activities.drivers.ipmi.conversation import Conversation
 from mulligan.activities.drivers.ipmi.faults import error_of
 from mulligan.activities.drivers.ipmi.inspection import inspect_machine
-from mulligan.activities.drivers.ipmi.troubles import BmcTrouble
+from mulligan.activities.drivers.ipmi.troubles import ENDS_SESSION, BmcTrouble, Trouble
 from mulligan.activities.drivers.kept import Kept
 from mulligan.activities.errors import Busy, Leftover, Unsupported
 from mulligan.activities.threads import run_blocking
@@ -80,8 +80,8 @@ class IpmiDriver:
             if before.agrees and before.once and before.device is not None and boot.mode_is(flags, firmware):
                 return before
             uefi = boot.uefi_flag(flags, firmware, self._address.firmware)
-            await self._ask("set-boot", deadline, selector=boot.SELECTORS[device], uefi=uefi)
-            return boot.reading(await self._ask("boot", deadline), device, firmware, fresh=True)
+            flags = await self._set_boot(flags, deadline, selector=boot.SELECTORS[device], uefi=uefi)
+            return boot.reading(flags, device, firmware, fresh=True)
 
     async def boot_override(self, mark: Mark, deadline: Deadline) -> BootReading:
         """Read the boot flags."""
@@ -91,11 +91,11 @@ class IpmiDriver:
     async def clear_boot_override(self, mark: Mark, deadline: Deadline) -> None:
         """Remove the override; a BMC that knows no "none" (virtualbmc) is told to boot from disk, as it would."""
         async with self._turn("removing the boot override", deadline, mark):
-            flags: Mapping[str, Any] = {}
-            for selector in (None, boot.NONE, boot.SELECTORS[BootDevice.DISK]):
-                if selector is not None:
-                    await self._ask("set-boot", deadline, selector=selector, uefi=flags["uefi"])
-                flags = await self._ask("boot", deadline)
+            flags = await self._ask("boot", deadline)
+            if boot.is_clear(flags, tried=None):
+                return
+            for selector in (boot.NONE, boot.SELECTORS[BootDevice.DISK]):
+                flags = await self._set_boot(flags, deadline, selector=selector, uefi=flags["uefi"])
                 if boot.is_clear(flags, tried=selector):
                     return
         left = boot.reading(flags).detail
@@ -117,20 +117,55 @@ class IpmiDriver:
         return PowerReading(state, datetime.now(UTC), f"chassis power is {state}")
 
     async def _switch(self, doing: str, mark: Mark, wanted: PowerState, deadline: Deadline) -> None:
-        """Read, ask if it is not so, and read until it is."""
+        """Read, ask if it is not so, and read until it is.
+
+        It is asked once: when the answer is lost, or the BMC does not show it yet, later calls only look, for as long
+        as it may yet show (`Orders`). One that asks for the contrary waits for that too.
+        """
         async with self._turn(doing, deadline, mark):
-            if (await self._power(deadline)).state is wanted:
-                return
+            orders, bmc = self._conversation.orders, self._address.bmc
+            before, state = orders.awaited(bmc), (await self._power(deadline)).state
+            if before not in {None, wanted, state}:
+                await self._seen(before, deadline)
+                state = before
+            if state is not wanted:
+                if before is not wanted:
+                    await self._order(wanted, deadline)
+                await self._seen(wanted, deadline)
+            orders.end(bmc)
+
+    async def _order(self, wanted: PowerState, deadline: Deadline) -> None:
+        """Send it, once."""
+        orders, bmc = self._conversation.orders, self._address.bmc
+        orders.give(bmc, wanted)
+        try:
             await self._ask("switch", deadline, on=wanted is PowerState.ON)
-            until = Deadline.after(min(SETTLE_SECONDS, max(0.0, deadline.remaining - 1.0)))
-            while (reading := await self._power(deadline)).state is not wanted:
-                if until.remaining <= 0:
-                    raise Busy(
-                        f"{self._address.provider}: the BMC at {self._address.bmc} took the order for power {wanted}, "
-                        f"and still says {reading.state}; it is looked at again",
-                        after_seconds=5.0,
-                    )
-                await asyncio.sleep(_LOOK_SECONDS)
+        except BmcTrouble as trouble:
+            if trouble.trouble not in ENDS_SESSION:
+                orders.end(bmc)  # it was refused, so nothing happened
+            raise
+
+    async def _seen(self, wanted: PowerState, deadline: Deadline) -> None:
+        """Read until it is so."""
+        until = Deadline.after(min(SETTLE_SECONDS, max(0.0, deadline.remaining - 1.0)))
+        while (reading := await self._power(deadline)).state is not wanted:
+            if until.remaining <= 0:
+                raise Busy(
+                    f"{self._address.provider}: the BMC at {self._address.bmc} took the order for power {wanted}, "
+                    f"and still says {reading.state}; it is looked at again",
+                    after_seconds=5.0,
+                )
+            await asyncio.sleep(_LOOK_SECONDS)
+
+    async def _set_boot(
+        self, before: Mapping[str, Any], deadline: Deadline, *, selector: int, uefi: bool
+    ) -> Mapping[str, Any]:
+        """Set the flags, once, and read them; raises `BmcTrouble` where the answer was lost and nothing has changed."""
+        answered = (await self._ask("set-boot", deadline, selector=selector, uefi=uefi))["answered"]
+        flags = await self._ask("boot", deadline)
+        if not answered and flags == before:
+            raise BmcTrouble(Trouble.NO_ANSWER, "and the boot flags are as they were")
+        return flags
 
     async def _ask(self, verb: str, deadline: Deadline, **said: object) -> Mapping[str, Any]:
         return await self._conversation.ask(verb, deadline, **said)

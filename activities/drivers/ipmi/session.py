@@ -1,11 +1,12 @@
 """pyghmi's session, made to work with more BMCs and to say why it failed. Used in the child process only.
 
-pyghmi (1.6.19) differs from what is needed in three ways, each mended in one method below:
+pyghmi (1.6.19) differs from what is needed in four ways, each mended in one method below:
 
 - It takes for granted that a BMC accepts the algorithms it proposed. virtualbmc always answers "SHA-1", and what
   follows is then cut at the wrong length. The answer names what was chosen; that is used: `_got_rmcp_response`.
 - A packet that is not what it should be raises out of its event loop. Over UDP such packets are to be dropped, and
   the request repeated: `_handle_ipmi_packet`.
+- It repeats every request that is not answered, changes too: `ask_once` does not.
 - Why a session failed is a sentence, or the text "None". Here it is kept as a `Trouble`: `onlogon` and its callers.
 """
 
@@ -28,6 +29,8 @@ _SHA1 = (1, 1, 1)
 _SHA256 = (3, 4, 1)
 """Authentication, integrity and confidentiality of cipher suites 3 and 17 (IPMI 2.0, tables 13-17 to 13-19)."""
 
+ONCE_SECONDS = 4.0
+"""How long the answer to a change is waited for, which is not sent again."""
 TIMED_OUT = 0xFFFF
 """pyghmi's own code for a request that was not answered."""
 
@@ -113,6 +116,29 @@ class BmcSession(Session):  # type: ignore[misc]  # pyghmi has no types
             answer = self.raw_command(netfn=netfn, command=command, data=data)
         except IpmiException:
             raise self.why() from None
+        return self._found(answer, least)
+
+    def ask_once(self, netfn: int, command: int, data: tuple[int, ...]) -> bool:
+        """Send a change, once; False when its answer is lost, and what came of it must be looked at.
+
+        pyghmi's own way sends a request again until it is answered, half a dozen times, also in another session.
+        """
+        answers: list[Mapping[str, Any]] = []
+        try:
+            self.raw_command(netfn=netfn, command=command, data=data, retry=False, callback=answers.append)
+            until = time.monotonic() + ONCE_SECONDS
+            while not answers and (left := until - time.monotonic()) > 0:
+                BmcSession.wait_for_rsp(timeout=min(0.5, left))
+        except IpmiException:
+            raise self.why() from None
+        finally:
+            self.incommand = False
+        if not answers or int(answers[0].get("code", TIMED_OUT)) == TIMED_OUT:
+            return False
+        self._found(answers[0], 0)
+        return True
+
+    def _found(self, answer: Mapping[str, Any], least: int) -> bytes:
         code = int(answer.get("code", TIMED_OUT))
         if code == TIMED_OUT:
             raise self.why()

@@ -16,6 +16,7 @@ from sushy.auth import BasicAuth
 from mulligan.activities.credentials import Credential
 from mulligan.activities.drivers.base import Deadline
 from mulligan.activities.drivers.lane import Lane, bmc_name
+from mulligan.activities.drivers.orders import Orders
 from mulligan.activities.drivers.redfish.address import Address
 from mulligan.activities.drivers.redfish.faults import speaking
 from mulligan.activities.drivers.redfish.wire import Login, Wire, within
@@ -44,8 +45,8 @@ class Bmc:
         self._wire: Wire | None = None
         self._login: Login | None = None
         self._root: sushy.Sushy | None = None
-        self.asked: dict[str, tuple[object, float]] = {}
-        """What each system was last asked to be, and when on the monotonic clock: the answer may have been lost."""
+        self.orders = Orders()
+        """What each system was last asked to be: the answer may have been lost."""
 
     async def call(self, provider: str, doing: str, deadline: Deadline, work: Callable[[sushy.Sushy], T]) -> T:
         """Run `work` in the BMC's thread when it is its turn; sushy's errors come out as the domain's."""

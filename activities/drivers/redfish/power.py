@@ -12,14 +12,13 @@ from sushy.resources.system.constants import BootProgressStates
 from sushy.resources.system.system import System
 
 from mulligan.activities.drivers.base import Deadline, PowerReading, ProgressReading
+from mulligan.activities.drivers.orders import Orders
 from mulligan.activities.drivers.redfish.bmc import Bmc
 from mulligan.activities.errors import Busy
 from mulligan.activities.values import PowerState
 
 SETTLE_SECONDS = 8.0
 """How long one call waits for the BMC to say what it was asked to bring about."""
-PATIENCE_SECONDS = 45.0
-"""How long nothing is asked again after it was asked once, whether the answer came or not."""
 _LOOK_SECONDS = 0.5
 
 _ON = frozenset({Theirs.ON, Theirs.POWERING_ON})
@@ -51,25 +50,29 @@ def switch(bmc: Bmc, system: System, wanted: PowerState, deadline: Deadline) -> 
     """Bring the power into the wanted state, and see it there.
 
     The change is sent once: when its answer is lost, or the BMC does not show it yet, `Busy` or `Unreachable` is
-    raised, and later calls only look, for `PATIENCE_SECONDS`.
+    raised, and later calls only look, for as long as it may yet show (`Orders`). One that asks for the contrary waits
+    for that too: a power that is told late is not to be taken for what is wanted now.
     """
-    if _is(system, wanted):
-        bmc.asked.pop(system.path, None)
-        return
-    before = bmc.asked.get(system.path)
-    asked_already = before is not None and before[0] is wanted and time.monotonic() - before[1] < PATIENCE_SECONDS
-    lost: exceptions.ConnectionError | None = None
-    if not asked_already:
-        try:
-            bmc.asked[system.path] = (wanted, time.monotonic())
-            system.reset_system(_VERBS[wanted])
-        except exceptions.ConnectionError as error:
-            lost = error
-        except exceptions.SushyError:
-            del bmc.asked[system.path]  # it was refused, so nothing happened
-            raise
-    _settle(system, wanted, deadline, lost)
-    bmc.asked.pop(system.path, None)
+    orders, before = bmc.orders, bmc.orders.awaited(system.path)
+    if before is not None and before is not wanted and not _is(system, before):
+        _settle(system, before, deadline, None)
+    if not _is(system, wanted):
+        lost = _order(orders, system, wanted) if before is not wanted else None
+        _settle(system, wanted, deadline, lost)
+    orders.end(system.path)
+
+
+def _order(orders: Orders, system: System, wanted: PowerState) -> exceptions.ConnectionError | None:
+    """Send it, once; gives the error when the answer was lost."""
+    orders.give(system.path, wanted)
+    try:
+        system.reset_system(_VERBS[wanted])
+    except exceptions.ConnectionError as error:
+        return error
+    except exceptions.SushyError:
+        orders.end(system.path)  # it was refused, so nothing happened
+        raise
+    return None
 
 
 def _settle(system: System, wanted: PowerState, deadline: Deadline, lost: exceptions.ConnectionError | None) -> None:

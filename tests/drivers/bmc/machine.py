@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import time
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 ROOT = "/redfish/v1"
@@ -21,8 +22,12 @@ class Machine:
     image: str = ""
     version: int = 1
     """Grows with every change; the ETag is made of it."""
+    told_at: float = 0.0
+    """When the BMC will tell of the last change of power, on the monotonic clock."""
     shown_power: str = "Off"
     """What the BMC tells of the power, where that comes late."""
+    post_until: float = 0.0
+    """When the machine's own test of itself ends, on the monotonic clock."""
     drives_under: str = "Managers"
     progress: dict[str, str] = field(default_factory=dict)
     """What it says of its boot; nothing where it says nothing."""
@@ -40,6 +45,17 @@ class Machine:
     @property
     def etag(self) -> str:
         return f'"v{self.version}"'
+
+    @property
+    def in_post(self) -> bool:
+        """Whether it tests itself; the BMC takes no change meanwhile."""
+        return self.power == "On" and time.monotonic() < self.post_until
+
+    def would_stay(self, path: str, body: dict[str, Any]) -> bool:
+        """Whether it is already what this change asks for."""
+        would = replace(self)
+        would.act(path, body)
+        return replace(would, version=self.version) == self
 
     def system(self) -> dict[str, Any]:
         document: dict[str, Any] = {
@@ -123,6 +139,8 @@ class Lies:
     drops_reads: int = 0
     busy: int = 0
     """It refuses changes with `busy_status`, without acting."""
+    busy_reads: int = 0
+    """It refuses to be read, with 503."""
     busy_status: int = 503
     busy_text: str = "Service temporarily unavailable"
     retry_after: str = ""
@@ -132,8 +150,16 @@ class Lies:
     """It acts, and answers only when the server ends."""
     late_power: int = 0
     """So many reads of a system tell of the power before the change."""
+    late_power_seconds: float = 0.0
+    """It tells of the next change of power only so much later."""
     sticky_media: bool = False
+    ignores_ejects: int = 0
+    """So many orders to eject are taken, and nothing is ejected."""
     forgets_override: int = 0
+    loses_override: int = 0
+    """It says of the override what it was told, and when the machine is switched on it is gone."""
+    post_seconds: float = 0.0
+    """How long a machine tests itself once it is switched on; it takes no change meanwhile."""
     garbage: list[bytes] = field(default_factory=list)
     """Bodies that it sends in place of the next documents of the machine."""
     needs_etag: bool = False

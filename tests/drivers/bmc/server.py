@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 import socket
 import ssl
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -27,7 +29,38 @@ class Sent:
     path: str
     body: dict[str, Any]
     acted: bool
-    """Whether the machine was changed by it."""
+    """Whether the machine did it."""
+    already: bool = False
+    """Whether the machine was so before, by whomever: a change that changes nothing."""
+    at: float = 0.0
+    """When it arrived, on the monotonic clock."""
+    answer: int = 0
+    """The status of its answer; 0 when none was given, or none that makes sense."""
+
+    @property
+    def asks(self) -> str:
+        """What is asked for; empty when it only looks."""
+        verb = self.path.rpartition("/")[2]
+        return "" if self.method == "GET" or self.path.startswith(SESSIONS) else f"{verb} {json.dumps(self.body)}"
+
+    @property
+    def parts(self) -> frozenset[str]:
+        """What is asked for or looked at; a system's own document tells of its power and of its override."""
+        if "/VirtualMedia/" in self.path:
+            return frozenset({"media"})
+        if self.asks:
+            return frozenset({"power" if "ResetType" in self.body else "override"})
+        return frozenset({"power", "override"}) if re.fullmatch(f"{ROOT}/Systems/[^/]+", self.path) else frozenset()
+
+    @property
+    def refused(self) -> bool:
+        """Whether the BMC said that it did not do it."""
+        return self.answer >= 400
+
+    @property
+    def answered(self) -> bool:
+        """Whether it was answered, and in a way that makes sense."""
+        return 200 <= self.answer < 300
 
 
 class LyingBmc:
@@ -41,6 +74,8 @@ class LyingBmc:
         """Path of each session that is open, by its token."""
         self.opened = 0
         self.refused_logins = 0
+        self.plot: Callable[[str, str, dict[str, Any]], None] = lambda *_: None
+        """Hears of each request for a machine (method, path, body) before it is answered, and may change the lies."""
         self.lock = threading.RLock()
         self.ending = threading.Event()
         self.url = ""
@@ -125,17 +160,19 @@ class _Handler(BaseHTTPRequestHandler):
             return self._reply(200, _root())
         if path == SESSIONS and self.command == "POST":
             return self._log_in(body)
+        if not path.startswith(SESSIONS):
+            bmc.plot(self.command, path, body)
         if not self._known() or lies.refuses_session:
             lies.refuses_session = max(0, lies.refuses_session - 1)
             bmc.refused_logins += "Authorization" in self.headers
-            self._note(path, body, acted=False)
+            self._note(path, body, answer=401)
             return self._refuse(401, "Base.1.0.NoValidSession", "log in")
         if path.startswith(SESSIONS):
             bmc.sessions = {token: each for token, each in bmc.sessions.items() if each != path}
             return self._reply(204)
         if lies.silent:
             lies.silent -= 1
-            self._note(path, body, acted=False)
+            self._note(path, body)
             return lambda: bmc.ending.wait(30)
         if lies.redirects_to:
             return self._reply(307, headers={"Location": lies.redirects_to})
@@ -143,10 +180,15 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _read(self, path: str) -> Any:
         bmc, lies = self.owner, self.owner.lies
-        self._note(path, {}, acted=False)
         if lies.drops_reads:
             lies.drops_reads -= 1
+            self._note(path, {})
             return self._drop
+        if lies.busy_reads:
+            lies.busy_reads -= 1
+            self._note(path, {}, answer=503)
+            return self._refuse(503, "Base.1.0.ServiceTemporarilyUnavailable", "later")
+        self._note(path, {}, answer=0 if lies.garbage and path != f"{ROOT}/Systems" else 200)
         if path == f"{ROOT}/Systems":
             return self._reply(200, {"Name": "Systems", "Members": [{"@odata.id": each.path} for each in bmc.machines]})
         machine = next((each for each in bmc.machines if path in each.documents()), None)
@@ -157,7 +199,7 @@ class _Handler(BaseHTTPRequestHandler):
         if path == machine.path:
             if lies.late_power and machine.shown_power != machine.power:
                 lies.late_power -= 1
-            else:
+            elif time.monotonic() >= machine.told_at:
                 machine.shown_power = machine.power
         etag = '"never"' if lies.wrong_etag else machine.etag
         return self._reply(200, machine.documents()[path], {"ETag": etag})
@@ -172,24 +214,35 @@ class _Handler(BaseHTTPRequestHandler):
         elif lies.busy:
             lies.busy -= 1
             refusal = (lies.busy_status, "Base.1.0.GeneralError", lies.busy_text)
+        elif machine.in_post:
+            refusal = (400, "Base.1.0.GeneralError", "the system is in POST")
         elif self.command == "PATCH" and lies.needs_etag and match is None:
             refusal = (428, "Base.1.0.PreconditionRequired", "If-Match is needed")
         elif self.command == "PATCH" and match not in (None, machine.etag):
             refusal = (412, "Base.1.0.PreconditionFailed", "it was changed")
         if refusal is not None:
-            self._note(path, body, acted=False)
+            self._note(path, body, already=machine.would_stay(path, body), answer=refusal[0])
             return self._refuse(*refusal)
         return self._act(machine, path, body)
 
     def _act(self, machine: Machine, path: str, body: dict[str, Any]) -> Any:
         lies = self.owner.lies
         eject, override = path.endswith("EjectMedia"), self.command == "PATCH"
-        acted = not (eject and lies.sticky_media) and not (override and lies.forgets_override)
+        already = machine.would_stay(path, body)
+        if eject and lies.ignores_ejects:
+            lies.ignores_ejects -= 1
+            acted = False
+        elif override and lies.forgets_override:
+            lies.forgets_override -= 1
+            acted = False
+        else:
+            acted = not (eject and lies.sticky_media)
         if acted:
             machine.act(path, body)
-        elif override:
-            lies.forgets_override -= 1
-        self._note(path, body, acted=acted)
+            if "ResetType" in body:
+                self._switched(machine, body)
+        lost = bool(lies.slow or lies.drops_changes)
+        self._note(path, body, acted=acted, already=already, answer=0 if lost else 204)
         if lies.slow:
             lies.slow -= 1
             return lambda: self.owner.ending.wait(30)
@@ -197,6 +250,17 @@ class _Handler(BaseHTTPRequestHandler):
             lies.drops_changes -= 1
             return self._drop
         return self._reply(204)
+
+    def _switched(self, machine: Machine, body: dict[str, Any]) -> None:
+        """What is switched on tests itself; some forget by then what they were told to boot."""
+        lies, now = self.owner.lies, time.monotonic()
+        machine.told_at, lies.late_power_seconds = now + lies.late_power_seconds, 0.0
+        if body["ResetType"] != "On":
+            return
+        machine.post_until = now + lies.post_seconds
+        if lies.loses_override:
+            lies.loses_override -= 1
+            machine.target, machine.enabled = "None", "Disabled"
 
     def _log_in(self, body: dict[str, Any]) -> Any:
         bmc = self.owner
@@ -216,8 +280,10 @@ class _Handler(BaseHTTPRequestHandler):
         allowed = self.owner.lies.no_sessions and self.headers.get("Authorization") == basic
         return allowed or self.headers.get("X-Auth-Token") in self.owner.sessions
 
-    def _note(self, path: str, body: dict[str, Any], *, acted: bool) -> None:
-        self.owner.log.append(Sent(self.command, path, body, acted))
+    def _note(
+        self, path: str, body: dict[str, Any], *, acted: bool = False, already: bool = False, answer: int = 0
+    ) -> None:
+        self.owner.log.append(Sent(self.command, path, body, acted, already, time.monotonic(), answer))
 
     def _refuse(self, status: int, code: str, text: str) -> Any:
         if self.owner.lies.echoes and self._known():
