@@ -48,10 +48,11 @@ async def ready_to_boot_from_disk(site: Site, driver: Driver, target: Target, ma
     """
     power, job = able(driver, Power, target), job_id(mark, JobKind.DEPLOY)
     deployed = await run_blocking(site.jobs.find, job)
-    reading = await power.power(mark, soon())
-    if deployed is not None and deployed.started and reading.state is PowerState.ON:
+    reading, started = await power.power(mark, soon()), deployed is not None and deployed.started
+    if started and reading.state is PowerState.ON:
         return
-    await power.power_off(mark, soon())
+    if not started or reading.state is not PowerState.OFF:  # what was switched on may be on its way
+        await power.power_off(mark, soon())
     if isinstance(driver, VirtualMedia):
         await driver.eject_media(mark, soon())
     await boot_once(able(driver, BootTarget, target), target, mark, BootDevice.DISK, firmware)
@@ -60,11 +61,13 @@ async def ready_to_boot_from_disk(site: Site, driver: Driver, target: Target, ma
 
 
 async def is_off_again(site: Site, driver: Driver, mark: Mark) -> None:
-    """After the power was cut: the next boot is a new one, and the BMC keeps neither medium nor boot override."""
+    """After the power was cut: the next boot is a new one, and the BMC keeps neither medium nor boot override. What a
+    live machine booted is served no more."""
     job = job_id(mark, JobKind.DEPLOY)
     if await run_blocking(site.jobs.find, job) is not None:
         await run_blocking(site.jobs.change, job, lambda found: replace(found, started=False))
     await forget_boot(driver, mark)
+    await run_blocking(site.jobs.close, job_id(mark, JobKind.LIVE))
 
 
 async def forget_boot(driver: Driver, mark: Mark) -> None:

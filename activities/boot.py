@@ -27,9 +27,9 @@ class BootActivities:
         an attempt that follows a killed one must not take the first one's evidence for old.
         """
         target, mark = asked.target, asked.mark
-        shape = Shape(
-            asked.claim.resources, firmware_for(asked.image, asked.request.firmware), asked.image.architecture
-        )
+        image = asked.image
+        firmware = firmware_for(image, asked.request.firmware)
+        shape = Shape(asked.claim.resources, firmware, image.architecture, image.kernel_arguments)
         async with beating(f"switching on {mark.machine} on {target.name}"), self._site.driver(target) as driver:
             power = able(driver, Power, target)
             if isinstance(driver, Computers):

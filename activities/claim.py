@@ -14,11 +14,23 @@ from mulligan.activities.inventory import Blame, ClaimRequest, Inventory, Verdic
 from mulligan.activities.inventory.machine import Machine
 from mulligan.activities.threads import run_blocking
 from mulligan.activities.translate import to_failure
-from mulligan.activities.values import Claim, Image, MachineRequest, MachineState, Provider, VerifyLevel, WhenNone
+from mulligan.activities.values import (
+    Claim,
+    Image,
+    ImageFormat,
+    MachineRequest,
+    MachineState,
+    Provider,
+    VerifyLevel,
+    WhenNone,
+)
 
 PROVED_WITH: Mapping[VerifyLevel, str] = {VerifyLevel.CONSOLE: f"console.serial|{calls.BY_AGENT}"}
 """The capability without which a level cannot be proved: a provider that lacks it is no candidate. On servers that the
 deploy agent writes, the guest's call home proves all that the provider cannot see."""
+
+ISO_PROVED_WITH: Mapping[VerifyLevel, str] = {VerifyLevel.CONSOLE: "console.serial"}
+"""The same for an ISO, into which nothing can be put: its guest does not call home."""
 
 
 class ClaimActivities:
@@ -151,7 +163,8 @@ def requirements(request: MachineRequest, image: Image | None) -> tuple[str, ...
     needed = set(request.requires)
     if image is not None:
         needed |= needed_by(image, request.firmware)
-    needed |= {name for level, name in PROVED_WITH.items() if request.verify.includes(level)}
+    proved_with = ISO_PROVED_WITH if image is not None and image.format is ImageFormat.ISO else PROVED_WITH
+    needed |= {name for level, name in proved_with.items() if request.verify.includes(level)}
     return tuple(sorted(needed))
 
 

@@ -11,12 +11,13 @@ from mulligan.activities import calls
 from mulligan.activities.beat import Beat, beating
 from mulligan.activities.bootserver.tokens import issue
 from mulligan.activities.deploy import prepared
-from mulligan.activities.drivers.base import Addresses, BaseImage, BootTarget, Disks, Driver
+from mulligan.activities.drivers.base import Addresses, BaseImage, BootTarget, Disks, Driver, LiveSource, LiveSources
 from mulligan.activities.errors import Leftover, MulliganError, Unsupported
 from mulligan.activities.images.seed import build_seed
+from mulligan.activities.live import boots_by, files_of
 from mulligan.activities.site import Site, able, attempt_deadline
 from mulligan.activities.threads import run_blocking
-from mulligan.activities.values import VerifyLevel
+from mulligan.activities.values import Firmware, Image, ImageFormat, VerifyLevel
 
 
 class ImageActivities:
@@ -31,18 +32,23 @@ class ImageActivities:
         image, target = asked.image, asked.target
         async with beating(f"asking {target.name} for {image.name}") as beat, self._site.driver(target) as driver:
             if isinstance(driver, BootTarget) and not isinstance(driver, Disks):
+                if image.live:
+                    device, _ = await boots_by(driver, target, image, Firmware.ANY)
+                    await files_of(self._site, image, device, beat)
+                    return calls.Done(f"{image.name} is ready for {target.name}: verified, to be booted from {device}")
                 disk = await prepared(self._site, image, beat)
                 size = f"{disk.bytes / 2**30:.1f} GiB"
                 return calls.Done(f"{image.name} is ready for {target.name}: verified, raw, {size}, {disk.digest[:19]}")
             disks, deadline = able(driver, Disks, target), attempt_deadline()
-            if await disks.has_base(image.digest, deadline):
-                return calls.Done(f"{target.name} has {image.name} already; no byte was moved")
-            base = await self._base(asked, driver, beat)
-            await disks.place_base(base, beat, deadline)
+            parts = (image,) if image.initrd is None else (image, image.initrd)
+            missing = [part for part in parts if not await disks.has_base(part.digest, deadline)]
+            for part in missing:
+                await disks.place_base(await self._base(part, driver, beat), beat, deadline)
+        if not missing:
+            return calls.Done(f"{target.name} has {image.name} already; no byte was moved")
         return calls.Done(f"{image.name} is on {target.name}, verified as {image.digest[:19]}")
 
-    async def _base(self, asked: calls.ImageIn, driver: Driver, beat: Beat) -> BaseImage:
-        image = asked.image
+    async def _base(self, image: Image, driver: Driver, beat: Beat) -> BaseImage:
         if driver.moves_bytes:
             try:
                 return await self._site.store.ensure(image, beat, attempt_deadline())
@@ -73,9 +79,13 @@ class ImageActivities:
                 self._site.keyring, asked.workflow_id, mark.run_id, mark.machine_id, str(asked.try_number), expires
             )
             plain = self._site.keyring.open(request.user_data) if request.user_data else ""
+            if asked.image.format is ImageFormat.ISO:
+                return await _place_live(driver, asked, b"")  # nothing can be put into it
             seed = await run_blocking(
                 build_seed, request, mark, user_data=plain, call_home_url=url, call_home_token=token if url else ""
             )
+            if asked.image.live:
+                return await _place_live(driver, asked, seed)
             disks = able(driver, Disks, target)
             gib = request.resources.disk_gib
             await disks.create_disks(mark, asked.image.digest, gib, seed, attempt_deadline())
@@ -103,3 +113,11 @@ class ImageActivities:
                     f"{target.name} still has {', '.join(left)} of {mark.machine}; it will be tried again", objects=left
                 )
         return calls.Done(f"nothing of {mark.machine} is left on {target.name}")
+
+
+async def _place_live(driver: Driver, asked: calls.DisksIn, seed: bytes) -> calls.Done:
+    """What a machine without a disk runs, in the place of a disk."""
+    image, target = asked.image, asked.target
+    source = LiveSource(image.format, image.digest, image.initrd_digest)
+    await able(driver, LiveSources, target).place_live(asked.mark, source, seed, attempt_deadline())
+    return calls.Done(f"{image.name} is what {asked.mark.machine} boots on {target.name}; it has no disk")

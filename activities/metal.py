@@ -132,8 +132,8 @@ class Metal:
 
 def kernel_arguments(url: str, booting: Booting) -> str:
     """What the agent is told by its kernel's command line."""
-    told = {"url": url, "address": booting.address, "gateway": booting.gateway, "mac": booting.mac}
-    return " ".join(f"mulligan.{name}={value}" for name, value in told.items() if value)
+    network = {"address": booting.address, "gateway": booting.gateway, "mac": booting.mac, "vlan": booting.vlan}
+    return " ".join(f"mulligan.{name}={value}" for name, value in {"url": url, **network}.items() if value)
 
 
 async def no_agent(site: Site, driver: Driver, target: Target) -> tuple[str, ...]:

@@ -10,7 +10,7 @@ from mulligan.activities.values import MachineRequest
 from mulligan.api.convert import spec_message, timestamp
 from mulligan.api.convert_inventory import explanation_message
 from mulligan.api.convert_runs import estimate_message
-from mulligan.api.undo import undo_of_step
+from mulligan.api.undo import Undo, undo_of_step
 from mulligan.v1 import provisioning_pb2 as pb
 
 STEPS = {
@@ -20,6 +20,12 @@ STEPS = {
     "verify": "prove that it is up, to level {level}",
 }
 """What each step would do, for people, in order."""
+
+LIVE_STEPS = {
+    "image": "bring image {image} to where it is booted from; no disk is touched",
+    "boot": "boot image {image} without a disk",
+}
+"""What those of a live image do instead."""
 
 _EXPLANATION = TypeAdapter(Explanation)
 
@@ -47,9 +53,9 @@ def _step(step: str, plan: Plan) -> pb.PlanStep:
     request = plan.request
     message = pb.PlanStep(
         step=step,
-        description=_said(step, request),
+        description=_said(step, request, live=plan.live),
         deadline_seconds=getattr(request.deadlines, f"{step}_seconds"),
-        undo=[undo.message() for undo in undo_of_step(step, by_agent=plan.by_agent)],
+        undo=[undo.message() for undo in _undo(step, plan)],
     )
     for estimate in plan.estimates:
         if estimate.step == step:
@@ -57,9 +63,17 @@ def _step(step: str, plan: Plan) -> pb.PlanStep:
     return message
 
 
-def _said(step: str, request: MachineRequest) -> str:
+def _undo(step: str, plan: Plan) -> list[Undo]:
+    """What undoes it. A server that boots a live image has nothing on it that could be removed or erased."""
+    if plan.live and plan.by_agent and step == "image":
+        return []
+    return undo_of_step(step, by_agent=plan.by_agent)
+
+
+def _said(step: str, request: MachineRequest, *, live: bool) -> str:
     sizes = request.resources
-    return STEPS[step].format(
+    told = {**STEPS, **LIVE_STEPS} if live else STEPS
+    return told[step].format(
         sizes=f"{sizes.vcpu} vcpu, {sizes.memory_mib} MiB memory, {sizes.disk_gib} GiB disk",
         partition=request.partition,
         image=request.image,

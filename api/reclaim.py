@@ -22,8 +22,9 @@ from mulligan.activities.inventory import ClaimRow, ClaimState, Inventory
 from mulligan.activities.inventory.machine import Machine
 from mulligan.activities.inventory.tables import UNSETTLED
 from mulligan.activities.threads import run_blocking
-from mulligan.activities.values import Kind, MachineState
+from mulligan.activities.values import MachineState
 from mulligan.api.fairness import turn_of
+from mulligan.api.releases import needs_erasing, usual_erase
 from mulligan.api.runs import Runs
 from mulligan.workflows import runs, search
 
@@ -124,6 +125,7 @@ class Reaper:
 
     async def _reclaim(self, claim: ClaimRow, *, given_back: bool = False) -> str:
         provider = await run_blocking(self._inventory.provider, claim.provider)
+        machine = await run_blocking(self._inventory.machine_by_id, claim.machine_id)
         asked = runs.ReleaseIn(
             machine_id=claim.machine_id,
             project=claim.project,
@@ -132,7 +134,8 @@ class Reaper:
             target=provider.target,
             run_id=claim.run_id,
             fence=claim.fence,
-            dirty=provider.kind is Kind.BARE_METAL and BY_AGENT not in provider.capabilities,
+            dirty=needs_erasing(machine, provider),
+            erase=usual_erase(machine),
             by_agent=BY_AGENT in provider.capabilities,
             given_back=given_back,
         )

@@ -14,7 +14,7 @@ from mulligan.activities.inventory import ClaimRow, Inventory
 from mulligan.activities.inventory.machine import Machine
 from mulligan.activities.inventory.tables import BEING_MADE, FINAL
 from mulligan.activities.threads import run_blocking
-from mulligan.activities.values import Erase, Kind, MachineState
+from mulligan.activities.values import Erase, Kind, MachineState, Provider
 from mulligan.api.fairness import turn_of
 from mulligan.api.runs import Runs
 from mulligan.api.starts import Started
@@ -33,18 +33,29 @@ def _too_early(machine: Machine) -> Conflict:
     )
 
 
+def usual_erase(machine: Machine) -> Erase:
+    """What is done to a server's disks where nobody said: a live image touched none."""
+    return Erase.NONE if machine.image.live else Erase.METADATA
+
+
+def needs_erasing(machine: Machine, provider: Provider) -> bool:
+    """Whether the provider holds what the machine wrote, and nobody erases it here."""
+    given_whole = provider.kind is Kind.BARE_METAL and BY_AGENT not in provider.capabilities
+    return given_whole and not machine.image.live
+
+
 class Releases:
     """Starts, or joins, the runs that take machines down."""
 
     def __init__(self, client: Client, inventory: Inventory, runs_: Runs) -> None:
         self._client, self._inventory, self._runs = client, inventory, runs_
 
-    async def start(self, project: str, name: str, *, forget: bool = False, erase: Erase = Erase.METADATA) -> Started:
+    async def start(self, project: str, name: str, *, forget: bool = False, erase: Erase | None = None) -> Started:
         """The run that takes the machine down, or the machine if it is gone already.
 
         A machine that is held is taken down by cancelling the run that holds it. One that an ended run left behind
         with nothing claimed is gone with this call. `forget` asks nothing of the provider of one that is quarantined.
-        `erase` is what is done to a server's disks.
+        `erase` is what is done to a server's disks; None for what fits: nothing where a live image ran, else METADATA.
         Raises `NotFound`, and `Conflict` while a run makes the machine, or for one that is to be forgotten too early.
         """
         machine = await run_blocking(self._inventory.machine, project, name)
@@ -64,6 +75,7 @@ class Releases:
             return await self.start(project, name, erase=erase)
         if claim is None:
             claim = await run_blocking(self._inventory.claim_by_id, machine.claim_id)
+        erase = erase or usual_erase(machine)
         return await self._begin(machine, replace(await self._asked(machine, claim), forget=forget, erase=erase))
 
     async def _begin(self, machine: Machine, asked: ReleaseIn) -> Started:
@@ -123,6 +135,6 @@ class Releases:
             target=provider.target,
             run_id=machine.run_id,
             fence=claim.fence,
-            dirty=provider.kind is Kind.BARE_METAL and BY_AGENT not in provider.capabilities,
+            dirty=needs_erasing(machine, provider),
             by_agent=BY_AGENT in provider.capabilities,
         )

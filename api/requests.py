@@ -16,7 +16,7 @@ from mulligan.activities.errors import NotFound
 from mulligan.activities.inventory import ClaimRequest, Inventory
 from mulligan.activities.seal import Keyring
 from mulligan.activities.threads import run_blocking
-from mulligan.activities.values import Firmware, Image, ImageFormat, MachineRequest
+from mulligan.activities.values import Firmware, Image, ImageFormat, MachineRequest, RootDisk, VerifyLevel
 from mulligan.api.convert import request_value
 from mulligan.api.names import require
 from mulligan.api.validate import Faults
@@ -51,7 +51,7 @@ class Requests:
         await self._require_places(request)
         _check_against_image(faults, request, image)
         faults.refuse()
-        return request, image
+        return diskless(request, image), image
 
     async def claim(self, message: inventory_pb2.ExplainClaimRequest) -> ClaimRequest:
         """What would be claimed for this machine. Raises as `machine` does."""
@@ -64,6 +64,7 @@ class Requests:
         image = Image("", "", "", ImageFormat.RAW)
         if spec.image:
             image = await run_blocking(self._inventory.image, spec.image)
+        request = diskless(request, image)
         asked = claim_request_of(ClaimIn(request, image, "", "", "", "", "", (), lease_seconds=900))
         return asked if spec.image else replace(asked, requires=requirements(request, None))
 
@@ -95,15 +96,43 @@ def _check_against_image(faults: Faults, request: MachineRequest, image: Image) 
     if request.firmware is not Firmware.ANY and request.firmware not in image.firmware:
         boots = " and ".join(image.firmware)
         faults.add("spec.firmware", f"image {image.name} boots with {boots}, not with {request.firmware}")
-    needed = -(-image.virtual_size_bytes // _GIB)
-    if request.resources.disk_gib < needed:
+    if image.live:
+        _check_against_live(faults, request, image)
+        return
+    needed = max(1, -(-image.virtual_size_bytes // _GIB))
+    if request.resources.disk_gib < 1:
+        faults.add("spec.resources.disk_gib", f"must be at least 1: image {image.name} is put on a disk")
+    elif request.resources.disk_gib < needed:
         faults.add("spec.resources.disk_gib", f"must be at least {needed}: image {image.name} describes such a disk")
+
+
+def _check_against_live(faults: Faults, request: MachineRequest, image: Image) -> None:
+    """What cannot be asked of a machine without a disk."""
+    if request.root_disk != RootDisk():
+        faults.add("spec.root_disk", f"must be absent: {image.name} is a live image, and no disk is touched")
+    if request.network_config:
+        why = f"must be empty: {image.name} is a live image, and has its network from DHCP or from its kernel arguments"
+        faults.add("spec.network_config", why)
+    if image.format is not ImageFormat.ISO:
+        return
+    if request.verify.includes(VerifyLevel.GUEST):
+        why = f"{image.name} is an ISO, into which nothing can be put, so that no guest of it calls home"
+        most = f"ask for level {VerifyLevel.POWER}, or on a hypervisor for at most {VerifyLevel.ADDRESS}"
+        faults.add("spec.verify", f"{why}; {most}")
+    if request.user_data_digest:
+        faults.add("spec.user_data", f"must be empty: {image.name} is an ISO, into which nothing can be put")
+
+
+def diskless(request: MachineRequest, image: Image) -> MachineRequest:
+    """The request, with no disk for a live image, whatever was said."""
+    return replace(request, resources=replace(request.resources, disk_gib=0)) if image.live else request
 
 
 def fingerprint(request: MachineRequest, image: Image) -> str:
     """Equal for requests that mean the same machine, whenever their user data was sealed, however urgent they are."""
     told = _REQUEST.dump_python(replace(request, user_data="", priority=0), mode="json")
-    canonical = json.dumps([told, image.digest], sort_keys=True, separators=(",", ":"))
+    more = [image.initrd_digest, image.kernel_arguments] if image.format is ImageFormat.KERNEL else []
+    canonical = json.dumps([told, image.digest, *more], sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(canonical.encode()).hexdigest()
 
 

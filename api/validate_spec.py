@@ -18,10 +18,15 @@ _LABEL = re.compile(r"[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?")
 _DIGEST = re.compile(r"sha256:[0-9a-fA-F]{64}|sha512:[0-9a-fA-F]{128}")
 _ARCHITECTURE = re.compile(r"[a-z0-9_]{1,32}")
 _LOGIN = re.compile(r"[a-z_][a-z0-9_-]{0,31}")
-_LEAST = {"vcpu": 1, "memory_mib": 64, "disk_gib": 1}
+_LEAST = {"vcpu": 1, "memory_mib": 64, "disk_gib": 0}
+"""No disk is asked of a live image; for what image one is, is looked at where the image is known."""
+
 _MOST = 2**31 - 1
 _WEEK = 604_800
 _HINT = 128
+MOST_ARGUMENTS = 1024
+"""Characters: Linux takes 2047, and the address of the seed comes besides."""
+_IPXE_WORDS = frozenset({";", "&&", "||"})
 SOURCE_SCHEMES = ("http", "https", "file", "simulated")
 
 
@@ -113,7 +118,8 @@ def check_image(faults: Faults, image: images_pb2.Image, roots: Sequence[Path]) 
     _check_source(faults, image.source, roots)
     _check_digest(faults, image.digest)
     if image.format == images_pb2.IMAGE_FORMAT_UNSPECIFIED:
-        faults.add("image.format", "must be IMAGE_FORMAT_RAW or IMAGE_FORMAT_QCOW2")
+        faults.add("image.format", f"must be {', '.join(images_pb2.ImageFormat.keys()[1:])}")
+    _check_live(faults, image, roots)
     if image.architecture and not _ARCHITECTURE.fullmatch(image.architecture):
         faults.add("image.architecture", "must be 1 to 32 of a-z 0-9 _, such as x86_64 or aarch64")
     if machine_pb2.FIRMWARE_UNSPECIFIED in image.firmware:
@@ -124,16 +130,42 @@ def check_image(faults: Faults, image: images_pb2.Image, roots: Sequence[Path]) 
         faults.add("image.login", "must be a user name: 1 to 32 of a-z 0-9 _ -, beginning with a letter or _")
 
 
-def _check_digest(faults: Faults, digest: str) -> None:
+def _check_live(faults: Faults, image: images_pb2.Image, roots: Sequence[Path]) -> None:
+    """What only a kernel has, and what one cannot be."""
+    if image.format != images_pb2.IMAGE_FORMAT_KERNEL:
+        for field in ("initrd_source", "initrd_digest", "kernel_arguments"):
+            if getattr(image, field):
+                faults.add(f"image.{field}", "is only for IMAGE_FORMAT_KERNEL: nothing else is booted with it")
+        return
+    if image.compression not in (images_pb2.COMPRESSION_UNSPECIFIED, images_pb2.COMPRESSION_NONE):
+        faults.add("image.compression", "must be COMPRESSION_NONE: a kernel unpacks itself")
+    if image.architecture not in ("", "x86_64"):
+        faults.add("image.architecture", "must be x86_64 for a kernel: no other is recognised")
+    if image.initrd_source:
+        _check_source(faults, image.initrd_source, roots, "image.initrd_source")
+        _check_digest(faults, image.initrd_digest, "image.initrd_digest")
+    elif image.initrd_digest:
+        faults.add("image.initrd_source", "must say where the initrd of this digest is")
+    words = image.kernel_arguments
+    strange = sorted({each for each in words if not " " <= each <= "~" or each in "'\"\\$`"})
+    if strange:
+        shown = " ".join(map(repr, strange))
+        faults.add("image.kernel_arguments", f"holds {shown}, which a boot loader would read as something else")
+    if _IPXE_WORDS & set(words.split()) or any(word.startswith("#") for word in words.split()):
+        faults.add("image.kernel_arguments", "holds ;, &&, || or a word that begins with #, which iPXE would act on")
+    if len(words) > MOST_ARGUMENTS:
+        faults.add("image.kernel_arguments", f"must be at most {MOST_ARGUMENTS} characters")
+
+
+def _check_digest(faults: Faults, digest: str, field: str = "image.digest") -> None:
     kind = digest.partition(":")[0].lower()
     if kind in ("md5", "sha1"):
-        faults.add("image.digest", f"{kind} can be forged and is refused; give sha256:<hex> or sha512:<hex>")
+        faults.add(field, f"{kind} can be forged and is refused; give sha256:<hex> or sha512:<hex>")
     elif not _DIGEST.fullmatch(digest):
-        faults.add("image.digest", "must be sha256: and 64, or sha512: and 128, hexadecimal digits")
+        faults.add(field, "must be sha256: and 64, or sha512: and 128, hexadecimal digits")
 
 
-def _check_source(faults: Faults, source: str, roots: Sequence[Path]) -> None:
-    field = "image.source"
+def _check_source(faults: Faults, source: str, roots: Sequence[Path], field: str = "image.source") -> None:
     parts = split_url(faults, field, source)
     if parts is None:
         return

@@ -13,8 +13,9 @@ import structlog
 from aiohttp import web
 
 from mulligan.activities.bootserver.door import guarded
-from mulligan.activities.bootserver.job import Job
+from mulligan.activities.bootserver.job import Job, JobKind
 from mulligan.activities.bootserver.jobs import Jobs
+from mulligan.activities.bootserver.live_door import live_script
 from mulligan.activities.threads import run_blocking
 
 AGAIN_SECONDS = 5
@@ -54,10 +55,11 @@ class IpxeDoor:
         if job is None:
             log.info("a machine boots its local disk", mac=mac[:32], peer=request.remote)
             return _text("#!ipxe\necho mulligan: nothing to do here, booting the local disk\n" + LOCAL)
-        text = script(job, self._jobs.token(job))
+        token = self._jobs.token(job)
+        text = live_script(job, token) if job.kind is JobKind.LIVE else script(job, token)
         if request.method != "HEAD":
             await run_blocking(self._jobs.note_fetched, job, "script", len(text))
-        log.info("a machine boots the deploy agent from the network", job=job.id, mac=mac, peer=request.remote)
+        log.info("a machine boots what is served for it", job=job.id, mac=mac, peer=request.remote)
         return _text(text)
 
 

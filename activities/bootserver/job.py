@@ -1,4 +1,6 @@
-"""A job of the deploy agent: what it shall do on one server, the boots that it was given, and what came of them.
+"""A job of the boot server: mostly what the deploy agent shall do on one server, its boots, and what came of them.
+
+A live machine has a job too, which is open for as long as it lives: what it boots is served, again and again.
 
 A job lives in three files of one directory, so that any process of this host can go on with it:
 
@@ -19,10 +21,11 @@ from mulligan.activities.values import Erase, Firmware, Mark, RootDisk
 
 
 class JobKind(StrEnum):
-    """What the agent shall do."""
+    """What the agent shall do, or LIVE for a machine that runs without a disk, where there is no agent."""
 
     DEPLOY = "deploy"
     ERASE = "erase"
+    LIVE = "live"
 
 
 class Phase(StrEnum):
@@ -64,7 +67,10 @@ class Payload:
 
 @dataclass(frozen=True, slots=True)
 class Medium:
-    """The agent as it is booted: kernel, initrd and ISO, and where in the ISO a run's kernel arguments are written."""
+    """What is booted: kernel, initrd and ISO, and where in the ISO a run's kernel arguments are written.
+
+    A live image has some of it: paths are empty for what there is not, and an ISO without a hole is served as it is.
+    """
 
     kernel: str
     initrd: str

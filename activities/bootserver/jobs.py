@@ -20,7 +20,7 @@ from typing import Any, TypeVar
 import structlog
 from pydantic import TypeAdapter
 
-from mulligan.activities.bootserver.job import Boot, Job, Medium, Order, Payload, PermitGiven, Report, Seen
+from mulligan.activities.bootserver.job import Boot, Job, JobKind, Medium, Order, Payload, PermitGiven, Report, Seen
 from mulligan.activities.bootserver.tokens import AgentPermit, check_agent, issue_agent, read_agent
 from mulligan.activities.errors import AccessDenied
 from mulligan.activities.seal import Keyring
@@ -99,8 +99,8 @@ class Jobs:
                 self._keep(changed)
             return changed
 
-    def load(self, job: str, image: Payload, seed: bytes) -> Job:
-        """What is to be written; the seed only where the job has none yet."""
+    def load(self, job: str, image: Payload | None, seed: bytes) -> Job:
+        """What is to be written, or nothing; the seed only where the job has none yet."""
         with self._locked():
             found = self._there(job)
             served = found.seed
@@ -183,7 +183,7 @@ class Jobs:
     def own(self, token: str, owner: str, peer: str) -> Job:
         """Let the first boot of the agent that asks own the token; refuse any other. Raises `Refused`."""
         with self._locked():
-            job, boot = self.admit(token)
+            job, boot = _of_agent(*self.admit(token))
             if not boot.owner:
                 boot = replace(boot, owner=owner, owned_at=self.now(), peer=peer)
                 job = replace(job, boot=boot)
@@ -192,7 +192,7 @@ class Jobs:
 
     def owned(self, token: str, owner: str) -> Job:
         """The job, for the boot that owns the token. Raises `Refused`."""
-        return self._owned(*self.admit(token), owner)
+        return self._owned(*_of_agent(*self.admit(token)), owner)
 
     def permit(self, token: str, owner: str, given: PermitGiven) -> Job:
         """Let the agent change a disk: noted for good before it is told. Raises `Refused`."""
@@ -294,6 +294,13 @@ class Jobs:
             yield
         finally:
             os.close(fd)
+
+
+def _of_agent(job: Job, boot: Boot) -> tuple[Job, Boot]:
+    """Both, if an agent was booted. Raises `Refused`."""
+    if job.kind is JobKind.LIVE:
+        raise Refused(403, "the token is of a live machine, on which no deploy agent has any business", job.id)
+    return job, boot
 
 
 def _same(found: Job, wanted: Job) -> bool:

@@ -1,7 +1,8 @@
-"""What firmware and BMCs fetch: the agent's medium with the run's kernel arguments in it, its kernel and its initrd.
+"""What firmware and BMCs fetch: a medium with the run's kernel arguments in it, or a kernel and an initrd.
 
 The ISO on the disk is the same for all runs. Where it has a hole, the run's kernel arguments are served in place of it;
-any range of bytes may be asked for, as BMCs do that read a medium block by block.
+any range of bytes may be asked for, as BMCs do that read a medium block by block. An ISO without a hole is as its
+user gave it.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from mulligan.activities.bootserver.jobs import Jobs, Refused
 from mulligan.activities.threads import run_blocking
 
 CHUNK_BYTES = 1024**2
+_HEADERS = {"Content-Type": "application/octet-stream", "Cache-Control": "no-store"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +52,7 @@ class Spliced:
 
 
 class MediaDoor:
-    """The routes by which the agent is booted."""
+    """The routes by which the agent, or a live machine, is booted."""
 
     def __init__(self, jobs: Jobs) -> None:
         self._jobs = jobs
@@ -74,8 +76,17 @@ class MediaDoor:
         try:
             size = await run_blocking(iso.size)
         except OSError:
-            raise Refused(404, "the agent's ISO is not here any more", job.id) from None
+            raise Refused(404, "the ISO is not here any more", job.id) from None
+        if not medium.hole:
+            return await self._as_it_is(request, job, iso.path, size)
         return await self._serve(request, job, iso, size)
+
+    async def _as_it_is(self, request: web.Request, job: Job, path: Path, size: int) -> web.StreamResponse:
+        """Sent by the kernel of this host, by ranges: it may be gigabytes, and is read while the machine runs."""
+        start, end, status = chosen_range(request, "", size)
+        if request.method != hdrs.METH_HEAD and status != 416:
+            await run_blocking(self._jobs.note_fetched, job, "medium", end - start)
+        return web.FileResponse(path, headers=_HEADERS)
 
     async def _serve(self, request: web.Request, job: Job, iso: Spliced, size: int) -> web.StreamResponse:
         tag = f'"{job.id}.{job.attempt}"'
@@ -106,18 +117,19 @@ class MediaDoor:
 
     async def _kernel(self, request: web.Request) -> web.StreamResponse:
         job, medium = await self._admit(request)
-        return await self._whole(request, job, "kernel", Path(medium.kernel))
+        return await self._whole(request, job, "kernel", medium.kernel)
 
     async def _initrd(self, request: web.Request) -> web.StreamResponse:
         job, medium = await self._admit(request)
-        return await self._whole(request, job, "initrd", Path(medium.initrd))
+        return await self._whole(request, job, "initrd", medium.initrd)
 
-    async def _whole(self, request: web.Request, job: Job, what: str, path: Path) -> web.StreamResponse:
-        if not await run_blocking(path.is_file):
-            raise Refused(404, f"the agent's {what} is not here any more", job.id)
+    async def _whole(self, request: web.Request, job: Job, what: str, name: str) -> web.StreamResponse:
+        path = Path(name)
+        if not name or not await run_blocking(path.is_file):
+            raise Refused(404, f"the {what} is not here any more", job.id)
         if request.method != hdrs.METH_HEAD:
             await run_blocking(self._jobs.note_fetched, job, what, await run_blocking(lambda: path.stat().st_size))
-        return web.FileResponse(path, headers={"Content-Type": "application/octet-stream", "Cache-Control": "no-store"})
+        return web.FileResponse(path, headers=_HEADERS)
 
     async def _admit(self, request: web.Request) -> tuple[Job, Medium]:
         job, boot = await run_blocking(self._jobs.admit, request.match_info["token"])

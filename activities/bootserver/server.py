@@ -1,6 +1,7 @@
 """The boot server: the HTTP side of a partition worker, for machines under construction.
 
-Guests call home here. Servers fetch the deploy agent (`media.py`, `ipxe.py`), which then works through `agent_door.py`.
+Guests call home here. Servers fetch the deploy agent (`media.py`, `ipxe.py`), which then works through `agent_door.py`;
+live machines fetch what they boot in the same way, and their seed (`live_door.py`).
 
 POST /v1/call-home answers 204 when the call is accepted, 400 when it is malformed (see `calls.py`), 401 without and 403
 with a bad or expired token, 409 when the run does not take it (used before, or over), 413 when it is too large, and 503
@@ -22,6 +23,7 @@ from mulligan.activities.bootserver.agent_door import AgentDoor
 from mulligan.activities.bootserver.calls import MalformedCall, parse_call
 from mulligan.activities.bootserver.ipxe import IpxeDoor
 from mulligan.activities.bootserver.jobs import Jobs
+from mulligan.activities.bootserver.live_door import LiveDoor
 from mulligan.activities.bootserver.media import MediaDoor
 from mulligan.activities.bootserver.tokens import Permit, check
 from mulligan.activities.errors import AccessDenied, Busy, HostNotReady, Transient
@@ -73,7 +75,7 @@ class BootServer:
         app = web.Application(client_max_size=BODY_BYTES)
         app.add_routes([web.post("/v1/call-home", self._call_home), web.get("/healthz", self._healthz)])
         if self._jobs is not None:
-            for door in (AgentDoor(self._jobs), MediaDoor(self._jobs), IpxeDoor(self._jobs)):
+            for door in (AgentDoor(self._jobs), MediaDoor(self._jobs), IpxeDoor(self._jobs), LiveDoor(self._jobs)):
                 app.add_routes(door.routes())
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=SHUTDOWN_SECONDS)
         await self._runner.setup()

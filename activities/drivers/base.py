@@ -90,6 +90,8 @@ class Shape:
     resources: Resources
     firmware: Firmware
     architecture: str = "x86_64"
+    arguments: str = ""
+    """The kernel's command line, where a kernel is booted in the place of a disk."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,8 +101,6 @@ class LiveSource:
     format: ImageFormat
     digest: str
     initrd_digest: str = ""
-    arguments: str = ""
-    """The kernel's command line."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,9 +10,10 @@ from typing import IO, cast
 from oslo_utils.imageutils import format_inspector
 
 from mulligan.activities.errors import AccessDenied, ImageRejected, NotFound
+from mulligan.activities.images.bootable import check_initrd, firmware_of_iso, firmware_of_kernel, is_iso, is_kernel
 from mulligan.activities.images.expand import detect_compression, expanded
 from mulligan.activities.images.safety import RAW_NAMES, look
-from mulligan.activities.values import Compression, ImageFormat
+from mulligan.activities.values import Compression, Firmware, ImageFormat
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +26,9 @@ class FileFacts:
     format: ImageFormat
     compression: Compression
     virtual_size_bytes: int
+    """Of the disk; 0 for what is no disk."""
+    firmware: tuple[Firmware, ...] = ()
+    """What boots it, where that can be read."""
 
 
 def describe_file(path: Path, *, max_virtual_bytes: int = 1024**4) -> FileFacts:
@@ -41,16 +45,38 @@ def describe_file(path: Path, *, max_virtual_bytes: int = 1024**4) -> FileFacts:
     except PermissionError as error:
         raise AccessDenied(f"the image file {path} may not be read; allow it", path=path) from error
     compression = detect_compression(path)
+    for form, looks_so, firmware_of in _LIVE:
+        if looks_so(path):
+            boots = tuple(sorted(firmware_of(path)))
+            return FileFacts(f"sha256:{digest}", size, form, Compression.NONE, 0, boots)
     if compression is Compression.NONE:
         found = look(path)
         name, virtual_size = found.format, found.virtual_size_bytes
     else:
         name, virtual_size = _look_inside(path, compression, max_virtual_bytes)
-    if name not in set(ImageFormat):
+    if name not in (ImageFormat.RAW, ImageFormat.QCOW2):
         raise ImageRejected(
-            f"{path} is {name}, and images must be raw or qcow2; convert it (qemu-img convert -O qcow2)", found=name
+            f"{path} is {name}, and images must be raw or qcow2, a bootable ISO or a kernel; convert it "
+            "(qemu-img convert -O qcow2), or unpack it first",
+            found=name,
         )
     return FileFacts(f"sha256:{digest}", size, ImageFormat(name), compression, virtual_size)
+
+
+def describe_initrd(path: Path) -> str:
+    """The digest of a kernel's initrd. Blocks. Raises as `describe_file`."""
+    try:
+        check_initrd(path)
+        with path.open("rb") as file:
+            return f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}"
+    except (FileNotFoundError, IsADirectoryError) as error:
+        raise NotFound(f"no initrd at {path}; check the path", path=path) from error
+    except PermissionError as error:
+        raise AccessDenied(f"the initrd {path} may not be read; allow it", path=path) from error
+
+
+_LIVE = ((ImageFormat.ISO, is_iso, firmware_of_iso), (ImageFormat.KERNEL, is_kernel, firmware_of_kernel))
+"""What is booted as it is: how it is known, and which firmware boots it."""
 
 
 def _look_inside(path: Path, compression: Compression, limit: int) -> tuple[str, int]:

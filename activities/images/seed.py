@@ -64,9 +64,18 @@ def check_network_config(network_config: str) -> None:
 def build_seed(
     request: MachineRequest, mark: Mark, *, user_data: str, call_home_url: str, call_home_token: str
 ) -> bytes:
-    """The seed as an ISO 9660 image. `user_data` is plain. Without a `call_home_url` the guest does not call home.
+    """The seed as an ISO 9660 image; see `seed_files`. Blocks for milliseconds."""
+    return _iso(
+        seed_files(request, mark, user_data=user_data, call_home_url=call_home_url, call_home_token=call_home_token)
+    )
 
-    Raises `InvalidRequest` for user data or a network configuration that cannot work. Blocks for milliseconds.
+
+def seed_files(
+    request: MachineRequest, mark: Mark, *, user_data: str, call_home_url: str, call_home_token: str
+) -> dict[str, str]:
+    """The seed's files, by name. `user_data` is plain. Without a `call_home_url` the guest does not call home.
+
+    Raises `InvalidRequest` for user data or a network configuration that cannot work.
     """
     check_user_data(user_data)
     check_network_config(request.network_config)
@@ -78,7 +87,7 @@ def build_seed(
         files["vendor-data"] = call_home_script(mark.machine_id, call_home_url, call_home_token)
     if request.network_config:
         files["network-config"] = request.network_config
-    return _iso({name: text.encode() for name, text in files.items()})
+    return files
 
 
 def call_home_script(instance_id: str, url: str, token: str) -> str:
@@ -117,10 +126,11 @@ def _yaml(content: dict[str, Any]) -> str:
     return text
 
 
-def _iso(files: dict[str, bytes]) -> bytes:
+def _iso(files: dict[str, str]) -> bytes:
     iso = pycdlib.PyCdlib()
     iso.new(interchange_level=3, joliet=3, rock_ridge="1.09", vol_ident="cidata")
-    for name, content in files.items():
+    for name, text in files.items():
+        content = text.encode()
         short = name.replace("-", "_").upper()
         iso.add_fp(io.BytesIO(content), len(content), f"/{short}.;1", rr_name=name, joliet_path=f"/{name}")
     target = io.BytesIO()

@@ -1,6 +1,7 @@
 """The image store: every image fetched once, verified before anything believes it, and kept under its digest.
 
 <directory>/<algorithm>-<hex>.raw|.qcow2   the expanded disk, read-only
+<directory>/<algorithm>-<hex>.iso|.kernel|.initrd   what a live machine is booted from, likewise
 <directory>/<algorithm>-<hex>.json         what was verified, so that it need not be again
 <directory>/<algorithm>-<hex>.part[.json]  an interrupted download, to be resumed
 <directory>/<algorithm>-<hex>.expanding    the disk while it is expanded, not yet believed
@@ -21,6 +22,7 @@ from pathlib import Path
 
 from mulligan.activities.drivers.base import BaseImage, Deadline, Progress
 from mulligan.activities.errors import Busy, Final, ImageRejected, InvalidRequest, Unreachable
+from mulligan.activities.images.bootable import check_bootable
 from mulligan.activities.images.disk_hash import DISK_HASH, DiskHash
 from mulligan.activities.images.expand import Expansion
 from mulligan.activities.images.fetch import check_scheme, fetch_file, fetch_http, local_size, shown
@@ -41,6 +43,8 @@ from mulligan.activities.values import Compression, Image, ImageFormat
 GIB = 1024**3
 DIGEST = re.compile(r"sha256:[0-9a-f]{64}|sha512:[0-9a-f]{128}")
 HASH_STEP_BYTES = 1024**2
+MEDIUM = "medium-"
+"""What the suffixes of media begin with that were made around a kernel, and go with it."""
 BOOT = Path("/proc/sys/kernel/random/boot_id")
 
 
@@ -154,8 +158,9 @@ class ImageStore:
         return Partial(self._path(digest, "part"))
 
     def _remove(self, digest: str) -> bool:
-        names = ("json", "raw", "qcow2", "part", "part.json", "expanding", "json.new", "part.json.new", *KEPT_BESIDE)
+        names = ("json", "part", "part.json", "expanding", "json.new", "part.json.new", *ImageFormat, *KEPT_BESIDE)
         there = [path for name in names if (path := self._path(digest, name)).exists()]
+        there += self._directory.glob(f"{digest.replace(':', '-')}.{MEDIUM}*")
         for path in there:
             path.unlink(missing_ok=True)
         sync_directory(self._directory)
@@ -317,6 +322,10 @@ class ImageStore:
     async def _inspect(self, image: Image, disk: Path, flight: Flight, deadline: Deadline) -> int:
         size = await run_blocking(_size, disk)
         flight.report("inspect", 0, size)
+        if image.format not in (ImageFormat.RAW, ImageFormat.QCOW2):
+            found_size = await run_blocking(check_bootable, disk, image)
+            check_size(found_size, 0, self._max_virtual)
+            return found_size
         found = await run_blocking(
             check_disk,
             disk,

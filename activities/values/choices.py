@@ -47,6 +47,10 @@ class ImageFormat(StrEnum):
 
     RAW = "raw"
     QCOW2 = "qcow2"
+    ISO = "iso"
+    KERNEL = "kernel"
+    INITRD = "initrd"
+    """What a kernel is booted with; never an image of its own."""
 
 
 class Compression(StrEnum):

@@ -51,6 +51,24 @@ class Image:
     """Size of the disk that the image describes; 0 where not known."""
     login: str = ""
     """The user that the image's cloud-init gives SSH keys to; empty where not known."""
+    initrd_source: str = ""
+    """Of a kernel: where its initrd is; empty for none."""
+    initrd_digest: str = ""
+    kernel_arguments: str = ""
+    """Of a kernel: what every machine that it boots is started with."""
+
+    @property
+    def live(self) -> bool:
+        """Whether it runs without a disk: what is booted is the image itself."""
+        return self.format in (ImageFormat.ISO, ImageFormat.KERNEL)
+
+    @property
+    def initrd(self) -> Image | None:
+        """A kernel's initrd, to be had like any other bytes; None where there is none."""
+        if not self.initrd_source:
+            return None
+        name = f"{self.name} (initrd)"
+        return Image(name, self.initrd_source, self.initrd_digest, ImageFormat.INITRD, architecture=self.architecture)
 
 
 @dataclass(frozen=True, slots=True)

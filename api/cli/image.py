@@ -20,6 +20,7 @@ from mulligan.v1 import images_pb2, machine_pb2
 
 HEAD = ("name", "format", "disk", "firmware", "login", "digest", "source")
 RECIPE_NAMES = ("demo", "debian-12")
+REMOTE = ("http://", "https://", "simulated:")
 DESCRIBED = ("digest", "format", "compression", "size_bytes", "virtual_size_bytes")
 """What a local file says of itself."""
 
@@ -43,6 +44,9 @@ def image() -> None:
     help="That can boot it. Repeatable. Default: both.",
 )
 @click.option("--login", metavar="USER", help="The user that its cloud-init gives SSH keys to.")
+@click.option("--initrd", metavar="URL|FILE", help="That a kernel is booted with.")
+@click.option("--initrd-digest", metavar="sha256:HEX", help="Of the initrd. Must be given for a URL.")
+@click.option("--kernel-arguments", metavar="TEXT", help="Of every machine that a kernel boots.")
 @api_command
 def add(
     session: Session,
@@ -55,8 +59,14 @@ def add(
     architecture: str | None,
     firmware: tuple[str, ...],
     login: str | None,
+    initrd: str | None,
+    initrd_digest: str | None,
+    kernel_arguments: str | None,
 ) -> None:
-    """Register an image. A local file is read for digest, format and sizes; a URL only when a machine needs it."""
+    """Register an image. A local file is read for digest, format and sizes; a URL only when a machine needs it.
+
+    An ISO, or a kernel with its initrd, is a live image: it is booted as it is, and no disk is touched.
+    """
     new = images_pb2.Image(
         name=name,
         source=source,
@@ -66,8 +76,13 @@ def add(
         architecture=architecture or "",
         firmware=[value_of(machine_pb2.Firmware, each) for each in firmware],
         login=login or "",
+        initrd_source=initrd or "",
+        initrd_digest=initrd_digest or "",
+        kernel_arguments=kernel_arguments or "",
     )
-    if not source.startswith(("http://", "https://", "simulated:")):
+    if initrd:
+        _describe_initrd(new)
+    if not source.startswith(REMOTE):
         _describe(new, source.removeprefix("file://"))
     elif not (digest and form):
         missing = " and ".join(option for option, given in (("--digest", digest), ("--format", form)) if not given)
@@ -155,16 +170,35 @@ def _describe(new: images_pb2.Image, path: str) -> None:
             raise usage(f"the {field} of {absolute} is {_shown(field, seen)}, not {_shown(field, given)} as was given")
         if not given:
             setattr(new, field, seen)
-    new.source = _placed(absolute, new).as_uri()
+    if facts.firmware and not new.firmware:
+        new.firmware.extend(value_of(machine_pb2.Firmware, each.value) for each in facts.firmware)
+    form = word(images_pb2.ImageFormat, new.format)
+    new.source = _placed(absolute, new.name, new.digest, form).as_uri()
 
 
-def _placed(path: Path, new: images_pb2.Image) -> Path:
+def _describe_initrd(new: images_pb2.Image) -> None:
+    """Fill in the digest of a kernel's initrd, when it is a local file."""
+    from mulligan.activities.images.describe import describe_initrd  # noqa: PLC0415 - only where a file is read
+
+    source, given = new.initrd_source, new.initrd_digest
+    if source.startswith(REMOTE):
+        if not given:
+            raise usage("an initrd behind a URL needs --initrd-digest", f"curl -L {source} | sha256sum")
+        return
+    absolute = Path(source.removeprefix("file://")).expanduser().absolute()
+    seen = describe_initrd(absolute)
+    if given and given != seen and not given.startswith("sha512:"):
+        raise usage(f"the digest of {absolute} is {seen}, not {given} as was given")
+    new.initrd_digest = given or seen
+    new.initrd_source = _placed(absolute, new.name, new.initrd_digest, "initrd").as_uri()
+
+
+def _placed(path: Path, name: str, digest: str, form: str) -> Path:
     """The file where the deployment may read it: itself, or a copy in the state directory, named after its digest."""
     settings, real = load_settings(), path.resolve()
     if any(real.is_relative_to(root.resolve()) for root in (settings.image_dir, *settings.image_roots)):
         return real
-    form = word(images_pb2.ImageFormat, new.format)
-    copy = settings.image_dir / f"{new.name}-{new.digest.partition(':')[2][:16]}.{form}"
+    copy = settings.image_dir / f"{name}-{digest.partition(':')[2][:16]}.{form}"
     if not copy.exists():
         click.echo(f"copying {path} to {copy}, where machines' images may come from", err=True)
         copy.parent.mkdir(parents=True, exist_ok=True)
@@ -219,3 +253,5 @@ def _facts(found: images_pb2.Image) -> Iterator[tuple[str, str]]:
     yield "size", size(found.size_bytes) if found.size_bytes else ""
     yield "disk", size(found.virtual_size_bytes) if found.virtual_size_bytes else ""
     yield "login", found.login
+    yield "initrd", f"{found.initrd_source} {found.initrd_digest}".strip()
+    yield "kernel arguments", found.kernel_arguments

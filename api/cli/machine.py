@@ -106,20 +106,18 @@ def show(session: Session, name: str, project: str | None) -> None:
 @click.option(
     "--erase",
     type=click.Choice(("none", "metadata", "full")),
-    default="metadata",
-    show_default=True,
-    help="What is done to a server's disks before it is available again.",
+    help="What is done to a server's disks before it is available again. Default: metadata; none after a live image.",
 )
 @api_command
 def release(
-    session: Session, names: tuple[str, ...], *, project: str | None, detach: bool, forget: bool, erase: str
+    session: Session, names: tuple[str, ...], *, project: str | None, detach: bool, forget: bool, erase: str | None
 ) -> ExitCode:
     """Take machines down, with their disks, and give their resources back.
 
     Several are released one after the other; one that cannot be does not keep the others. The exit code is the worst.
     """
     worst = ExitCode.OK
-    mode = machine_pb2.EraseMode.Value(f"ERASE_MODE_{erase.upper()}")
+    mode = machine_pb2.EraseMode.Value(f"ERASE_MODE_{(erase or 'unspecified').upper()}")
     asked = provisioning_pb2.ReleaseMachineRequest(project=project or "", detach=detach, forget=forget, erase=mode)
     for name in dict.fromkeys(names):
         asked.name = name

@@ -79,8 +79,9 @@ class Provisioning(Steering, Planning, CapsuleMethods, provisioning_pb2_grpc.Pro
     ) -> AsyncGenerator[pb.ReleaseMachineResponse, None]:
         """Start a run that takes a machine down, or join one, and stream it."""
         names_only(request, "project", "name", optional=("project",))
+        erase = enums.ERASE.word(request.erase) if request.erase else None
         started = await self._releases.start(
-            request.project or DEFAULT, request.name, forget=request.forget, erase=enums.ERASE.word(request.erase)
+            request.project or DEFAULT, request.name, forget=request.forget, erase=erase
         )
         async with aclosing(self._updates(started, request.detach)) as updates:
             async for update, joined in updates:

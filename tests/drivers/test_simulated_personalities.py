@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from mulligan.activities import errors
+from mulligan.activities.drivers.base import LiveSource
 from mulligan.activities.drivers.simulated import (
     Personality,
     SimulatedDriver,
@@ -20,7 +21,7 @@ from mulligan.activities.drivers.simulated import (
     stop_guests,
 )
 from mulligan.activities.drivers.simulated.settings import ERRORS, VERBS, read_settings
-from mulligan.activities.values import Kind, Mark, PowerState, Target
+from mulligan.activities.values import ImageFormat, Kind, Mark, PowerState, Target
 from tests.drivers.contract import until
 from tests.drivers.simulated_parts import (
     BASE,
@@ -216,6 +217,7 @@ async def call(driver: SimulatedDriver, verb: str, mark: Mark) -> object:
         "remove_bases": (None,),
         "place_base": (BASE, lambda *_: None),
         "create_disks": (mark, BASE.digest, 20, seed()),
+        "place_live": (mark, LiveSource(ImageFormat.ISO, BASE.digest), b""),
         "define": (mark, SHAPE),
         "console": (mark, 0),
         "inspect": (),
@@ -229,7 +231,7 @@ async def test_any_verb_can_be_made_to_fail(tmp_path: Path, verb: str) -> None:
     """The second call fails before it acts, counted over all connections; calls before and after it work."""
     mark = new_mark()
     await booted(await opened(tmp_path), mark)
-    if verb in ("undefine", "remove_disks"):
+    if verb in ("undefine", "place_live", "remove_disks"):
         await (await opened(tmp_path)).power_off(mark, soon())
     await call(await opened(tmp_path, f"fail={verb}:2:Busy"), verb, mark)
     before = snapshot(tmp_path, "f")

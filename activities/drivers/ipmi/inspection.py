@@ -22,9 +22,9 @@ async def inspect_machine(address: Address, ask: Ask) -> Inspection:
     await ask("power")
     boots = {"boot.network"} if await _offers_boot(ask) else set()
     booting = address.booting
-    agent = agent_capabilities(boots, booting.boot_from, booting.macs)
-    identity = await ask("identity")
     firmware = [f"firmware.{each}" for each in address.firmware]
+    agent = agent_capabilities(boots, booting.boot_from, booting.macs, firmware)
+    identity = await ask("identity")
     return Inspection(
         Kind.BARE_METAL,
         tuple(InventoryRow(name, amount) for name, amount in address.sizes),

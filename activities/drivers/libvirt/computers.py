@@ -12,6 +12,9 @@ from mulligan.activities.drivers.libvirt.definition import DiskFile, Parts, doma
 from mulligan.activities.drivers.libvirt.disks import (
     CONSOLE,
     DISK,
+    INITRD,
+    KERNEL,
+    MEDIUM,
     NVRAM,
     SEED,
     delete_parts,
@@ -38,24 +41,41 @@ _STATES = {
 
 def parts_of(pool: Pool, mark: Mark, network: str) -> Parts:
     """The files that the machine's domain is made of. Raises `NotFound` when its disks are not there."""
-    names = [volume_name(mark.machine_id, part) for part in (DISK, SEED)]
-    disk, seed = map(pool.volume, names)
-    if disk is None or seed is None:
+    found = _boots(pool, mark)
+    if not found:
         pool.refresh()
-        disk, seed = map(pool.volume, names)
-    if disk is None or seed is None:
+        found = _boots(pool, mark)
+    if not found:
         raise NotFound(f"pool {pool.name} has no disk and seed of machine {mark.machine_id}; create the disks first")
     inside = f"{pool.path}/{volume_name(mark.machine_id, '')}"
-    below = _below(pool, disk)
+    files = {part: DiskFile(volume.path(), ImageFormat.QCOW2, _below(volume)) for part, volume in found.items()}
+    below = {part: file.below.path for part, file in files.items() if file.below is not None}
     return Parts(
-        DiskFile(disk.path(), ImageFormat.QCOW2, below), inside + CONSOLE, seed.path(), inside + NVRAM, network
+        disk=files.get(DISK),
+        console_log=inside + CONSOLE,
+        seed=found[SEED].path() if SEED in found else "",
+        nvram=inside + NVRAM,
+        network=network,
+        medium=files.get(MEDIUM),
+        kernel=below.get(KERNEL, ""),
+        initrd=below.get(INITRD, ""),
     )
 
 
-def _below(pool: Pool, disk: libvirt.virStorageVol) -> DiskFile | None:
+def _boots(pool: Pool, mark: Mark) -> dict[str, libvirt.virStorageVol]:
+    """The volumes that a domain is made of: a disk or a kernel, with its seed, or a medium; empty without these."""
+    volumes = {part: pool.volume(volume_name(mark.machine_id, part)) for part in (DISK, KERNEL, INITRD, MEDIUM, SEED)}
+    found = {part: volume for part, volume in volumes.items() if volume is not None}
+    whole = MEDIUM in found or (SEED in found and (DISK in found or KERNEL in found))
+    return found if whole else {}
 
+
+def _below(disk: libvirt.virStorageVol) -> DiskFile | None:
+    """What the volume is built on: raw, unless its name says qcow2."""
     path = ET.fromstring(disk.XMLDesc(0)).findtext("backingStore/path")  # noqa: S314 - libvirt wrote it
-    return DiskFile(path, ImageFormat(path.rpartition(".")[2])) if path else None
+    if not path:
+        return None
+    return DiskFile(path, ImageFormat.QCOW2 if path.endswith(f".{ImageFormat.QCOW2}") else ImageFormat.RAW)
 
 
 def define(

@@ -31,11 +31,15 @@ class DiskFile:
 class Parts:
     """The files and names on the hypervisor that a domain is made of; empty for a part that it does without."""
 
-    disk: DiskFile
+    disk: DiskFile | None
     console_log: str
     seed: str = ""
     nvram: str = ""
     network: str = ""
+    medium: DiskFile | None = None
+    """What it boots in the place of a disk; or these."""
+    kernel: str = ""
+    initrd: str = ""
 
 
 def domain_xml(mark: Mark, shape: Shape, accelerator: str, parts: Parts) -> tuple[str, str]:
@@ -98,12 +102,20 @@ def _os(root: ET.Element, shape: Shape, machine: str, parts: Parts) -> None:
         for name in ("enrolled-keys", "secure-boot"):
             ET.SubElement(firmware, "feature", enabled="no", name=name)
         _text(os, "nvram", parts.nvram)
-    ET.SubElement(os, "boot", dev="hd")
+    if parts.kernel:
+        _text(os, "kernel", parts.kernel)
+        if parts.initrd:
+            _text(os, "initrd", parts.initrd)
+        _text(os, "cmdline", shape.arguments)
+    ET.SubElement(os, "boot", dev="cdrom" if parts.medium is not None else "hd")
     ET.SubElement(os, "bootmenu", enable="no")
 
 
 def _devices(devices: ET.Element, mark: Mark, parts: Parts) -> None:
-    _disk(devices, parts.disk)
+    if parts.disk is not None:
+        _disk(devices, parts.disk)
+    if parts.medium is not None:
+        _cdrom(devices, parts.medium)
     if parts.seed:
         _seed(devices, parts.seed)
     if parts.network:
@@ -122,12 +134,27 @@ def _disk(devices: ET.Element, file: DiskFile) -> None:
     disk = ET.SubElement(devices, "disk", type="file", device="disk")
     ET.SubElement(disk, "driver", name="qemu", type=file.format.value, discard="unmap")
     ET.SubElement(disk, "source", file=file.path)
-    if file.below is not None:  # written out, so that nothing is ever probed
-        below = ET.SubElement(disk, "backingStore", type="file")
-        ET.SubElement(below, "format", type=file.below.format.value)
-        ET.SubElement(below, "source", file=file.below.path)
-        ET.SubElement(below, "backingStore")
+    _below(disk, file)
     ET.SubElement(disk, "target", dev="vda", bus="virtio")
+
+
+def _below(disk: ET.Element, file: DiskFile) -> None:
+    """What it is copy-on-write on, written out, so that nothing is ever probed."""
+    if file.below is None:
+        return
+    below = ET.SubElement(disk, "backingStore", type="file")
+    ET.SubElement(below, "format", type=file.below.format.value)
+    ET.SubElement(below, "source", file=file.below.path)
+    ET.SubElement(below, "backingStore")
+
+
+def _cdrom(devices: ET.Element, file: DiskFile) -> None:
+    cdrom = ET.SubElement(devices, "disk", type="file", device="cdrom")
+    ET.SubElement(cdrom, "driver", name="qemu", type=file.format.value)
+    ET.SubElement(cdrom, "source", file=file.path)
+    _below(cdrom, file)
+    ET.SubElement(cdrom, "target", dev="sdb", bus="sata")
+    ET.SubElement(cdrom, "readonly")
 
 
 def _seed(devices: ET.Element, path: str) -> None:

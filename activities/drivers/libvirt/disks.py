@@ -1,7 +1,8 @@
 """A machine's volumes: its copy-on-write disk, its seed, and the empty volume whose name carries the fence.
 
 Volumes have no metadata, so the name says whose they are: `mulligan-<uuid>-disk.qcow2`, `-seed.iso`, `-console.log`,
-`-nvram.fd`, and `-fence-<n>`, which is made first and removed last.
+`-nvram.fd`, and `-fence-<n>`, which is made first and removed last. A machine without a disk has, in its place,
+`-medium.qcow2`, or `-kernel.qcow2` and `-initrd.qcow2`.
 """
 
 from __future__ import annotations
@@ -10,14 +11,20 @@ import xml.etree.ElementTree as ET
 
 import libvirt
 
+from mulligan.activities.drivers.base import LiveSource
 from mulligan.activities.drivers.libvirt.bases import PlacedBase, find_base
 from mulligan.activities.drivers.libvirt.marks import guard, own_domain, volume_prefix
 from mulligan.activities.drivers.libvirt.pools import Pool
 from mulligan.activities.drivers.libvirt.transfer import create_volume, upload_bytes
 from mulligan.activities.errors import Busy, Conflict, InvalidRequest, Leftover, NotFound
-from mulligan.activities.values import Mark
+from mulligan.activities.values import ImageFormat, Mark
 
 DISK, SEED, CONSOLE, NVRAM, FENCE = "disk.qcow2", "seed.iso", "console.log", "nvram.fd", "fence-"
+MEDIUM, KERNEL, INITRD = "medium.qcow2", "kernel.qcow2", "initrd.qcow2"
+"""What a machine without a disk boots: built on the base, which thereby is not removed. A medium is booted itself; of a
+kernel and an initrd it is the base that is."""
+SECTOR_BYTES = 2048
+"""Of a CD; libvirt rounds sizes up to half as much."""
 GIB = 1 << 30
 SWEEPS = 3
 """How often what a fresh look still shows is deleted again, before it is said to be left over."""
@@ -54,7 +61,8 @@ def _look(pool: Pool, mark: Mark) -> tuple[list[int], list[str]]:
     prefix = volume_prefix(mark.machine_id)
     names = pool.names(prefix)
     fences = [int(rest) for name in names if (rest := name.removeprefix(prefix + FENCE)).isdecimal()]
-    return fences, [name for name in names if name in {prefix + DISK, prefix + SEED}]
+    known = {prefix + part for part in (DISK, SEED, MEDIUM, KERNEL, INITRD)}
+    return fences, [name for name in names if name in known]
 
 
 def create_disks(
@@ -62,23 +70,46 @@ def create_disks(
 ) -> None:
     """Make disk and seed. What an older fence left is cleaned first; what this fence made is kept where it is right."""
     pool.refresh()
-    owned, fence = own_domain(connection, mark), fence_of(pool, mark)
     base = _base_for(pool, digest, disk_gib)
-    if fence is not None and fence < mark.fence:
-        if owned is not None and owned[0].isActive():
-            owned[0].destroy()
-        delete_all(pool, mark.machine_id)
-    _ensure(pool, volume_name(mark.machine_id, f"{FENCE}{mark.fence}"))
-    running = owned is not None and bool(owned[0].isActive())
+    running = _take_over(connection, pool, mark)
     _ensure_disk(pool, volume_name(mark.machine_id, DISK), base, disk_gib * GIB, running=running)
     if not running:
         _write_seed(connection, pool, volume_name(mark.machine_id, SEED), seed)
 
 
-def _base_for(pool: Pool, digest: str, disk_gib: int) -> PlacedBase:
+def place_live(connection: libvirt.virConnect, pool: Pool, mark: Mark, *, source: LiveSource, seed: bytes) -> None:
+    """Make what the machine boots in the place of a disk, and its seed, if it has one; as `create_disks` does."""
+    pool.refresh()
+    wanted = {MEDIUM if source.format is ImageFormat.ISO else KERNEL: source.digest, INITRD: source.initrd_digest}
+    bases = {part: _base(pool, digest) for part, digest in wanted.items() if digest}
+    running = _take_over(connection, pool, mark)
+    for part, base in bases.items():
+        size = -(-base.capacity // SECTOR_BYTES) * SECTOR_BYTES
+        _ensure_disk(pool, volume_name(mark.machine_id, part), base, size, running=running)
+    if seed and not running:
+        _write_seed(connection, pool, volume_name(mark.machine_id, SEED), seed)
+
+
+def _take_over(connection: libvirt.virConnect, pool: Pool, mark: Mark) -> bool:
+    """Clean what an older fence left, and put this one there; whether the machine runs."""
+    owned, fence = own_domain(connection, mark), fence_of(pool, mark)
+    if fence is not None and fence < mark.fence:
+        if owned is not None and owned[0].isActive():
+            owned[0].destroy()
+        delete_all(pool, mark.machine_id)
+    _ensure(pool, volume_name(mark.machine_id, f"{FENCE}{mark.fence}"))
+    return owned is not None and bool(owned[0].isActive())
+
+
+def _base(pool: Pool, digest: str) -> PlacedBase:
     base = find_base(pool, digest)
     if base is None:
         raise NotFound(f"pool {pool.name} has no whole base of {digest}; place the image first", digest=digest)
+    return base
+
+
+def _base_for(pool: Pool, digest: str, disk_gib: int) -> PlacedBase:
+    base = _base(pool, digest)
     if disk_gib * GIB < base.capacity:
         needed = -(-base.capacity // GIB)
         raise InvalidRequest(
@@ -111,7 +142,8 @@ def _ensure_disk(pool: Pool, name: str, base: PlacedBase, capacity: int, *, runn
         pool.delete(name)
     elif running:
         raise Busy(f"the machine runs, but pool {pool.name} does not show its disk {name}; it will be looked for again")
-    create_volume(pool, name, capacity, kind="qcow2", backing=(base.path, base.format.value))
+    below = base.format if base.format is ImageFormat.QCOW2 else ImageFormat.RAW
+    create_volume(pool, name, capacity, kind="qcow2", backing=(base.path, below.value))
 
 
 def _write_seed(connection: libvirt.virConnect, pool: Pool, name: str, seed: bytes) -> None:

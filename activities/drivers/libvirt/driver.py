@@ -14,6 +14,7 @@ from mulligan.activities.drivers.base import (
     BaseImage,
     ConsoleChunk,
     Deadline,
+    LiveSource,
     PowerReading,
     Progress,
     Shape,
@@ -53,7 +54,7 @@ def settings_of(target: Target) -> dict[str, str]:
 
 
 class LibvirtDriver:
-    """One hypervisor. Satisfies Driver, Disks, Computers, Power, Console and Addresses."""
+    """One hypervisor. Satisfies Driver, Disks, LiveSources, Computers, Power, Console and Addresses."""
 
     moves_bytes = True
 
@@ -155,6 +156,14 @@ class LibvirtDriver:
             f"creating the disks of machine {mark.machine_id}",
             deadline,
             lambda conn, pool: disks.create_disks(conn, pool, mark, digest=digest, disk_gib=disk_gib, seed=seed),
+        )
+
+    async def place_live(self, mark: Mark, source: LiveSource, seed: bytes, deadline: Deadline) -> None:
+        """Make what the domain boots in the place of a disk, built on the bases."""
+        await self._in_pool(
+            f"placing what machine {mark.machine_id} boots",
+            deadline,
+            lambda conn, pool: disks.place_live(conn, pool, mark, source=source, seed=seed),
         )
 
     async def remove_disks(self, mark: Mark, deadline: Deadline) -> None:

@@ -36,6 +36,8 @@ def inspection_of(
         *firmware,
         f"accel.{accelerator}",
         "boot.disk",
+        "boot.live",
+        "boot.live-iso",
         "console.serial",
         "driver.libvirt",
     )

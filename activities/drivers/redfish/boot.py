@@ -43,17 +43,30 @@ def read_boot(system: System, asked: BootDevice | None = None, asked_firmware: F
     return BootReading(device, firmware, once, datetime.now(UTC), words or "nothing", asked, asked_firmware)
 
 
-def boot_next(system: System, device: BootDevice, firmware: Firmware) -> BootReading:
-    """Ask for one boot from the device, unless the system says so already."""
+def boot_next(system: System, device: BootDevice, firmware: Firmware, *, always: bool = False) -> BootReading:
+    """Ask for one boot from the device, or for every boot from now on, unless the system says so already."""
     before = read_boot(system, device, firmware)
-    if before.agrees and before.once and firmware in (Firmware.ANY, before.firmware):
+    if before.agrees and before.once is not always and firmware in (Firmware.ANY, before.firmware):
         return before
     if device not in devices_of(system):
         raise Unsupported(f"the machine cannot be told to boot from {device}; it can from {_told(system)}")
     allowed = system.get_allowed_system_boot_source_values()
     source = next(each for each in SOURCES[device] if each in allowed)
-    _change(system, source, BootSourceOverrideEnabled.ONCE, _MODE_OF.get(firmware), device)
+    enabled = BootSourceOverrideEnabled.CONTINUOUS if always else BootSourceOverrideEnabled.ONCE
+    _change(system, source, enabled, _MODE_OF.get(firmware), device)
     return read_boot(system, device, firmware)
+
+
+def boot_always(system: System, device: BootDevice, firmware: Firmware) -> BootReading:
+    """Ask for every boot from the device; for one where the system says, or answers, that it offers no more."""
+    boot = (system.json or {}).get("Boot") or {}
+    offered = boot.get("BootSourceOverrideEnabled@Redfish.AllowableValues")
+    if offered and BootSourceOverrideEnabled.CONTINUOUS.value not in offered:
+        return boot_next(system, device, firmware)
+    try:
+        return boot_next(system, device, firmware, always=True)
+    except exceptions.BadRequestError:
+        return boot_next(system, device, firmware)
 
 
 def clear_boot(system: System) -> None:

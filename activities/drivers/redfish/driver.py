@@ -28,7 +28,7 @@ T = TypeVar("T")
 
 
 class RedfishDriver:
-    """One server: Driver, Power, BootTarget, BootProgress and VirtualMedia; its disks are the deploy agent's."""
+    """One server: Driver, Power, BootTarget, LastingBoot, BootProgress, VirtualMedia; its disks are the agent's."""
 
     moves_bytes = True
 
@@ -88,6 +88,11 @@ class RedfishDriver:
         """Set the override by one PATCH, with the ETag that the BMC gave."""
         asking = f"asking for one boot from {device}"
         return await self._change(asking, mark, deadline, lambda system: boot.boot_next(system, device, firmware))
+
+    async def boot_always(self, mark: Mark, device: BootDevice, firmware: Firmware, deadline: Deadline) -> BootReading:
+        """Set the override that stays, likewise."""
+        asking = f"asking for every boot from {device}"
+        return await self._change(asking, mark, deadline, lambda system: boot.boot_always(system, device, firmware))
 
     async def boot_override(self, mark: Mark, deadline: Deadline) -> BootReading:
         """Read the override."""

@@ -8,7 +8,7 @@ import random
 import sqlite3
 import time
 import uuid
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import asdict
 from datetime import UTC, datetime
 from functools import partial
@@ -17,6 +17,7 @@ from mulligan.activities.drivers.base import (
     BaseImage,
     ConsoleChunk,
     Deadline,
+    LiveSource,
     PowerReading,
     Progress,
     Shape,
@@ -28,7 +29,7 @@ from mulligan.activities.drivers.simulated.boot import boot_of, mac_of
 from mulligan.activities.drivers.simulated.frame import BUSY_VERBS, Frame, Verb, pause
 from mulligan.activities.drivers.simulated.guest import ensure_guest
 from mulligan.activities.drivers.simulated.personalities import Personality
-from mulligan.activities.drivers.simulated.seed import read_seed
+from mulligan.activities.drivers.simulated.seed import GuestSeed, read_seed
 from mulligan.activities.drivers.simulated.settings import HostSettings
 from mulligan.activities.drivers.simulated.state import State
 from mulligan.activities.errors import Conflict, InvalidRequest, Leftover, NotFound
@@ -37,7 +38,8 @@ from mulligan.activities.values import Inspection, InventoryRow, Kind, Mark, Pow
 
 CHUNK_BYTES = 64 * 1024
 CAPABILITIES = (
-    "arch.x86_64", "boot.disk", "console.serial", "driver.simulated", "firmware.bios", "firmware.uefi",
+    "arch.x86_64", "boot.disk", "boot.live", "boot.live-iso", "console.serial", "driver.simulated", "firmware.bios",
+    "firmware.uefi",
 )  # fmt: skip
 """What every simulated host can do."""
 
@@ -46,7 +48,7 @@ PRETENDED_BYTES = 512 * 1024 * 1024
 
 
 class SimulatedDriver:
-    """A connection to one simulated host. Satisfies Driver, Disks, Computers, Power, Console and Addresses."""
+    """A connection to one simulated host: Driver, Disks, LiveSources, Computers, Power, Console and Addresses."""
 
     moves_bytes = False
 
@@ -95,8 +97,9 @@ class SimulatedDriver:
         """Forget the bases that no disk is built on."""
 
         def unmake(db: sqlite3.Connection) -> tuple[str, ...]:
-            disks = db.execute("SELECT data FROM objects WHERE host=? AND kind='disk'", (self._host,))
-            used = {json.loads(row["data"])["base"] for row in disks}
+            disks = db.execute("SELECT data FROM objects WHERE host=? AND kind IN ('disk', 'live')", (self._host,))
+            held = [json.loads(row["data"]) for row in disks]
+            used = {each.get(key) for each in held for key in ("base", "initrd")}
             rows = db.execute("SELECT digest FROM bases WHERE host=? ORDER BY digest", (self._host,))
             there = [row["digest"] for row in rows]
             gone = [digest for digest in there if digest not in used and (only is None or digest in only)]
@@ -118,32 +121,29 @@ class SimulatedDriver:
             "seed": {"digest": hashlib.sha256(seed).hexdigest(), "guest": guest},
         }
 
-        def make(db: sqlite3.Connection) -> None:
-            marks.check_sole(db, self._settings, mark)
-            if not self._has_base(digest, db):
-                raise NotFound(
-                    f"machine {mark.machine!r} needs base {digest} on simulated host {self._host!r}, which does not "
-                    "have it; place it first",
-                    digest=digest,
-                )
-            found = {kind: marks.own(db, self._host, kind, mark) for kind in wanted}
-            if found != wanted:
-                self._check_off(db, mark, "its disks cannot be replaced")
-            for kind, data in wanted.items():
-                marks.put(db, self._host, kind, mark, data)
+        await self._frame.run(Verb("create_disks", mark, deadline), partial(self._put, mark, [digest], wanted))
 
-        await self._frame.run(Verb("create_disks", mark, deadline), make)
+    async def place_live(self, mark: Mark, source: LiveSource, seed: bytes, deadline: Deadline) -> None:
+        """Make, or take over, what the machine boots in the place of a disk, and its seed."""
+        guest = asdict(await run_blocking(read_seed, seed) if seed else GuestSeed())
+        wanted: dict[str, dict[str, object]] = {
+            "live": {"base": source.digest, "initrd": source.initrd_digest, "format": source.format.value},
+            "seed": {"digest": hashlib.sha256(seed).hexdigest(), "guest": guest},
+        }
+        needed = [each for each in (source.digest, source.initrd_digest) if each]
+        await self._frame.run(Verb("place_live", mark, deadline), partial(self._put, mark, needed, wanted))
 
     async def remove_disks(self, mark: Mark, deadline: Deadline) -> None:
-        """Remove disk and seed; `Leftover` says what stayed."""
+        """Remove disk, or what is booted in its place, and seed; `Leftover` says what stayed."""
 
         def unmake(db: sqlite3.Connection) -> None:
-            disk, seed = (marks.own(db, self._host, kind, mark) for kind in ("disk", "seed"))
-            if disk is None and seed is None:
+            disk, live, seed = (marks.own(db, self._host, kind, mark) for kind in ("disk", "live", "seed"))
+            if disk is None and live is None and seed is None:
                 return
             self._check_off(db, mark, "its disks cannot be removed")
             self._check_unstuck(db, mark)
             marks.remove(db, self._host, "disk", mark)
+            marks.remove(db, self._host, "live", mark)
             if disk is not None and seed is not None and self._settings.has(Personality.HALF_UNDO):
                 raise self._leftover(db, mark)
             if seed is not None and self._settings.has(Personality.STICKY_MEDIA):
@@ -257,6 +257,24 @@ class SimulatedDriver:
             },
         )
 
+    def _put(
+        self, mark: Mark, bases: Collection[str], wanted: Mapping[str, dict[str, object]], db: sqlite3.Connection
+    ) -> None:
+        """Have the machine's objects be these, which need these bases."""
+        marks.check_sole(db, self._settings, mark)
+        for digest in bases:
+            if not self._has_base(digest, db):
+                raise NotFound(
+                    f"machine {mark.machine!r} needs base {digest} on simulated host {self._host!r}, which does not "
+                    "have it; place it first",
+                    digest=digest,
+                )
+        found = {kind: marks.own(db, self._host, kind, mark) for kind in wanted}
+        if found != wanted:
+            self._check_off(db, mark, "its disks cannot be replaced")
+        for kind, data in wanted.items():
+            marks.put(db, self._host, kind, mark, data)
+
     def _has_base(self, digest: str, db: sqlite3.Connection) -> bool:
         return db.execute("SELECT 1 FROM bases WHERE host=? AND digest=?", (self._host, digest)).fetchone() is not None
 
@@ -272,7 +290,8 @@ class SimulatedDriver:
         db.execute(f"UPDATE hosts SET {setting} WHERE host=?", (value, self._host))  # noqa: S608 - constants above
 
     def _boot(self, db: sqlite3.Connection, mark: Mark) -> None:
-        disk, seed = (marks.own(db, self._host, kind, mark) for kind in ("disk", "seed"))
+        disk, live, seed = (marks.own(db, self._host, kind, mark) for kind in ("disk", "live", "seed"))
+        disk = live if live is not None else disk
         if disk is None or seed is None:
             raise Conflict(
                 f"machine {mark.machine!r} cannot be powered on: it has no disk on simulated host {self._host!r}; "

@@ -21,7 +21,10 @@ from mulligan.activities.values import Mark
 T = TypeVar("T")
 
 CHANGING = frozenset(
-    {"place_base", "remove_bases", "create_disks", "remove_disks", "define", "undefine", "power_on", "power_off"}
+    {
+        *("place_base", "remove_bases", "create_disks", "place_live", "remove_disks"),
+        *("define", "undefine", "power_on", "power_off"),
+    }
 )
 """The verbs that change the host: each call of one is in the journal. Of the others, only what failed."""
 

@@ -12,7 +12,7 @@ from mulligan.activities.values import Kind, Mark
 
 
 def name_of(kind: str, machine_id: str) -> str:
-    """The name of a machine's object: `kind` is `computer`, `disk` or `seed`."""
+    """The name of a machine's object: `kind` is `computer`, `disk`, `live` (in the place of a disk) or `seed`."""
     return f"mulligan-{machine_id}-{kind}"
 
 

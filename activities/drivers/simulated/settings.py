@@ -25,8 +25,8 @@ from mulligan.activities.drivers.simulated.personalities import Personality
 from mulligan.activities.values import Kind, Resources, Target
 
 VERBS = (
-    "inspect", "remains", "has_base", "place_base", "remove_bases", "create_disks", "remove_disks", "define",
-    "undefine", "power", "power_on", "power_off", "console", "addresses", "gateway",
+    "inspect", "remains", "has_base", "place_base", "remove_bases", "create_disks", "place_live", "remove_disks",
+    "define", "undefine", "power", "power_on", "power_off", "console", "addresses", "gateway",
 )  # fmt: skip
 """Every verb of the driver that a rule can name."""
 

@@ -33,6 +33,12 @@ class _ImageFormatEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ImageForm
     """The disk's bytes."""
     IMAGE_FORMAT_QCOW2: _ImageFormat.ValueType  # 2
     """QEMU's format, version 2 or 3, without backing file or external data."""
+    IMAGE_FORMAT_ISO: _ImageFormat.ValueType  # 3
+    """A bootable ISO 9660 image: live. What it boots touches no disk by Mulligan's doing, and nothing can be put into it,
+    so that its guest does not call home.
+    """
+    IMAGE_FORMAT_KERNEL: _ImageFormat.ValueType  # 4
+    """A Linux kernel, booted with its initrd and arguments: live. Cloud-init in it is told where the machine's seed is."""
 
 class ImageFormat(_ImageFormat, metaclass=_ImageFormatEnumTypeWrapper):
     """The format of the expanded image."""
@@ -43,6 +49,12 @@ IMAGE_FORMAT_RAW: ImageFormat.ValueType  # 1
 """The disk's bytes."""
 IMAGE_FORMAT_QCOW2: ImageFormat.ValueType  # 2
 """QEMU's format, version 2 or 3, without backing file or external data."""
+IMAGE_FORMAT_ISO: ImageFormat.ValueType  # 3
+"""A bootable ISO 9660 image: live. What it boots touches no disk by Mulligan's doing, and nothing can be put into it,
+so that its guest does not call home.
+"""
+IMAGE_FORMAT_KERNEL: ImageFormat.ValueType  # 4
+"""A Linux kernel, booted with its initrd and arguments: live. Cloud-init in it is told where the machine's seed is."""
 Global___ImageFormat: _TypeAlias = ImageFormat  # noqa: Y015
 
 class _Compression:
@@ -93,6 +105,9 @@ class Image(_message.Message):
     SIZE_BYTES_FIELD_NUMBER: _builtins.int
     VIRTUAL_SIZE_BYTES_FIELD_NUMBER: _builtins.int
     LOGIN_FIELD_NUMBER: _builtins.int
+    INITRD_SOURCE_FIELD_NUMBER: _builtins.int
+    INITRD_DIGEST_FIELD_NUMBER: _builtins.int
+    KERNEL_ARGUMENTS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Its name: 1 to 63 of `a-z 0-9 . -`, beginning with a letter or digit."""
     source: _builtins.str
@@ -111,6 +126,14 @@ class Image(_message.Message):
     """Size of the disk that it describes; 0 where not known."""
     login: _builtins.str
     """The user that its cloud-init gives SSH keys to. Empty where not known."""
+    initrd_source: _builtins.str
+    """Of a KERNEL: where its initrd is, as `source`. Empty for none."""
+    initrd_digest: _builtins.str
+    """`sha256:<hex>` or `sha512:<hex>` of the initrd. Given if, and only if, there is one."""
+    kernel_arguments: _builtins.str
+    """Of a KERNEL: the arguments of every machine that it boots, up to 1024 printable ASCII characters without quotes,
+    `\\` and `$`. The address of the machine's seed is added to them.
+    """
     @_builtins.property
     def firmware(self) -> _containers.RepeatedScalarFieldContainer[_machine_pb2.Firmware.ValueType]:
         """The firmware that can boot it. Empty means BIOS and UEFI."""
@@ -128,10 +151,13 @@ class Image(_message.Message):
         size_bytes: _builtins.int = ...,
         virtual_size_bytes: _builtins.int = ...,
         login: _builtins.str = ...,
+        initrd_source: _builtins.str = ...,
+        initrd_digest: _builtins.str = ...,
+        kernel_arguments: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["architecture", b"architecture", "compression", b"compression", "digest", b"digest", "firmware", b"firmware", "format", b"format", "login", b"login", "name", b"name", "size_bytes", b"size_bytes", "source", b"source", "virtual_size_bytes", b"virtual_size_bytes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["architecture", b"architecture", "compression", b"compression", "digest", b"digest", "firmware", b"firmware", "format", b"format", "initrd_digest", b"initrd_digest", "initrd_source", b"initrd_source", "kernel_arguments", b"kernel_arguments", "login", b"login", "name", b"name", "size_bytes", b"size_bytes", "source", b"source", "virtual_size_bytes", b"virtual_size_bytes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
