@@ -295,7 +295,7 @@ class Booted:
 
 @dataclass(frozen=True, slots=True)
 class ObserveIn:
-    """Look until everything up to `level` (at most ADDRESS) is proved."""
+    """Look until everything up to `level` (at most ADDRESS) is proved; its step is `allowed` so many seconds in all."""
 
     target: Target
     mark: Mark
@@ -303,6 +303,7 @@ class ObserveIn:
     booted_at: datetime
     seconds: int
     """How long to look before giving up with what was last observed."""
+    allowed: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -332,7 +333,8 @@ class ProbeIn:
     addresses: tuple[str, ...]
     service: Service
     seconds: int
-    """How long to ask before giving up with what was last observed."""
+    """How long to ask before giving up with what was last observed; `allowed` as in `ObserveIn`."""
+    allowed: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,7 +32,7 @@ class PlanActivities:
         """The provider that a claim would take now, why, and how long the steps usually take there."""
         request = claim_request_of(asked)
         choice = await run_blocking(self._inventory.choose, request)
-        estimates = await run_blocking(self._estimates, asked.image.name, choice.provider)
+        estimates = await run_blocking(self._estimates, asked, choice.provider)
         explanation, provider = choice.explanation, choice.provider
         told = _EXPLANATION.dump_python(explanation, mode="json")
         if provider is None:
@@ -48,10 +48,9 @@ class PlanActivities:
             estimates=estimates,
         )
 
-    def _estimates(self, image: str, provider: Provider | None) -> tuple[StepEstimate, ...]:
-        if provider is None:
-            return self._inventory.estimates(image)
-        return self._inventory.estimates(image, driver_of(provider), model_of(provider))
+    def _estimates(self, asked: ClaimIn, provider: Provider | None) -> tuple[StepEstimate, ...]:
+        group = (driver_of(provider), model_of(provider)) if provider is not None else ("", "")
+        return self._inventory.estimates(asked.image.name, *group, asked.request.verify)
 
     @activity.defn(name=planning.KEEP_PLAN.name)
     async def keep(self, plan: planning.Plan) -> planning.Plan:

@@ -70,6 +70,8 @@ class Surveyed:
     destroys: tuple[str, ...] = ()
     by_agent: bool = False
     """Whether the deploy agent would write a server's disk."""
+    live: bool = False
+    """Whether the machine would run without a disk."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +94,7 @@ class Plan:
     lacks: tuple[str, ...] = ()
     destroys: tuple[str, ...] = ()
     by_agent: bool = False
+    live: bool = False
     made_at: datetime | None = None
 
     @property
@@ -139,6 +142,7 @@ def plan_of(asked: PlanIn, chosen: Chosen, survey: Surveyed) -> Plan:
         lacks=survey.lacks,
         destroys=survey.destroys,
         by_agent=survey.by_agent,
+        live=survey.live,
     )
 
 

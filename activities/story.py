@@ -8,6 +8,7 @@ so that the fold needs nothing but the history.
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -313,7 +314,8 @@ class StoryFold:
         if self.held_tries:
             message = "cancelled; its undo was not seen to end: `mulligan claim list` shows what it holds"
         elif self.undone:
-            message = f"cancelled; everything was undone, and seen to be: {', '.join(self.undone)}"
+            undone = [each if count == 1 else f"{each} ({count} times)" for each, count in Counter(self.undone).items()]
+            message = f"cancelled; everything was undone, and seen to be: {', '.join(undone)}"
         else:
             message = "cancelled before anything was made"
         return self._last(event, Outcome.CANCELLED, message, "CANCELLED")

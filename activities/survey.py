@@ -11,9 +11,19 @@ from temporalio import activity
 
 from mulligan.activities import planning
 from mulligan.activities.beat import beating
-from mulligan.activities.drivers.base import Addresses, BootTarget, Console, Disks, Driver, Power
+from mulligan.activities.drivers.base import (
+    Addresses,
+    BootTarget,
+    Console,
+    Disks,
+    Driver,
+    LiveSources,
+    PlayedGuests,
+    Power,
+)
 from mulligan.activities.errors import Final
 from mulligan.activities.images.store import Stock
+from mulligan.activities.live import no_live
 from mulligan.activities.metal import no_agent
 from mulligan.activities.site import Site, attempt_deadline
 from mulligan.activities.values import Compression, Image, Kind, VerifyLevel
@@ -24,6 +34,7 @@ ABILITIES: tuple[tuple[type, VerifyLevel | None, str], ...] = (
     (Console, VerifyLevel.CONSOLE, "read a console"),
     (Addresses, VerifyLevel.ADDRESS, "see addresses"),
 )
+LIVE_ABILITIES = ((LiveSources, None, "boot a live image"), *ABILITIES)
 """What a run asks of a driver: the Protocol, the level of verification from which on (None: always), in words."""
 
 
@@ -40,13 +51,13 @@ class SurveyActivities:
         async with beating(f"asking {name} what a run would find"), self._site.driver(asked.target) as driver:
             by_agent = isinstance(driver, BootTarget) and not isinstance(driver, Disks)
             placed = isinstance(driver, Disks) and await driver.has_base(image.digest, attempt_deadline())
-            lacks = [*cannot(driver, asked), *await self._no_call_home(driver, asked)]
+            lacks = [*cannot(driver, asked), *_no_service(driver, asked), *await self._no_call_home(driver, asked)]
             if by_agent:
-                lacks = [*_only_power(driver, asked), *await no_agent(self._site, driver, asked.target)]
+                lacks = [*_only_power(driver, asked), *await self._cannot_boot(driver, asked)]
             stock = Stock()
             if driver.moves_bytes and not placed:
                 try:
-                    stock = await self._site.store.stock(image)
+                    stock = await self._stock(image)
                 except Final as error:
                     lacks.append(error.message)
         whole = stock.there_bytes or _whole(image)
@@ -58,7 +69,22 @@ class SurveyActivities:
             lacks=tuple(lacks),
             destroys=destroyed(asked),
             by_agent=by_agent,
+            live=image.live,
         )
+
+    async def _cannot_boot(self, driver: Driver, asked: planning.SurveyIn) -> tuple[str, ...]:
+        """Why a server could not be booted for this: into the live image, or into the agent that writes its disk."""
+        if asked.image.live:
+            return await no_live(self._site, driver, asked.target, asked.image, asked.request)
+        return await no_agent(self._site, driver, asked.target)
+
+    async def _stock(self, image: Image) -> Stock:
+        """What is here of the image, with its initrd where it has one."""
+        found = await self._site.store.stock(image)
+        if image.initrd is None:
+            return found
+        initrd = await self._site.store.stock(image.initrd)
+        return Stock(found.there_bytes + initrd.there_bytes, found.fetch_bytes + initrd.fetch_bytes)
 
     async def _no_call_home(self, driver: Driver, asked: planning.SurveyIn) -> tuple[str, ...]:
         """What is said when a guest must call home and has nowhere to."""
@@ -76,11 +102,23 @@ class SurveyActivities:
 def cannot(driver: Driver, asked: planning.SurveyIn) -> Iterator[str]:
     """What the request needs and the driver cannot do, one sentence each."""
     level, target = asked.request.verify, asked.target
-    for ability, from_level, words in ABILITIES:
+    for ability, from_level, words in LIVE_ABILITIES if asked.image.live else ABILITIES:
         needed = from_level is None or level.includes(from_level)
         if needed and not isinstance(driver, ability):
             why = f", which level {level} needs" if from_level is not None else ""
             yield f"the driver of {target.name} ({target.url}) cannot {words}{why}"
+
+
+def _no_service(driver: Driver, asked: planning.SurveyIn) -> Iterator[str]:
+    """What is said when the machine's service must answer, and its driver knows already that it will not."""
+    service = asked.request.service
+    if not asked.request.verify.includes(VerifyLevel.SERVICE) or not isinstance(driver, PlayedGuests):
+        return
+    if why := driver.unanswered(service):
+        yield (
+            f"no guest on {asked.target.name} answers {service.kind} on port {service.port}, which level "
+            f"{VerifyLevel.SERVICE} needs: {why}; ask for level {VerifyLevel.GUEST}"
+        )
 
 
 def _only_power(driver: Driver, asked: planning.SurveyIn) -> Iterator[str]:
@@ -95,8 +133,8 @@ def _only_power(driver: Driver, asked: planning.SurveyIn) -> Iterator[str]:
 
 
 def destroyed(asked: planning.SurveyIn) -> tuple[str, ...]:
-    """What a run would destroy: nothing on a hypervisor, where all disks are new."""
-    if asked.kind != Kind.BARE_METAL:
+    """What a run would destroy: nothing on a hypervisor, where all disks are new, and nothing by a live image."""
+    if asked.kind != Kind.BARE_METAL or asked.image.live:
         return ()
     return (f"everything on the root disk of {asked.target.name}, which is given whole",)
 

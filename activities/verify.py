@@ -79,7 +79,7 @@ class VerifyActivities:
         """Look at power, console and addresses until everything up to the level is proved."""
         look = _Look(asked.target, asked)
         async with beating("looking") as beat, self._site.driver(asked.target) as driver:
-            await _until(lambda: _look_once(driver, look), asked.seconds, beat, look.awaiting)
+            await _until(lambda: _look_once(driver, look), asked, beat, look.awaiting)
         evidence = tuple(look.evidence[level] for level in VerifyLevel if level in look.evidence)
         return calls.Observed("; ".join(e.observed for e in evidence), evidence, look.addresses)
 
@@ -104,20 +104,26 @@ class VerifyActivities:
             return f"awaiting {asked.service.kind} on port {asked.service.port}; last: {last['said']}"
 
         async with beating(awaiting()) as beat:
-            await _until(ask, asked.seconds, beat, awaiting)
+            await _until(ask, asked, beat, awaiting)
         return calls.Observed(evidence[0].observed, tuple(evidence), asked.addresses)
 
 
 async def _until(
-    looked: Callable[[], Awaitable[bool]], seconds: float, beat: Beat, awaiting: Callable[[], str]
+    looked: Callable[[], Awaitable[bool]],
+    asked: calls.ObserveIn | calls.ProbeIn,
+    beat: Beat,
+    awaiting: Callable[[], str],
 ) -> None:
-    """Look again and again, counted from the first attempt, and give up with what was last observed."""
+    """Look again and again, counted from the first attempt, and give up with what was last observed.
+
+    It gives up a little before its step's deadline, so that it can say so; what it tells is the deadline.
+    """
     began = activity.info().scheduled_time
     while not await looked():
         beat(awaiting())
         waited = (datetime.now(UTC) - began).total_seconds()
-        if waited >= seconds:
-            raise VerifyFailed(f"not proved within {seconds:.0f} s: {awaiting()}")
+        if waited >= asked.seconds:
+            raise VerifyFailed(f"not proved within {asked.allowed or asked.seconds} s: {awaiting()}")
         await asyncio.sleep(min(max(POLL_SECONDS[0], waited * POLL_SHARE), POLL_SECONDS[1]))
 
 

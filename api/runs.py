@@ -137,10 +137,11 @@ class Runs:
         return await run_blocking(self._estimates, machine_id, provider)
 
     def _estimates(self, machine_id: str, provider: str) -> Mapping[str, StepEstimate]:
-        image = self._inventory.machine_by_id(machine_id).image.name
+        machine = self._inventory.machine_by_id(machine_id)
         on = self._inventory.provider(provider) if provider else None
         group = (driver_of(on), model_of(on)) if on is not None else ("", "")
-        return {each.step: each for each in self._inventory.estimates(image, *group)}
+        known = self._inventory.estimates(machine.image.name, *group, machine.request.verify)
+        return {each.step: each for each in known}
 
     async def machine(self, machine_id: str) -> Machine | None:
         """The machine of a run, if there is one."""

@@ -80,7 +80,9 @@ class Execution:
         """Asked once when a step is slow; why it shall end now, if it shall."""
         self.ended_by: Failure | None = None
         """Why the current step shall end at once, whatever it is doing: its claim was lost, or an operator said so."""
-        self.deadline = workflow.now()
+        self.began = workflow.now()
+        """When the current step began."""
+        self.deadline = self.began
         """When the current step must be done; may be moved while it runs."""
         self.given_up = ""
         """Why an undo that cannot be done now is not tried any longer."""
@@ -213,7 +215,7 @@ class Execution:
         """Run a step within its deadline; `slow` says what it awaits. It has ended when this returns or raises."""
         raise_if_cancelled()
         self._stopping, self.step = False, step
-        began = workflow.now()
+        began = self.began = workflow.now()
         self.deadline = began + timedelta(seconds=seconds)
         self.awaits(slow)
         task = asyncio.create_task(body)
@@ -258,6 +260,11 @@ class Execution:
     def left(self) -> float:
         """Seconds until the current step's deadline."""
         return (self.deadline - workflow.now()).total_seconds()
+
+    @property
+    def allowed(self) -> int:
+        """Seconds that the current step has in all."""
+        return round((self.deadline - self.began).total_seconds())
 
     def awaits(self, what: str) -> None:
         """Say what the current step awaits."""

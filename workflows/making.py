@@ -193,7 +193,7 @@ class Making:
             up_to = VerifyLevel.POWER
 
         def look(seconds: int) -> Awaitable[calls.Observed]:
-            asked = calls.ObserveIn(made.target, made.mark, up_to, self.booted_at, seconds)
+            asked = calls.ObserveIn(made.target, made.mark, up_to, self.booted_at, seconds, self.run.allowed)
             return self.run.act(steps.OBSERVE, asked, f"Look for {up_to}", partition=partition)
 
         self.observed = await self._look_until_the_deadline(look)
@@ -206,7 +206,7 @@ class Making:
             service = self.request.service
 
             def ask(seconds: int) -> Awaitable[calls.Observed]:
-                asked = calls.ProbeIn(self.observed.addresses, service, seconds)
+                asked = calls.ProbeIn(self.observed.addresses, service, seconds, self.run.allowed)
                 said = f"Ask for {service.kind} on port {service.port}"
                 return self.run.act(steps.PROBE_SERVICE, asked, said, partition=partition)
 

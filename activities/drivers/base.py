@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 from mulligan.activities.errors import Unreachable
-from mulligan.activities.values import Firmware, ImageFormat, Inspection, Mark, PowerState, Resources
+from mulligan.activities.values import Firmware, ImageFormat, Inspection, Mark, PowerState, Resources, Service
 
 CAPABILITIES: Mapping[str, str] = {
     "arch.x86_64": "its machines have x86-64 processors",
@@ -292,6 +292,14 @@ class Addresses(Protocol):
 
     async def gateway(self, deadline: Deadline) -> str:
         """The address at which a guest reaches this partition's boot server host; empty when not known."""
+
+
+@runtime_checkable
+class PlayedGuests(Protocol):
+    """Guests that the driver plays itself, so that it knows before what they will not do."""
+
+    def unanswered(self, service: Service) -> str:
+        """Why no guest here answers so, in words; empty where guests do."""
 
 
 @runtime_checkable

@@ -10,7 +10,6 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 
 from mulligan.activities.inventory import (
-    audit,
     claiming,
     edits,
     failures,
@@ -22,7 +21,7 @@ from mulligan.activities.inventory import (
     stories,
     timings,
 )
-from mulligan.activities.inventory.claims import ClaimRequest, ClaimRow, Drift, RunRecord
+from mulligan.activities.inventory.claims import ClaimRequest, ClaimRow, RunRecord
 from mulligan.activities.inventory.database import Database
 from mulligan.activities.inventory.edits import Asked, By
 from mulligan.activities.inventory.explain import explain
@@ -32,7 +31,16 @@ from mulligan.activities.inventory.suspects import SuspectKind
 from mulligan.activities.inventory.timings import Lesson
 from mulligan.activities.inventory.upkeep import NOBODY, PAGE, Upkeep
 from mulligan.activities.planning import Plan
-from mulligan.activities.values import Claim, Evidence, Image, Inspection, MachineState, Provider, StepEstimate
+from mulligan.activities.values import (
+    Claim,
+    Evidence,
+    Image,
+    Inspection,
+    MachineState,
+    Provider,
+    StepEstimate,
+    VerifyLevel,
+)
 
 
 class Inventory(Upkeep):
@@ -382,14 +390,3 @@ class Inventory(Upkeep):
         """Kept runs, newest first; `before` is (started_at, run_id) of the last one that was seen."""
         with self._database.read() as connection:
             return stories.listed(connection, project, machine, limit, before)
-
-    # Audit
-
-    def audit(self) -> list[Drift]:
-        """Counters that the live claims do not add up to, and live claims whose machine is no more. Changes nothing."""
-        with self._database.read() as connection:
-            return audit.audit(connection)
-
-    def repair(self, drifts: Sequence[Drift]) -> list[Drift]:
-        """Mend those of the drifts that are still there; returns those that were mended."""
-        return audit.repair(self._database, drifts)

@@ -1,10 +1,12 @@
-"""The part of the inventory's door that is about what failed, what is removed, and what is old."""
+"""The part of the inventory's door about what failed, what is removed, what is old, and what does not add up."""
 
 from __future__ import annotations
 
 import uuid
+from collections.abc import Sequence
 
-from mulligan.activities.inventory import edits, failures, housekeeping, machines, providers
+from mulligan.activities.inventory import audit, edits, failures, housekeeping, machines, providers
+from mulligan.activities.inventory.claims import Drift
 from mulligan.activities.inventory.database import Database
 from mulligan.activities.inventory.edits import By, Edit
 from mulligan.activities.inventory.machine import Machine
@@ -19,7 +21,7 @@ NOBODY = By()
 
 
 class Upkeep:
-    """Suspects, removed providers, and pruning. `Inventory` inherits it."""
+    """Suspects, removed providers, pruning, and the audit. `Inventory` inherits it."""
 
     _database: Database
 
@@ -138,3 +140,14 @@ class Upkeep:
         made.
         """
         return housekeeping.prune(self._database, days, limit)
+
+    # Audit
+
+    def audit(self) -> list[Drift]:
+        """Counters that the live claims do not add up to, and live claims whose machine is no more. Changes nothing."""
+        with self._database.read() as connection:
+            return audit.audit(connection)
+
+    def repair(self, drifts: Sequence[Drift]) -> list[Drift]:
+        """Mend those of the drifts that are still there; returns those that were mended."""
+        return audit.repair(self._database, drifts)

@@ -21,13 +21,14 @@ FLAGS: Mapping[str, str] = {
 def flags_of(fields: Iterable[str], command: click.Command) -> dict[str, str]:
     """The flag, or argument, of this command for each field that has one."""
     known = {name for each in command.params for name in (*each.opts, *each.secondary_opts)}
-    found = {field: _flag(field) for field in fields}
-    return {field: _shown(flag, known) for field, flag in found.items() if _shown(flag, known)}
+    named = {each.name: each.opts[0] for each in command.params if isinstance(each, click.Option)}
+    found = {field: _shown(_flag(field), known) or named.get(field, "") for field in fields}
+    return {field: flag for field, flag in found.items() if flag}
 
 
 def _flag(field: str) -> str:
     """The flag that a field would have, e.g. `--vcpu` for `spec.resources.vcpu`, `--deadline boot` for its seconds."""
-    path = re.sub(r"\[\d+\]", "", field).removeprefix("spec.")
+    path = re.sub(r"\[\d+\]", "", field).removeprefix("spec.").removeprefix("lever.")
     head, _, rest = path.partition(".")
     if head == "deadlines" and rest:
         return f"--deadline {rest.removesuffix('_seconds')}"

@@ -17,9 +17,10 @@ from mulligan.api.cli.explanation import mended_by, show_explanation
 from mulligan.api.cli.output import details, print_json, show, table
 from mulligan.api.cli.spec_options import CLAIM_OPTIONS, RUN_OPTIONS, options, wanted_spec
 from mulligan.api.cli.text import size
-from mulligan.v1 import provisioning_pb2
+from mulligan.v1 import inventory_pb2, provisioning_pb2
 
 STEPS_HEAD = ("step", "does", "at most", "usually", "undone by")
+NOT_NOW = inventory_pb2.Explanation.VERDICT_NOT_NOW
 
 
 @click.command()
@@ -94,9 +95,16 @@ def _duration(seconds: int) -> str:
 
 
 def _next(made: provisioning_pb2.Plan) -> tuple[str, ...]:
-    """The command that applies the plan: the one that was typed, as a provision."""
-    if not made.hash:
-        return () if made.provider else (*mended_by(made.explanation), "mulligan provider list")
+    """The command that applies the plan, or that waits where nothing has room now: what was typed, as a provision."""
+    if made.hash:
+        return (_provision(made, "--plan", made.hash),)
+    if made.provider:
+        return ()
+    waits = () if made.explanation.verdict != NOT_NOW else (_provision(made, "--wait-for-room"),)
+    return (*waits, *mended_by(made.explanation), "mulligan provider list")
+
+
+def _provision(made: provisioning_pb2.Plan, *more: str) -> str:
     typed = sys.argv[1:]
     flags = typed[typed.index("plan") + 1 :] if "plan" in typed else [made.spec.name]
-    return (shlex.join(["mulligan", "machine", "provision", *flags, "--plan", made.hash]),)
+    return shlex.join(["mulligan", "machine", "provision", *(flag for flag in flags if flag not in more), *more])

@@ -8,6 +8,7 @@ import pytest
 
 from mulligan.activities.errors import Unreachable
 from mulligan.activities.inventory import Inventory
+from mulligan.activities.values import VerifyLevel
 from mulligan.api.progress import AWAIT
 from mulligan.v1 import machine_pb2, provisioning_pb2, run_pb2
 from mulligan.workflows.runs import provision_id
@@ -77,12 +78,14 @@ async def test_the_database_is_asked_once_for_each_provider(
     answered: list[str] = []
     real = Inventory.estimates
 
-    def estimates(inventory: Inventory, name: str, driver: str = "", model: str = "") -> object:
+    def estimates(
+        inventory: Inventory, name: str, driver: str = "", model: str = "", level: VerifyLevel | None = None
+    ) -> object:
         asked.append(driver)
         if len(asked) == 1:
             raise Unreachable("the database is away")
         answered.append(driver)
-        return real(inventory, name, driver, model)
+        return real(inventory, name, driver, model, level)
 
     monkeypatch.setattr(Inventory, "estimates", estimates)
     seen = await progress_until_slower(api, project, image)

@@ -205,6 +205,21 @@ def test_a_wrong_field_is_told_as_its_flag(api: ScriptedApi, mulligan: Mulligan,
         assert f"  {field}: wrong" in from_file.stderr.splitlines()
 
 
+@pytest.mark.parametrize(
+    ("field", "told"),
+    [("seconds", "--by"), ("lever.reason", "--reason"), ("lever.run_id", "--run-id"), ("lever.none", "lever.none")],
+)
+def test_a_wrong_field_of_a_lever_is_told_as_its_flag(
+    api: ScriptedApi, mulligan: Mulligan, field: str, told: str
+) -> None:
+    """Also where the flag has another name than the field."""
+    violation = error_details_pb2.BadRequest.FieldViolation(field=field, description="wrong")
+    bad = error_details_pb2.BadRequest(field_violations=[violation])
+    api.handlers["ExtendRun"] = refusal("INVALID_ARGUMENT", "the request is wrong", "INVALID_REQUEST", bad)
+    shown = mulligan("run", "extend", "provision:default:web-1", "--by", "0").stderr.splitlines()
+    assert f"  {told}: wrong" in shown
+
+
 def test_a_slow_answer_is_timed_out(api: ScriptedApi, mulligan: Mulligan) -> None:
     """`--timeout` on a question is how long to wait."""
     api.handlers["GetMachine"] = lambda request, context: _never(context)

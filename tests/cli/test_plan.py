@@ -127,6 +127,22 @@ def test_a_provider_that_is_only_out_of_service_is_named_with_what_helps(api: Sc
         assert mulligan(*ASK).stderr.splitlines(keepends=True)[0] == helps
 
 
+def test_what_does_not_fit_now_may_wait_for_room(api: ScriptedApi, mulligan: Mulligan) -> None:
+    """The first thing to type is what was typed, as a provision that waits; what never fits is not waited for."""
+    plan = a_plan(provider="", why="", hash="")
+    plan.explanation.verdict = inventory_pb2.Explanation.VERDICT_NOT_NOW
+    answers(api, plan)
+    waits = f"next: {shlex.join(['mulligan', 'machine', 'provision', *ASK[2:], '--wait-for-room'])}"
+    for more in ((), ("--wait-for-room",)):
+        assert mulligan(*ASK, *more).stderr.splitlines() == [waits, "  or: mulligan provider list"]
+    api.handlers["ProvisionMachine"] = provisions(story())
+    assert mulligan(*shlex.split(waits)[2:]).returncode == ExitCode.OK
+    assert api.last("ProvisionMachine").spec.when_none == machine_pb2.WHEN_NONE_WAIT
+    plan.explanation.verdict = inventory_pb2.Explanation.VERDICT_NEVER
+    answers(api, plan)
+    assert "--wait-for-room" not in mulligan(*ASK).stderr
+
+
 def test_something_is_lacking(api: ScriptedApi, mulligan: Mulligan) -> None:
     """What, and no command that would fail."""
     answers(api, a_plan(hash="", lacks=["the driver of hv-1 cannot read a console"], download_bytes=0, place_bytes=0))

@@ -30,7 +30,7 @@ from tests.services.temporal import free_port
 RUN = uuid.uuid4().hex[:8]
 NAME = f"mulligan-metal-{RUN}"
 SUBNET = f"10.{161 + int(RUN[:2], 16) % 40}.{int(RUN[2:4], 16)}"
-DISK_GIB = 2
+DISK_GIB = 4
 MEMORY_MIB = 1536
 EMULATOR = Path(sys.executable).with_name("sushy-emulator")
 

@@ -1,7 +1,8 @@
 """Servers behind BMCs, from power off and an empty disk to a machine that is logged in to, and back: all for real.
 
 The domains are emulated, the BMCs are other people's (`sushy-emulator`, OpenIPMI), the commands are those of
-docs/bare-metal.md: the agent is built, booted from virtual media or the network, writes the disk, and erases it.
+docs/bare-metal.md: the agent is built, booted from virtual media or the network, writes a whole Debian to the disk, and
+erases it.
 """
 
 from __future__ import annotations
@@ -97,12 +98,16 @@ def is_up(lab: Lab, server: Server, name: str) -> None:
     assert machine["evidence"][-1]["level"] == "VERIFY_LEVEL_SERVICE"
     (disk,) = [each["observed"] for each in machine["evidence"] if each["source"] == "disk"]
     assert f"serial {server.serial}, " in disk and disk.endswith("which was written by this run")
-    assert lab.ssh(machine["login"], machine["addresses"][0], "hostname").strip() == name
+    login, address = machine["login"], machine["addresses"][0]
+    assert lab.ssh(login, address, "hostname").strip() == name
+    assert lab.ssh(login, address, "cat", "/etc/debian_version").startswith("12")
+    assert lab.ssh(login, address, "cloud-init", "status").split() == ["status:", "done"]
+    root = int(lab.ssh(login, address, "df", "--block-size=1", "--output=size", "/").split()[-1])
+    assert 0.85 * server.disk.stat().st_size < root < server.disk.stat().st_size
     assert not server.begins_with_zeros()
     assert not lab.rack.has_medium(server)
     told = lab.deployment.mulligan("run", "show", f"provision:default:{name}")
     assert server.serial in told
-    assert "partition 1 of /dev/vda grown to the disk" in server.said()
 
 
 def is_clean(lab: Lab, server: Server, provider: str) -> None:

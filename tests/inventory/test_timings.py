@@ -12,7 +12,7 @@ from mulligan.activities.durations import began_at, step_seconds
 from mulligan.activities.inventory import Inventory, Lesson, RunRecord, driver_of, model_of
 from mulligan.activities.inventory import timings as timings_module
 from mulligan.activities.story import EventKind, RunEvent
-from mulligan.activities.values import Inspection, InventoryRow, Kind, Outcome, StepEstimate
+from mulligan.activities.values import Inspection, InventoryRow, Kind, Outcome, StepEstimate, VerifyLevel
 from tests.inventory.parts import DEBIAN, machine
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -30,13 +30,14 @@ class Runs:
     """Runs that end ready, one after the other."""
 
     def __init__(self, inventory: Inventory) -> None:
-        self.inventory, self.count = inventory, 0
+        self.inventory, self.count, self.level = inventory, 0, VerifyLevel.GUEST
 
     def end(self, provider: str, image: str = "debian-12", **seconds: float) -> str:
         """Keep a run that took so long; returns its id."""
         self.count += 1
         run_id = f"run-{self.count:04}"
         made = machine(f"m-{self.count}", f"web-{self.count}", provider=provider, image=replace(DEBIAN, name=image))
+        made = replace(made, request=replace(made.request, verify=self.level))
         self.inventory.begin_machine(made)
         self.keep(run_id, made.id, seconds)
         return run_id
@@ -133,6 +134,54 @@ def test_only_the_newest_runs_count_and_old_ones_go(inventory: Inventory, monkey
     assert one(inventory.estimates("debian-12", "libvirt"), "boot").runs == 7, (
         "another model is not pruned for this one"
     )
+
+
+def test_a_proof_is_compared_with_proofs_of_the_same_level(inventory: Inventory) -> None:
+    """Power is proved at once, a service after minutes; where a level is not known, any is better than none."""
+    put(inventory, "hv-1")
+    runs = Runs(inventory)
+    for level, seconds in ((VerifyLevel.POWER, 1.0), (VerifyLevel.SERVICE, 90.0)):
+        runs.level = level
+        for _ in range(3):
+            runs.end("hv-1", boot=5.0, verify=seconds)
+
+    def verify(level: VerifyLevel | None, image: str = "debian-12") -> StepEstimate:
+        return one(inventory.estimates(image, "libvirt", level=level), "verify")
+
+    assert verify(VerifyLevel.POWER) == StepEstimate("verify", 1.0, 1.0, 3, "image debian-12 on libvirt, level power")
+    assert verify(VerifyLevel.SERVICE).p50_seconds == 90.0
+    assert verify(VerifyLevel.SERVICE, "alma").basis == "any image on libvirt, level service"
+    assert verify(VerifyLevel.GUEST) == StepEstimate("verify", 1.0, 90.0, 6, "image debian-12 on libvirt, any level")
+    assert verify(None) == verify(VerifyLevel.GUEST)
+    boot = one(inventory.estimates("debian-12", "libvirt", level=VerifyLevel.POWER), "boot")
+    assert boot == StepEstimate("boot", 5.0, 5.0, 6, "image debian-12 on libvirt")
+
+
+def test_what_was_kept_without_a_level_teaches_any(inventory: Inventory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs of older programs are known by their step only."""
+    put(inventory, "hv-1")
+    runs = Runs(inventory)
+    with monkeypatch.context() as older:
+        older.setattr(timings_module, "_kept", lambda step, level: step)
+        for _ in range(3):
+            runs.end("hv-1", verify=7.0)
+    found = one(inventory.estimates("debian-12", "libvirt", level=VerifyLevel.GUEST), "verify")
+    assert found == StepEstimate("verify", 7.0, 7.0, 3, "image debian-12 on libvirt, any level")
+
+
+def test_each_level_of_proof_keeps_its_own_runs(inventory: Inventory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Many machines that need only power do not make it forget how long a service takes."""
+    monkeypatch.setattr(timings_module, "KEPT", 3)
+    put(inventory, "hv-1")
+    runs = Runs(inventory)
+    for level, count in ((VerifyLevel.SERVICE, 3), (VerifyLevel.POWER, 5)):
+        runs.level = level
+        for _ in range(count):
+            runs.end("hv-1", claim=1.0, verify=1.0)
+    found = {level: inventory.estimates("debian-12", "libvirt", level=level) for level in VerifyLevel}
+    assert one(found[VerifyLevel.SERVICE], "verify").runs == 3
+    assert one(found[VerifyLevel.POWER], "verify").runs == 3
+    assert one(found[VerifyLevel.POWER], "claim").runs == 3
 
 
 def test_a_lesson_about_what_is_no_more_is_forgotten(inventory: Inventory) -> None:

@@ -226,6 +226,24 @@ async def test_a_held_run_can_go_back_to_an_earlier_step(stack: Stack) -> None:
     assert undone == ["tear-down", "remove-disks"]
 
 
+async def test_what_was_undone_more_than_once_is_told_once(stack: Stack) -> None:
+    """A machine that was begun anew, with its disk as its guest had called home, and then cancelled."""
+    project, _ = await stack.hosts(personality="cloud-init-failed")
+    handle = await stack.start(stack.request(project, on_failure=OnFailure.HOLD, deadlines=HELD))
+    await held(stack, project)
+    await pull(handle, LeverKind.RESUME, step="boot")
+
+    async def booted_again() -> bool:
+        told = await stack.story_so_far(handle)
+        return len([e for e in told if e.action == "boot" and e.kind is EventKind.ACTION_FINISHED]) == 2
+
+    await until(booted_again)
+    await handle.cancel()
+    last = await last_of(stack, handle)
+    assert last.outcome is Outcome.CANCELLED
+    assert last.message.endswith("seen to be: tear-down (2 times), remove-disks (2 times), release-claim")
+
+
 async def test_a_held_run_does_not_skip_a_step(stack: Stack) -> None:
     """A step that was not done cannot be left out."""
     project, _ = await stack.hosts(fail="define:*:Unsupported")

@@ -100,7 +100,7 @@ async def test_when_no_other_provider_is_left_the_first_failure_is_the_reason(st
     handle = await stack.start(stack.request(project, mulligans=3, deadlines=deadlines))
     last = await ended(stack, handle)
     assert last.outcome is Outcome.FAILED
-    assert "awaiting address" in last.message
+    assert "not proved within 4 s: awaiting address" in last.message
     assert "no other provider" in last.message
     assert stack.inventory.machine(project, "m").state is MachineState.FAILED
     assert is_clean(stack, project)

@@ -14,10 +14,10 @@ from mulligan.activities.planning import Surveyed, SurveyIn
 from mulligan.activities.seal import Keyring
 from mulligan.activities.site import Site
 from mulligan.activities.survey import SurveyActivities, cannot
-from mulligan.activities.values import Inspection, Kind, MachineRequest, Target, VerifyLevel
+from mulligan.activities.values import Inspection, Kind, MachineRequest, Service, ServiceKind, Target, VerifyLevel
 from tests.workflows.stack import IMAGE, SMALL
 
-TARGET = Target("hv-1", "default", "simulated://survey/hv-1?speed=0")
+TARGET = Target("hv-1", "default", "simulated://survey/hv-1?speed=0&service=on")
 
 
 class Switch:
@@ -70,6 +70,30 @@ async def test_a_guest_that_cannot_call_home_is_lacking(tmp_path: Path) -> None:
     assert "MULLIGAN_BOOT_URL" in lack
     assert (await surveyed(tmp_path, asking(VerifyLevel.ADDRESS))).lacks == ()
     assert (await surveyed(tmp_path, asking(VerifyLevel.SERVICE), "http://192.0.2.1:7421")).lacks == ()
+
+
+@pytest.mark.parametrize(
+    ("settings", "service", "why"),
+    [
+        ("service=off", Service(ServiceKind.SSH, 22), "its guests listen nowhere (its setting service is off)"),
+        ("service=on", Service(ServiceKind.HTTP, 22), "an SSH banner on port 22 only"),
+        ("service=on&service_port=2222", Service(ServiceKind.SSH, 22), "an SSH banner on port 2222 only"),
+        ("service=on&service_port=2222", Service(ServiceKind.TCP, 2222), ""),
+    ],
+    ids=["off", "another-kind", "another-port", "answers"],
+)
+async def test_a_service_that_no_simulated_guest_has_is_lacking(
+    tmp_path: Path, settings: str, service: Service, why: str
+) -> None:
+    """Only where it is asked for, and with the level that can be proved there."""
+    target = replace(TARGET, url=f"simulated://survey/hv-1?speed=0&{settings}")
+    asked = replace(asking(VerifyLevel.SERVICE), target=target)
+    asked = replace(asked, request=replace(asked.request, service=service))
+    lacks = (await surveyed(tmp_path, asked, "http://192.0.2.1:7421")).lacks
+    assert len(lacks) == (1 if why else 0)
+    assert all(why in each and each.endswith("; ask for level guest") for each in lacks)
+    less = replace(asked, request=replace(asked.request, verify=VerifyLevel.GUEST))
+    assert (await surveyed(tmp_path, less, "http://192.0.2.1:7421")).lacks == ()
 
 
 async def test_looking_again_sees_the_same(tmp_path: Path) -> None:

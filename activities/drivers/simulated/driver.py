@@ -34,7 +34,7 @@ from mulligan.activities.drivers.simulated.settings import HostSettings
 from mulligan.activities.drivers.simulated.state import State
 from mulligan.activities.errors import Conflict, InvalidRequest, Leftover, NotFound
 from mulligan.activities.threads import run_blocking
-from mulligan.activities.values import Inspection, InventoryRow, Kind, Mark, PowerState
+from mulligan.activities.values import Inspection, InventoryRow, Kind, Mark, PowerState, Service, ServiceKind
 
 CHUNK_BYTES = 64 * 1024
 CAPABILITIES = (
@@ -48,7 +48,10 @@ PRETENDED_BYTES = 512 * 1024 * 1024
 
 
 class SimulatedDriver:
-    """A connection to one simulated host: Driver, Disks, LiveSources, Computers, Power, Console and Addresses."""
+    """A connection to one simulated host.
+
+    It is a Driver, Disks, LiveSources, Computers, Power, Console, Addresses, PlayedGuests.
+    """
 
     moves_bytes = False
 
@@ -240,6 +243,15 @@ class SimulatedDriver:
     async def gateway(self, deadline: Deadline) -> str:
         """Simulated guests live in this process: they reach the boot server on loopback."""
         return await self._frame.run(Verb("gateway", None, deadline), lambda _db: "127.0.0.1")
+
+    def unanswered(self, service: Service) -> str:
+        """Guests say an SSH banner on one port, where they are set to, and nothing else."""
+        settings = self._settings
+        if not settings.service:
+            return "its guests listen nowhere (its setting service is off)"
+        if service.kind is ServiceKind.HTTP or service.port != settings.service_port:
+            return f"its guests answer with an SSH banner on port {settings.service_port} only"
+        return ""
 
     def _inspection(self) -> Inspection:
         settings = self._settings
