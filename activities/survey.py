@@ -34,8 +34,9 @@ ABILITIES: tuple[tuple[type, VerifyLevel | None, str], ...] = (
     (Console, VerifyLevel.CONSOLE, "read a console"),
     (Addresses, VerifyLevel.ADDRESS, "see addresses"),
 )
-LIVE_ABILITIES = ((LiveSources, None, "boot a live image"), *ABILITIES)
 """What a run asks of a driver: the Protocol, the level of verification from which on (None: always), in words."""
+LIVE_ABILITIES = ((LiveSources, None, "boot a live image"), *ABILITIES)
+"""The same of a run of a live image."""
 
 
 class SurveyActivities:
