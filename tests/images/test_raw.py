@@ -44,7 +44,7 @@ def names_in(folder: Path) -> list[str]:
     return [each.name for each in folder.iterdir()]
 
 
-@pytest.mark.parametrize("kind", list(ImageFormat))
+@pytest.mark.parametrize("kind", [ImageFormat.RAW, ImageFormat.QCOW2])
 async def test_a_disk_is_raw_and_known_by_its_digest(tmp_path: Path, kind: ImageFormat) -> None:
     """Whatever the image is; one that is raw already is served as it is."""
     image = an_image(tmp_path, kind)
