@@ -6,11 +6,16 @@ import os
 from typing import Any
 
 import pytest
+from hypothesis import settings
 from xdist.scheduler import LoadScopeScheduling
 
 # Set before anything imports gRPC. Some suites serve and call gRPC in this process, and libvirt forks in it to start an
 # SSH client: gRPC's fork handlers then disturb the child before it becomes that client.
 os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "false")
+
+# No test is timed, neither is an example of a property: the lanes share two cores.
+settings.register_profile("untimed", deadline=None)
+settings.load_profile("untimed")
 
 # Suites that boot machines on this host's one libvirt. They look at all its domains, and their processor time is the
 # host's: one after another.
