@@ -23,6 +23,9 @@ GIVEN_UP = "the undo that cannot be done is not tried any longer; what is left w
 UNKNOWN = "unknown"
 """Who pulls a lever without a name."""
 
+NOTE_CANCEL = "note-cancel"
+"""The signal that keeps in a run's history who else asked to cancel it: Temporal keeps the first request only."""
+
 HOLDABLE = ("image", "boot", "verify")
 """The steps before which a run can be held, and from which a held one can go on; in order."""
 

@@ -15,9 +15,10 @@ from temporalio.client import Client
 from mulligan.activities import calls
 from mulligan.activities.durations import step_seconds
 from mulligan.activities.errors import NotFound
+from mulligan.activities.events import RunEvent, last_event
 from mulligan.activities.history import blamed_by, describe_failure, said_by_heartbeat
 from mulligan.activities.inventory import Inventory, Lesson, RunRecord
-from mulligan.activities.story import RunEvent, StoryFold, last_event
+from mulligan.activities.story import StoryFold
 from mulligan.activities.threads import run_blocking
 from mulligan.activities.values import MachineState, Outcome
 

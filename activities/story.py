@@ -12,74 +12,23 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from enum import StrEnum
-from typing import Any, NamedTuple
+from typing import Any
 
 from temporalio.api.enums.v1 import EventType
 from temporalio.api.failure.v1 import Failure
 from temporalio.api.history.v1 import HistoryEvent
 
+from mulligan.activities.events import Due, EventKind, RunEvent, last_event
 from mulligan.activities.history import describe_failure, evidence_of, explanation_of, result_of, text_of, when
 from mulligan.activities.home_evidence import call_home_evidence, call_of, disk_evidence, disk_of
-from mulligan.activities.levers import UNKNOWN, Lever, LeverKind
-from mulligan.activities.values import DiskIdentity, Erase, Evidence, Outcome
-
-LAST = 2**53
-"""The cursor of a run's last event, whichever log it is read from."""
+from mulligan.activities.levers import NOTE_CANCEL, UNKNOWN, Lever, LeverKind, cause_of_cancel
+from mulligan.activities.values import DiskIdentity, Erase, Outcome
 
 MEMO_RETRIED = "retried"
 """The memo of a run that says who asked again for what an earlier run failed to make, and why."""
 
 HIDDEN_ACTIONS = frozenset({"story", "lease", "why", "another", "retry-now"})
 """Book-keeping that is not part of the story."""
-
-
-class EventKind(StrEnum):
-    """What a run event tells."""
-
-    RUN_STARTED = "run-started"
-    ACTION_STARTED = "action-started"
-    ACTION_FINISHED = "action-finished"
-    ACTION_FAILED = "action-failed"
-    SLOW = "slow"
-    CALLED_HOME = "called-home"
-    CANCEL_REQUESTED = "cancel-requested"
-    DEADLINE_PASSED = "deadline-passed"
-    HELD = "held"
-    RUN_FINISHED = "run-finished"
-    LEVER_PULLED = "lever-pulled"
-    LEVER_REFUSED = "lever-refused"
-    RESUMED = "resumed"
-    AWAITING = "awaiting"
-
-
-@dataclass(frozen=True, slots=True)
-class RunEvent:
-    """One event of a run. `id` orders it within the run."""
-
-    id: int
-    at: datetime
-    kind: EventKind
-    try_number: int = 0
-    step: str = ""
-    action: str = ""
-    message: str = ""
-    provider: str = ""
-    attempts: int = 0
-    evidence: tuple[Evidence, ...] = ()
-    reason: str = ""
-    outcome: Outcome = Outcome.OPEN
-    explanation: Mapping[str, Any] | None = None
-    """Why a claim found no provider: the inventory's explanation as plain data."""
-    lever: Lever | None = None
-    pinned: bool = False
-    """Whether the run may use one named provider only, so that it can take no mulligan."""
-    erase: Erase | None = None
-    """Of the beginning of a run that takes a server down: what is done to its disks; None where disks are removed."""
-    forgets: bool = False
-    """Of the beginning of a run that takes a machine down: whether nothing is asked of its provider."""
-    mended: bool = False
-    """Of a run's end, when it is told: whether what it left behind is settled since."""
 
 
 def action_id(try_number: int, step: str, action: str) -> str:
@@ -103,13 +52,6 @@ TIMER_AWAITING = "awaiting: "
 _ALLOWED = re.compile(r"; allowed (\d+) s in all$")
 _ROUNDING = timedelta(seconds=1)
 """A summary gives whole seconds: moments so close to each other are the same deadline."""
-
-
-class Due(NamedTuple):
-    """Until when a step has time."""
-
-    step: str
-    at: datetime
 
 
 @dataclass
@@ -140,6 +82,8 @@ class StoryFold:
     """The levers that are being answered, by the id of their update."""
     written: DiskIdentity | None = None
     """The disk that the deploy agent wrote in the present try."""
+    is_cancelled: bool = False
+    """Whether a cancel was asked for."""
     due: Due | None = None
     """Until when the step that runs has time."""
     step_began: datetime | None = None
@@ -277,7 +221,18 @@ class StoryFold:
         """A cancel was asked for."""
         cause = event.workflow_execution_cancel_requested_event_attributes.cause
         message = f"cancel requested{f': {cause}' if cause else ''}; what was done will be undone"
-        return self._event(event, EventKind.CANCEL_REQUESTED, message=message)
+        self.is_cancelled = True
+        return self._event(event, EventKind.CANCEL_REQUESTED, message=message, cause=cause)
+
+    def signaled(self, event: HistoryEvent) -> RunEvent | None:
+        """A cancel was asked for once more. A run that was reset is told of it again, and is not being cancelled."""
+        attributes = event.workflow_execution_signaled_event_attributes
+        if attributes.signal_name != NOTE_CANCEL or not self.is_cancelled:
+            return None
+        by = result_of(attributes.input)
+        cause = cause_of_cancel(str(by.get("actor") or UNKNOWN), str(by.get("reason") or ""))
+        message = f"cancel requested again: {cause}; it was being cancelled already"
+        return self._event(event, EventKind.CANCEL_REQUESTED, message=message, cause=cause)
 
     def run_started(self, event: HistoryEvent) -> RunEvent:
         """The run began; afresh, if someone asked again for a machine whose run had ended badly."""
@@ -287,8 +242,10 @@ class StoryFold:
         self.pinned = isinstance(asked, dict) and bool(asked.get("provider"))
         erase = Erase(given.get("erase", Erase.METADATA)) if given.get("by_agent") else None
         memo = attributes.memo.fields
-        retried = text_of(memo[MEMO_RETRIED]) if MEMO_RETRIED in memo else ""
-        message = f"run started{f', {retried}' if retried else ''}"
+        by = text_of(memo[MEMO_RETRIED]) if MEMO_RETRIED in memo else ""
+        if actor := given.get("actor"):
+            by = f"asked for {cause_of_cancel(str(actor), str(given.get('reason') or ''))}"
+        message = f"run started{f', {by}' if by else ''}"
         return self._event(
             event, EventKind.RUN_STARTED, message=message, erase=erase, forgets=bool(given.get("forget"))
         )
@@ -347,13 +304,6 @@ class StoryFold:
         return RunEvent(event.event_id, at, kind, provider=self.provider, pinned=self.pinned, **values)
 
 
-def last_event(at: datetime, outcome: Outcome, message: str, reason: str, provider: str) -> RunEvent:
-    """The event that ends every story."""
-    return RunEvent(
-        LAST, at, EventKind.RUN_FINISHED, message=message, provider=provider, reason=reason, outcome=outcome
-    )
-
-
 def fold(events: Iterator[HistoryEvent]) -> list[RunEvent]:
     """The whole story of a history."""
     story = StoryFold()
@@ -390,6 +340,7 @@ _HANDLERS = {
     EventType.EVENT_TYPE_WORKFLOW_EXECUTION_UPDATE_ACCEPTED: StoryFold.update_accepted,
     EventType.EVENT_TYPE_WORKFLOW_EXECUTION_UPDATE_COMPLETED: StoryFold.update_completed,
     EventType.EVENT_TYPE_WORKFLOW_EXECUTION_CANCEL_REQUESTED: StoryFold.cancel_requested,
+    EventType.EVENT_TYPE_WORKFLOW_EXECUTION_SIGNALED: StoryFold.signaled,
     EventType.EVENT_TYPE_WORKFLOW_EXECUTION_COMPLETED: StoryFold.run_completed,
     EventType.EVENT_TYPE_WORKFLOW_EXECUTION_FAILED: StoryFold.run_failed,
     EventType.EVENT_TYPE_WORKFLOW_EXECUTION_TIMED_OUT: StoryFold.run_terminated,

@@ -17,7 +17,8 @@ from pydantic import TypeAdapter, ValidationError
 from temporalio.client import WorkflowHistory
 
 from mulligan.activities.errors import InvalidRequest
-from mulligan.activities.story import EventKind, RunEvent, fold
+from mulligan.activities.events import EventKind, RunEvent
+from mulligan.activities.story import fold
 from mulligan.activities.values import Evidence, Outcome, Verb
 from mulligan.api.redaction import redact_text
 

@@ -19,9 +19,10 @@ from temporalio.api.history.v1 import History, HistoryEvent
 from temporalio.api.workflowservice.v1 import GetSystemInfoRequest
 from temporalio.client import Client, WorkflowHistory
 
+from mulligan.activities.events import RunEvent
 from mulligan.activities.history import innermost
 from mulligan.activities.inventory.machine import Machine
-from mulligan.activities.story import RunEvent, fold, parse_action_id
+from mulligan.activities.story import fold, parse_action_id
 from mulligan.activities.threads import run_blocking
 from mulligan.activities.translate import VERBS_DETAIL
 from mulligan.activities.values import Verb

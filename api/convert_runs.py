@@ -10,9 +10,9 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from mulligan.activities.errors import InvalidRequest
+from mulligan.activities.events import RunEvent
 from mulligan.activities.inventory import Explanation
 from mulligan.activities.inventory.machine import Machine
-from mulligan.activities.story import RunEvent
 from mulligan.activities.values import Outcome, StepEstimate
 from mulligan.api import enums, suggestions
 from mulligan.api.convert import evidence_message, machine_message, timestamp

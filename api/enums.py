@@ -8,11 +8,11 @@ from typing import Any, Generic, Protocol, TypeVar
 
 from mulligan.activities import values
 from mulligan.activities.bmc_health import BmcState
+from mulligan.activities.events import EventKind
 from mulligan.activities.inventory.claims import ClaimState, DriftKind
 from mulligan.activities.inventory.explanation import Verdict
 from mulligan.activities.inventory.suspects import SuspectKind
 from mulligan.activities.levers import LeverKind
-from mulligan.activities.story import EventKind
 from mulligan.v1 import images_pb2, inventory_pb2, machine_pb2, run_pb2
 
 W = TypeVar("W", bound=StrEnum)

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 
 from mulligan.activities.durations import LEARNED, began_at
 from mulligan.activities.errors import MulliganError
-from mulligan.activities.story import Due, EventKind, RunEvent
+from mulligan.activities.events import Due, EventKind, RunEvent
 from mulligan.activities.values import StepEstimate
 from mulligan.api.convert_runs import Progress
 from mulligan.api.progress import AWAIT, awaited, until

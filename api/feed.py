@@ -14,8 +14,9 @@ from temporalio.client import WorkflowExecutionDescription
 from temporalio.service import RPCError, RPCStatusCode
 
 from mulligan.activities.errors import Unreachable
+from mulligan.activities.events import LAST, Due, EventKind, RunEvent
 from mulligan.activities.inventory.machine import Machine
-from mulligan.activities.story import LAST, Due, EventKind, RunEvent, StoryFold
+from mulligan.activities.story import StoryFold
 from mulligan.api.convert_runs import Progress, Update, cursor_of
 from mulligan.api.enums import RunKind
 from mulligan.api.errors import Laggard, domain_error

@@ -12,8 +12,8 @@ from temporalio.exceptions import ApplicationError
 from temporalio.service import RPCError, RPCStatusCode
 
 from mulligan.activities.errors import Conflict, Unreachable
+from mulligan.activities.events import EventKind, RunEvent
 from mulligan.activities.levers import LeverIn, LeverKind, Pulled, command
-from mulligan.activities.story import EventKind, RunEvent
 from mulligan.activities.values import Outcome
 from mulligan.api.convert_runs import RunView
 from mulligan.api.enums import RunKind

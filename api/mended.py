@@ -6,9 +6,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 from mulligan.activities.errors import NotFound
+from mulligan.activities.events import EventKind, RunEvent
 from mulligan.activities.inventory import Inventory
 from mulligan.activities.inventory.machine import Machine
-from mulligan.activities.story import EventKind, RunEvent
 from mulligan.activities.values import MachineState, Outcome
 from mulligan.api.convert_runs import RunView
 from mulligan.api.enums import RunKind

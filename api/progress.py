@@ -13,8 +13,9 @@ from temporalio.api.enums.v1 import PendingActivityState
 from temporalio.api.workflow.v1 import PendingActivityInfo
 from temporalio.client import WorkflowExecutionDescription
 
+from mulligan.activities.events import Due, EventKind, RunEvent
 from mulligan.activities.history import describe_failure, explanation_of
-from mulligan.activities.story import HIDDEN_ACTIONS, Due, EventKind, RunEvent, parse_action_id
+from mulligan.activities.story import HIDDEN_ACTIONS, parse_action_id
 from mulligan.api import suggestions
 from mulligan.api.convert import moment
 from mulligan.api.convert_runs import Progress

@@ -10,11 +10,12 @@ from temporalio.exceptions import WorkflowAlreadyStartedError
 
 from mulligan.activities.calls import BY_AGENT, CONTROL_QUEUE
 from mulligan.activities.errors import Conflict, NotFound
-from mulligan.activities.inventory import ClaimRow, Inventory
+from mulligan.activities.inventory import By, ClaimRow, Inventory
 from mulligan.activities.inventory.machine import Machine
 from mulligan.activities.inventory.tables import BEING_MADE, FINAL
 from mulligan.activities.threads import run_blocking
 from mulligan.activities.values import Erase, Kind, MachineState, Provider
+from mulligan.api.cancels import Cancels
 from mulligan.api.fairness import turn_of
 from mulligan.api.runs import Runs
 from mulligan.api.starts import Started
@@ -47,16 +48,20 @@ def needs_erasing(machine: Machine, provider: Provider) -> bool:
 class Releases:
     """Starts, or joins, the runs that take machines down."""
 
-    def __init__(self, client: Client, inventory: Inventory, runs_: Runs) -> None:
-        self._client, self._inventory, self._runs = client, inventory, runs_
+    def __init__(self, client: Client, inventory: Inventory, runs_: Runs, cancels: Cancels) -> None:
+        self._client, self._inventory = client, inventory
+        self._runs, self._cancels = runs_, cancels
 
-    async def start(self, project: str, name: str, *, forget: bool = False, erase: Erase | None = None) -> Started:
+    async def start(
+        self, project: str, name: str, by: By, *, forget: bool = False, erase: Erase | None = None
+    ) -> Started:
         """The run that takes the machine down, or the machine if it is gone already.
 
         A machine that is held is taken down by cancelling the run that holds it. One that an ended run left behind
-        with nothing claimed is gone with this call. `forget` asks nothing of the provider of one that is quarantined.
-        `erase` is what is done to a server's disks; None for what fits: nothing where a live image ran, else METADATA.
-        Raises `NotFound`, and `Conflict` while a run makes the machine, or for one that is to be forgotten too early.
+        with nothing claimed is gone with this call. The run keeps `by` in its history. `forget` asks nothing of the
+        provider of one that is quarantined. `erase` is what is done to a server's disks; None for what fits: nothing
+        where a live image ran, else METADATA. Raises `NotFound`, and `Conflict` while a run makes the machine, or for
+        one that is to be forgotten too early.
         """
         machine = await run_blocking(self._inventory.machine, project, name)
         if machine.state in FINAL:
@@ -64,7 +69,7 @@ class Releases:
         if forget and machine.state is not MachineState.QUARANTINED:
             raise _too_early(machine)
         if machine.state in BEING_MADE and await self._runs.making(project, name, machine.id) is not None:
-            return await self._end_hold(machine)
+            return await self._end_hold(machine, by)
         if (run := await self._runs.taking_down(machine)) is not None:
             return Started(run.id, run.run_id, joined=True)
         claim = await run_blocking(self._inventory.live_claim_of, machine.id)
@@ -72,11 +77,12 @@ class Releases:
             machine = await run_blocking(self._inventory.abandon_machine, machine.id)
             if machine.state in FINAL:
                 return await self._gone(machine)
-            return await self.start(project, name, erase=erase)
+            return await self.start(project, name, by, erase=erase)
         if claim is None:
             claim = await run_blocking(self._inventory.claim_by_id, machine.claim_id)
         erase = erase or usual_erase(machine)
-        return await self._begin(machine, replace(await self._asked(machine, claim), forget=forget, erase=erase))
+        asked = replace(await self._asked(machine, claim), forget=forget, erase=erase)
+        return await self._begin(machine, replace(asked, actor=by.actor, reason=by.reason))
 
     async def _begin(self, machine: Machine, asked: ReleaseIn) -> Started:
         try:
@@ -113,7 +119,7 @@ class Releases:
         made_by = provision_id(machine.project, machine.name)
         return Started(made_by, machine.run_id, joined=True, machine=machine)
 
-    async def _end_hold(self, machine: Machine) -> Started:
+    async def _end_hold(self, machine: Machine, by: By) -> Started:
         run = provision_id(machine.project, machine.name)
         if machine.state is MachineState.PROVISIONING:
             raise Conflict(
@@ -122,8 +128,9 @@ class Releases:
                 state=machine.state,
                 workflow_id=run,
             )
-        cancelled = await self._runs.cancel(run, "", "the held machine is to be released")
-        return Started(run, cancelled.run_id, joined=True)
+        why = f"the held machine is to be released{f', {by.reason}' if by.reason else ''}"
+        cancelled = await self._cancels.cancel(run, "", by.actor, why)
+        return Started(run, cancelled.run.run_id, joined=True)
 
     async def _asked(self, machine: Machine, claim: ClaimRow) -> ReleaseIn:
         provider = await run_blocking(self._inventory.provider, claim.provider or machine.provider)

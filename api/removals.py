@@ -9,7 +9,7 @@ from temporalio.service import RPCError
 
 from mulligan.activities.calls import CONTROL_QUEUE
 from mulligan.activities.errors import MulliganError
-from mulligan.activities.inventory import Inventory
+from mulligan.activities.inventory import By, Inventory
 from mulligan.activities.threads import run_blocking
 from mulligan.activities.values import Image, Provider
 from mulligan.api.errors import domain_error
@@ -26,13 +26,13 @@ class Removals:
     def __init__(self, client: Client, inventory: Inventory) -> None:
         self._client, self._inventory = client, inventory
 
-    async def remove(self, name: str, *, forget: bool) -> tuple[str, ...]:
+    async def remove(self, name: str, by: By, *, forget: bool) -> tuple[str, ...]:
         """Forget a provider; what was removed from it. Unless it shall only be forgotten, it must answer.
 
         Raises `NotFound`, `Conflict` naming the machines that hold something of it, and what its driver raised: then
         it stays, disabled.
         """
-        provider = await run_blocking(self._inventory.retire_provider, name)
+        provider = await run_blocking(self._inventory.retire_provider, name, by, forget=forget)
         if forget:
             await run_blocking(self._inventory.remove_provider, name)
             return ()

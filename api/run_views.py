@@ -7,9 +7,9 @@ from dataclasses import replace
 
 from temporalio.client import WorkflowExecution, WorkflowExecutionStatus
 
+from mulligan.activities.events import EventKind, RunEvent
 from mulligan.activities.inventory import RunRecord
 from mulligan.activities.inventory.machine import Machine
-from mulligan.activities.story import EventKind, RunEvent
 from mulligan.activities.values import Outcome
 from mulligan.api.convert_runs import RunView
 from mulligan.api.enums import RunKind

@@ -16,16 +16,15 @@ from temporalio.client import (
 )
 from temporalio.service import RPCError, RPCStatusCode
 
-from mulligan.activities.errors import Conflict, NotFound
+from mulligan.activities.errors import NotFound
+from mulligan.activities.events import Due, RunEvent
 from mulligan.activities.inventory import Inventory, RunRecord, driver_of, model_of
 from mulligan.activities.inventory.machine import Machine
-from mulligan.activities.levers import cause_of_cancel
 from mulligan.activities.record import STORY
-from mulligan.activities.story import Due, RunEvent, StoryFold
+from mulligan.activities.story import StoryFold
 from mulligan.activities.threads import run_blocking
 from mulligan.activities.values import MachineState, Outcome, StepEstimate
 from mulligan.api.convert_runs import RunView
-from mulligan.api.enums import RunKind
 from mulligan.api.mended import with_what_became
 from mulligan.api.names import no_run
 from mulligan.api.run_ids import parse_id
@@ -55,7 +54,7 @@ class Found:
 
 
 class Runs:
-    """Finds, lists and cancels runs."""
+    """Finds and lists runs."""
 
     def __init__(self, client: Client, inventory: Inventory) -> None:
         self._client = client
@@ -159,24 +158,6 @@ class Runs:
         except NotFound:
             return view_of_machine(workflow_id, run_id, machine)
 
-    async def cancel(self, workflow_id: str, run_id: str, reason: str, actor: str = "") -> RunView:
-        """Ask it to stop and undo; harmless when it ended, or when asked before.
-
-        Raises `Conflict` for an open run that takes a machine down, or registers a provider.
-        """
-        found = await self.find(workflow_id, run_id)
-        if not found.is_open:
-            return found.view
-        if found.view.kind is not RunKind.PROVISION:
-            raise _goes_on(found.view)
-        cause = cause_of_cancel(actor, reason)
-        try:
-            await self.handle(workflow_id, found.view.run_id).cancel(reason=cause)
-        except RPCError as error:
-            if error.status is not RPCStatusCode.NOT_FOUND:
-                raise
-        return (await self.find(workflow_id, found.view.run_id)).view
-
     async def listed(
         self, project: str = "", machine: str = "", outcome: Outcome | None = None, limit: int = 100
     ) -> AsyncGenerator[RunView, None]:
@@ -245,14 +226,3 @@ class Runs:
             return await run_blocking(self._inventory.run, workflow_id, run_id)
         except NotFound:
             return None
-
-
-def _goes_on(view: RunView) -> Conflict:
-    """The answer to whoever would cancel a run that makes no machine."""
-    watch = f"mulligan run watch {view.workflow_id}"
-    what = "registers a provider" if view.kind is RunKind.ENROL else "takes a machine down"
-    return Conflict(
-        f"{view.workflow_id} {what} and cannot be cancelled: once begun it goes on to its end; watch it with `{watch}`",
-        workflow_id=view.workflow_id,
-        remedy=watch,
-    )

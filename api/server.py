@@ -19,6 +19,7 @@ from mulligan.activities.inventory import Inventory
 from mulligan.activities.seal import Keyring
 from mulligan.activities.threads import run_blocking
 from mulligan.api.bmcs import Bmcs
+from mulligan.api.cancels import Cancels
 from mulligan.api.capsules import Capsules
 from mulligan.api.config import Settings
 from mulligan.api.enrolments import Enrolments
@@ -87,9 +88,10 @@ async def serve(
             inventory,
             requests,
             provisions=(provisions := Provisions(client, inventory, runs, settings.lease_seconds)),
-            releases=Releases(client, inventory, runs),
+            releases=Releases(client, inventory, runs, cancels := Cancels(runs)),
             runs=runs,
             hub=hub,
+            cancels=cancels,
             levers=Levers(runs),
             retries=Retries(client, inventory, runs, provisions),
             capsules=Capsules(client, runs, settings.lease_seconds),

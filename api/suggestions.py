@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from mulligan.activities.calls import CONTROL_QUEUE
-from mulligan.activities.story import EventKind, RunEvent
+from mulligan.activities.events import EventKind, RunEvent
 from mulligan.activities.values import Outcome
 from mulligan.api.enums import RunKind
 from mulligan.api.run_ids import parse_id, provider_of

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
-from mulligan.activities.story import EventKind, RunEvent
+from mulligan.activities.events import EventKind, RunEvent
 from mulligan.activities.values import Erase
 from mulligan.v1 import provisioning_pb2 as pb
 from mulligan.workflows import steps

@@ -104,6 +104,10 @@ class ReleaseIn:
     """The provider is gone for good: ask nothing of it, only give back what is claimed of it."""
     given_back: bool = False
     """Whether its user had the machine, and gave it back: a reclaim that goes on with that ends as a release does."""
+    actor: str = ""
+    """Who asked; empty where nobody did."""
+    reason: str = ""
+    """Why, in their words."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,7 @@ from temporalio.workflow import HandlerUnfinishedPolicy
 
 with workflow.unsafe.imports_passed_through():
     from mulligan.activities import calls
-    from mulligan.activities.levers import GIVEN_UP, HOLDABLE, LeverIn, LeverKind, Pulled, command
+    from mulligan.activities.levers import GIVEN_UP, HOLDABLE, NOTE_CANCEL, LeverIn, LeverKind, Pulled, command
     from mulligan.activities.values import MachineRequest
     from mulligan.workflows import steps
     from mulligan.workflows.execution import ORDER, Execution
@@ -275,6 +275,10 @@ class Steering(Undoing):
             raise self.refuse(LeverKind.MULLIGAN, "it has no provider yet that could be given up", step=self.run.step)
         if self.run.ended_by is not None:
             raise self.refuse(LeverKind.MULLIGAN, f"this try ends already: {self.run.ended_by.message}")
+
+    @workflow.signal(name=NOTE_CANCEL, description="Keep who else asked to cancel the run; changes nothing")
+    def note_cancel(self, asked: LeverIn = LeverIn()) -> None:  # noqa: B008 - frozen
+        """Nothing is to be done: that it came is in the history."""
 
     def _abort(self, asked: LeverIn) -> Pulled:
         if self.phase is Phase.UNDOING:

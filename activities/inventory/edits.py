@@ -17,6 +17,10 @@ from mulligan.activities.inventory.suspects import SuspectKind
 from mulligan.activities.inventory.tables import edits
 from mulligan.activities.levers import UNKNOWN
 
+REMOVED = "to be removed, with what is kept there; out of service from now on"
+FORGOTTEN = "forgotten; nothing was asked of it, and what is kept there stays there"
+"""What the removal of a provider is, in words: one that is removed and does not answer stays, out of service."""
+
 
 @dataclass(frozen=True, slots=True)
 class By:

@@ -112,13 +112,17 @@ class Upkeep:
         with self._database.read() as connection:
             return machines.unsettled(connection, seconds, after, limit)
 
-    def retire_provider(self, name: str) -> Provider:
+    def retire_provider(self, name: str, by: By = NOBODY, *, forget: bool = False) -> Provider:
         """Make sure that nothing is claimed of a provider, now and until it is removed: it is disabled.
 
-        Raises `Conflict` naming the machines that hold something, `NotFound`.
+        Who removes it, and why, is kept; `forget` says that it will not be asked anything. Raises `Conflict` naming the
+        machines that hold something, `NotFound`.
         """
         with self._database.write() as connection:
-            return housekeeping.retire(connection, name)
+            provider = housekeeping.retire(connection, name)
+            what = edits.FORGOTTEN if forget else edits.REMOVED
+            edits.keep(connection, SuspectKind.PROVIDER, name, what, by)
+            return provider
 
     def remove_provider(self, name: str) -> None:
         """Forget a provider that nothing is claimed of; its claims' tombstones stay, without its name.

@@ -19,7 +19,7 @@ from mulligan.api.cli.text import clean, elapsed, size
 from mulligan.v1 import provisioning_pb2, run_pb2
 
 if TYPE_CHECKING:
-    from mulligan.activities.story import RunEvent
+    from mulligan.activities.events import RunEvent
     from mulligan.api.capsule_file import Capsule, Said
     from mulligan.api.replay import Verdict
 

@@ -8,6 +8,7 @@ from typing import Any
 import click
 import grpc
 
+from mulligan.api.cli.actor import ACTOR, REASON
 from mulligan.api.cli.client import Session, api_command
 from mulligan.api.cli.display import evidence_text
 from mulligan.api.cli.ending import ending_machines
@@ -100,7 +101,7 @@ def show(session: Session, name: str, project: str | None) -> None:
 
 @machine.command()
 @click.argument("names", metavar="NAME...", nargs=-1, required=True)
-@click.option("--project", help="Default: default.")
+@click.option("--project", default="", help="Default: default.")
 @click.option("--detach", is_flag=True, help="Start the run, name it, and do not watch it.")
 @click.option("--forget", is_flag=True, help="Ask nothing of a provider that is gone for good. Only when quarantined.")
 @click.option(
@@ -108,17 +109,17 @@ def show(session: Session, name: str, project: str | None) -> None:
     type=click.Choice(("none", "metadata", "full")),
     help="What is done to a server's disks before it is available again. Default: metadata; none after a live image.",
 )
+@REASON
+@ACTOR
 @api_command
-def release(
-    session: Session, names: tuple[str, ...], *, project: str | None, detach: bool, forget: bool, erase: str | None
-) -> ExitCode:
+def release(session: Session, names: tuple[str, ...], erase: str | None, **fields: Any) -> ExitCode:
     """Take machines down, with their disks, and give their resources back.
 
     Several are released one after the other; one that cannot be does not keep the others. The exit code is the worst.
     """
     worst = ExitCode.OK
     mode = machine_pb2.EraseMode.Value(f"ERASE_MODE_{(erase or 'unspecified').upper()}")
-    asked = provisioning_pb2.ReleaseMachineRequest(project=project or "", detach=detach, forget=forget, erase=mode)
+    asked = provisioning_pb2.ReleaseMachineRequest(erase=mode, **fields)
     for name in dict.fromkeys(names):
         asked.name = name
         try:

@@ -95,10 +95,12 @@ def show(session: Session, name: str) -> None:
 @provider.command()
 @click.argument("name")
 @click.option("--forget", is_flag=True, help="Ask nothing of it: it is gone for good.")
+@REASON
+@ACTOR
 @api_command
-def remove(session: Session, name: str, forget: bool) -> None:
+def remove(session: Session, name: str, forget: bool, reason: str, actor: str) -> None:
     """Forget a provider, and remove the images that are kept there. Refused while a machine holds something of it."""
-    request = inventory_pb2.RemoveProviderRequest(name=name, forget=forget)
+    request = inventory_pb2.RemoveProviderRequest(name=name, forget=forget, reason=reason, actor=actor)
     with _busy(f"removing what is kept on {name}", quiet=session.as_json or forget):
         response = session.inventory.RemoveProvider(request, timeout=session.deadline(LOOK_SECONDS))
     if session.as_json:

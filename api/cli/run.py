@@ -7,7 +7,6 @@ from collections.abc import Iterator
 
 import click
 
-from mulligan.activities.levers import cause_of_cancel
 from mulligan.api.cli.capsule import export, replay
 from mulligan.api.cli.client import Session, api_command
 from mulligan.api.cli.ending import ending
@@ -118,7 +117,7 @@ def cancel(session: Session, lever: provisioning_pb2.LeverRequest, watching: boo
     if before.outcome != run_pb2.RUN_OUTCOME_OPEN:
         return _was_over(session, response.run, view)
     if not session.as_json:
-        click.echo(_cancelling(session, lever, before))
+        click.echo(clean(f"{workflow_id}: {response.said}"))
         tell_undo(response.undo)
     if not watching:
         if not session.as_json:
@@ -132,19 +131,6 @@ def cancel(session: Session, lever: provisioning_pb2.LeverRequest, watching: boo
             click.echo(f"{workflow_id}: cancelled; everything that was made has been undone")
         return ExitCode.OK
     return stopped or finish(session, view)
-
-
-def _cancelling(session: Session, lever: provisioning_pb2.LeverRequest, before: run_pb2.Run) -> str:
-    """Whose cancel a run follows: Temporal keeps the first one only, which may be another operator's."""
-    request = provisioning_pb2.GetRunRequest(workflow_id=lever.workflow_id, run_id=before.run_id)
-    events = session.provisioning.GetRun(request, timeout=session.deadline()).events
-    first = next((each for each in events if each.kind == run_pb2.RUN_EVENT_KIND_CANCEL_REQUESTED), None)
-    mine = f"cancel requested: {cause_of_cancel(lever.actor, lever.reason)}; "
-    if first is None or (not before.cancel_requested and first.message.startswith(mine)):
-        return f"{lever.workflow_id}: cancel requested"
-    cause = first.message.rpartition("; what was done")[0].removeprefix("cancel requested").removeprefix(": ")
-    by = f" {cause}" if cause else ""
-    return clean(f"{lever.workflow_id}: it is being cancelled already, since {clock(first.at)}{by}")
 
 
 def _was_over(session: Session, found: run_pb2.Run, view: RunView) -> ExitCode:

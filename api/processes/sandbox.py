@@ -14,6 +14,7 @@ PASSED_THROUGH = (
     "mulligan.activities.bmc_health",
     "mulligan.activities.calls",
     "mulligan.activities.errors",
+    "mulligan.activities.events",
     "mulligan.activities.history",
     "mulligan.activities.home_evidence",
     "mulligan.activities.levers",

@@ -116,8 +116,12 @@ class InventoryEdge(inventory_pb2_grpc.InventoryServiceServicer):
         self, request: pb.RemoveProviderRequest, context: Context
     ) -> pb.RemoveProviderResponse:
         """Forget a provider that holds nothing, with what is kept there."""
-        names_only(request, "name")
-        removed = await self._removals.remove(request.name, forget=request.forget)
+        faults = Faults(request)
+        faults.name("name", request.name)
+        validate.words(faults, request.actor, request.reason)
+        faults.refuse()
+        by = By(request.actor or UNKNOWN, request.reason)
+        removed = await self._removals.remove(request.name, by, forget=request.forget)
         return pb.RemoveProviderResponse(removed=removed)
 
     async def ListSuspects(  # noqa: N802 - the protocol's name

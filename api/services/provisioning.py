@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 
-from mulligan.activities.inventory import Inventory
+from mulligan.activities.inventory import By, Inventory
 from mulligan.activities.inventory.tables import FINAL
+from mulligan.activities.levers import UNKNOWN
 from mulligan.activities.threads import run_blocking
 from mulligan.activities.values import MachineState, Outcome
 from mulligan.api import enums
+from mulligan.api.cancels import Cancels
 from mulligan.api.capsules import Capsules
 from mulligan.api.convert import DEFAULT, machine_message
 from mulligan.api.convert_runs import event_message, progress_message, run_message, update_message
@@ -32,7 +34,7 @@ from mulligan.api.services.steering import Steering
 from mulligan.api.shared import SharedMessages
 from mulligan.api.starts import Provisions, Started
 from mulligan.api.undo import undo_list
-from mulligan.api.validate import Faults, names_only
+from mulligan.api.validate import Faults, names_only, words
 from mulligan.api.watch import Hub
 from mulligan.v1 import provisioning_pb2 as pb
 from mulligan.v1 import provisioning_pb2_grpc, run_pb2
@@ -52,6 +54,7 @@ class Provisioning(Steering, Planning, CapsuleMethods, provisioning_pb2_grpc.Pro
         releases: Releases,
         runs: Runs,
         hub: Hub,
+        cancels: Cancels,
         levers: Levers,
         retries: Retries,
         capsules: Capsules,
@@ -60,7 +63,7 @@ class Provisioning(Steering, Planning, CapsuleMethods, provisioning_pb2_grpc.Pro
         self._inventory, self._requests = inventory, requests
         self._provisions, self._releases = provisions, releases
         self._runs, self._hub = runs, hub
-        self._levers, self._retries = levers, retries
+        self._cancels, self._levers, self._retries = cancels, levers, retries
         self._told = SharedMessages()
         self._capsules, self._plans = capsules, plans
 
@@ -78,10 +81,15 @@ class Provisioning(Steering, Planning, CapsuleMethods, provisioning_pb2_grpc.Pro
         self, request: pb.ReleaseMachineRequest, context: Context
     ) -> AsyncGenerator[pb.ReleaseMachineResponse, None]:
         """Start a run that takes a machine down, or join one, and stream it."""
-        names_only(request, "project", "name", optional=("project",))
+        faults = Faults(request)
+        faults.name("project", request.project, required=False)
+        faults.name("name", request.name)
+        words(faults, request.actor, request.reason)
+        faults.refuse()
         erase = enums.ERASE.word(request.erase) if request.erase else None
+        by = By(request.actor or UNKNOWN, request.reason)
         started = await self._releases.start(
-            request.project or DEFAULT, request.name, forget=request.forget, erase=erase
+            request.project or DEFAULT, request.name, by, forget=request.forget, erase=erase
         )
         async with aclosing(self._updates(started, request.detach)) as updates:
             async for update, joined in updates:

@@ -5,13 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 
 from mulligan.activities.levers import HOLDABLE, UNKNOWN, LeverIn, LeverKind
+from mulligan.api.cancels import Cancels
 from mulligan.api.convert_runs import run_message
 from mulligan.api.interceptor import Context
 from mulligan.api.levers import Answer, Levers
 from mulligan.api.retries import Retries
-from mulligan.api.runs import Runs
 from mulligan.api.services.checks import check_run
-from mulligan.api.undo import undo_list
 from mulligan.api.validate import Faults, words
 from mulligan.v1 import provisioning_pb2 as pb
 
@@ -21,7 +20,7 @@ MOST_SECONDS = 604_800
 class Steering:
     """The levers, cancel and retry. For the servicer, which sets these."""
 
-    _runs: Runs
+    _cancels: Cancels
     _levers: Levers
     _retries: Retries
 
@@ -30,10 +29,9 @@ class Steering:
         faults = Faults(request)
         words(faults, request.actor, request.reason)
         check_run(request, faults)
-        found = await self._runs.find(request.workflow_id, request.run_id)
-        undo = undo_list(await self._runs.story(found)) if found.is_open else []
-        run = await self._runs.cancel(request.workflow_id, found.view.run_id, request.reason, request.actor or UNKNOWN)
-        return pb.CancelRunResponse(run=run_message(run), undo=[each.message() for each in undo])
+        answer = await self._cancels.cancel(request.workflow_id, request.run_id, request.actor, request.reason)
+        undo = [each.message() for each in answer.undo]
+        return pb.CancelRunResponse(run=run_message(answer.run), undo=undo, said=answer.said)
 
     async def RetryRun(self, request: pb.RetryRunRequest, context: Context) -> pb.RetryRunResponse:  # noqa: N802
         """Make a machine afresh whose run ended badly."""

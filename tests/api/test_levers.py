@@ -249,31 +249,6 @@ async def test_an_abort_answers_with_what_it_undoes(api: Api, stack: Stack) -> N
     assert not (await get(api, run_id)).undo
 
 
-async def test_a_cancel_answers_with_what_it_undoes_and_keeps_who_asked(api: Api, stack: Stack) -> None:
-    """A second one, also of another operator, changes nothing."""
-    project, run_id = await waiting(api, stack, hold="power_off:1:2")
-    request = pb.CancelRunRequest(workflow_id=run_id, reason="not needed", actor="carol")
-    answer = await api.provisioning.CancelRun(request)
-    assert answer.run.cancel_requested
-    assert [undo.action for undo in answer.undo] == ["tear-down", "remove-disks", "release-claim"]
-    request.actor = "dave"
-    assert (await api.provisioning.CancelRun(request)).run.cancel_requested
-
-    async def is_undoing() -> bool:
-        run = (await get(api, run_id)).run
-        return run.undoing and bool(run.provider)
-
-    await until(is_undoing)
-    stream = await everything(api.watch(run_id))
-    asked = [event for event in events(stream) if event.kind == run_pb2.RUN_EVENT_KIND_CANCEL_REQUESTED]
-    assert ["by carol: not needed" in event.message for event in asked] == [True]
-    (recorded,) = [each.message for each in events(stream) if (each.action, bool(each.attempts)) == ("ended", True)]
-    assert recorded == "recorded: cancelled by carol: not needed"
-    assert stream[-2].update.run.outcome == run_pb2.RUN_OUTCOME_CANCELLED
-    assert not (await api.provisioning.CancelRun(request)).undo
-    assert is_clean(stack, project)
-
-
 async def test_a_run_that_takes_a_machine_down_has_two_levers(api: Api, stack: Stack) -> None:
     """It cannot be held; an undo that cannot be done is given up, and what is left is quarantined."""
     project, hosts = await stack.hosts()

@@ -16,7 +16,7 @@ from mulligan.activities.inventory.tables import claims
 from mulligan.activities.values import CallHome, MachineState
 from mulligan.api.reclaim import Reaper
 from mulligan.v1 import machine_pb2, provisioning_pb2, run_pb2
-from tests.api.serving import Api, everything, first, info, refusal, spec
+from tests.api.serving import Api, events, everything, first, info, refusal, spec, violations
 from tests.workflows.stack import Stack, is_clean, until
 
 WAIT = machine_pb2.WHEN_NONE_WAIT
@@ -127,6 +127,25 @@ async def test_a_release_joins_the_reclaim_that_is_under_way(api: Api, stack: St
     assert released[0].update.run.workflow_id == f"reclaim:{claim_id}"
     assert released[-2].update.run.outcome == run_pb2.RUN_OUTCOME_RELEASED
     assert is_clean(stack, project)
+
+
+async def test_a_release_keeps_who_asked_and_why(api: Api, stack: Stack) -> None:
+    """In its story; of a machine that is held, in the story of the run that held it."""
+    project, (host,) = await stack.hosts()
+    await api.made(project)
+    stream = await everything(api.release(project, actor="alice", reason="no longer needed"))
+    assert events(stream)[0].message == "run started, asked for by alice: no longer needed"
+    held = spec(project, on_failure=machine_pb2.ON_FAILURE_HOLD, mulligans=0)
+    await stack.enrol_with(host, fail="define:*:Unsupported")
+    await first(api.provision(held, detach=True))
+    await until(lambda: stack.machine_is(project, "m", MachineState.HELD))
+    stream = await everything(api.release(project, actor="bob", reason="seen"))
+    told = [event.message for event in events(stream) if event.kind == run_pb2.RUN_EVENT_KIND_CANCEL_REQUESTED]
+    assert [message.partition(";")[0] for message in told] == [
+        "cancel requested: by bob: the held machine is to be released, seen"
+    ]
+    error = await refusal(first(api.release(project, reason="y" * 501)))
+    assert list(violations(error)) == ["reason"]
 
 
 async def test_nothing_is_reclaimed_beside_a_release(api: Api, stack: Stack) -> None:

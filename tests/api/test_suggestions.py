@@ -13,7 +13,7 @@ import pytest
 from temporalio.api.workflow.v1 import PendingActivityInfo
 from temporalio.api.workflowservice.v1 import DescribeWorkflowExecutionResponse
 
-from mulligan.activities.story import Due, EventKind, RunEvent
+from mulligan.activities.events import Due, EventKind, RunEvent
 from mulligan.activities.values import Outcome
 from mulligan.api import suggestions
 from mulligan.api.cli.main import cli

@@ -161,8 +161,19 @@ async def test_a_provider_that_does_not_answer_stays_until_it_is_forgotten(api: 
     assert f"Provider {host.name} stays, disabled" in (error.details() or "")
     assert info(error).metadata["remedy"] == f"mulligan provider remove {host.name} --forget"
     assert not stack.inventory.provider(host.name).enabled
-    await api.inventory.RemoveProvider(inventory_pb2.RemoveProviderRequest(name=host.name, forget=True))
+    forget = inventory_pb2.RemoveProviderRequest(name=host.name, forget=True, actor="alice", reason="burnt")
+    await api.inventory.RemoveProvider(forget)
     assert host.name not in [each.name for each in stack.inventory.providers()]
+    asked = inventory_pb2.ListEditsRequest(kind=KIND_PROVIDER, name=host.name)
+    edits = [response.edit for response in await everything(api.inventory.ListEdits(asked))]
+    assert [(edit.actor, edit.reason, edit.what.partition(";")[0]) for edit in edits] == [
+        ("alice", "burnt", "forgotten"),
+        ("unknown", "", "to be removed, with what is kept there"),
+    ]
+    error = await refusal(
+        api.inventory.RemoveProvider(inventory_pb2.RemoveProviderRequest(name="x", reason="y" * 501, actor="a\nb"))
+    )
+    assert list(violations(error)) == ["reason", "actor"]
 
 
 async def test_an_image_that_is_forgotten_leaves_the_providers(api: Api, stack: Stack) -> None:

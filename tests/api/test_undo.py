@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from mulligan.activities.story import EventKind, RunEvent, fold
+from mulligan.activities.events import EventKind, RunEvent
+from mulligan.activities.story import fold
 from mulligan.activities.values import Erase
 from mulligan.api.capsule_file import history_of, unpack
 from mulligan.api.cli.top.row import Row

@@ -20,7 +20,7 @@ from temporalio.client import (
     OutboundInterceptor,
 )
 
-from mulligan.activities.story import EventKind, RunEvent
+from mulligan.activities.events import EventKind, RunEvent
 from mulligan.api.config import Settings
 from mulligan.api.convert_runs import Progress, cursor_of
 from mulligan.api.errors import Laggard

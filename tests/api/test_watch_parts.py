@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 from temporalio.api.enums.v1 import EventType
 from temporalio.api.history.v1 import HistoryEvent
 
-from mulligan.activities.story import EventKind, RunEvent
+from mulligan.activities.events import EventKind, RunEvent
 from mulligan.api.pace import LONG_SECONDS, SHARE, SHORT_SECONDS, Pace
 from mulligan.api.shared import SharedMessages
 

@@ -150,8 +150,10 @@ def test_a_machine_is_released(api: ScriptedApi, mulligan: Mulligan) -> None:
     assert "undo/power-off done" in done.stderr
     assert done.stdout == "machine web-1 is gone; nothing of it is left\n"
     assert api.last("ReleaseMachine").erase == machine_pb2.ERASE_MODE_UNSPECIFIED
-    assert mulligan("machine", "release", "web-1", "--erase", "full").returncode == ExitCode.OK
-    assert api.last("ReleaseMachine").erase == machine_pb2.ERASE_MODE_FULL
+    by = ("--reason", "done with", "--actor", "alice")
+    assert mulligan("machine", "release", "web-1", "--erase", "full", *by).returncode == ExitCode.OK
+    asked = api.last("ReleaseMachine")
+    assert (asked.erase, asked.reason, asked.actor) == (machine_pb2.ERASE_MODE_FULL, "done with", "alice")
 
 
 def test_several_machines_are_released_and_the_worst_counts(api: ScriptedApi, mulligan: Mulligan) -> None:

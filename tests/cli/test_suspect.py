@@ -116,8 +116,10 @@ def test_a_provider_is_removed(api: ScriptedApi, mulligan: Mulligan) -> None:
     assert mulligan("provider", "remove", "hyp-1").stdout == "provider hyp-1 is forgotten; 2 image base(s) removed\n"
     assert not api.last("RemoveProvider").forget
     assert json.loads(mulligan("provider", "remove", "hyp-1", "--output", "json").stdout)["removed"][0] == "base-1"
-    assert "stays there" in mulligan("provider", "remove", "hyp-1", "--forget").stdout
-    assert api.last("RemoveProvider").forget
+    by = ("--reason", "burnt", "--actor", "alice")
+    assert "stays there" in mulligan("provider", "remove", "hyp-1", "--forget", *by).stdout
+    asked = api.last("RemoveProvider")
+    assert (asked.forget, asked.reason, asked.actor) == (True, "burnt", "alice")
     api.handlers["RemoveProvider"] = refusal("FAILED_PRECONDITION", "1 machine(s) hold something: web-1", "CONFLICT")
     done = mulligan("provider", "remove", "hyp-1")
     assert done.returncode == ExitCode.CONFLICT

@@ -9,9 +9,9 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from mulligan.activities.durations import began_at, step_seconds
+from mulligan.activities.events import EventKind, RunEvent
 from mulligan.activities.inventory import Inventory, Lesson, RunRecord, driver_of, model_of
 from mulligan.activities.inventory import timings as timings_module
-from mulligan.activities.story import EventKind, RunEvent
 from mulligan.activities.values import Inspection, InventoryRow, Kind, Outcome, StepEstimate, VerifyLevel
 from tests.inventory.parts import DEBIAN, machine
 

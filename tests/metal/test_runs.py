@@ -20,8 +20,8 @@ from temporalio.client import WorkflowFailureError, WorkflowHandle
 
 from mulligan.activities.calls import BY_AGENT, TELLS_PROGRESS
 from mulligan.activities.drivers.base import Deadline
+from mulligan.activities.events import EventKind
 from mulligan.activities.levers import LeverKind
-from mulligan.activities.story import EventKind
 from mulligan.activities.values import (
     Deadlines,
     Evidence,

@@ -22,11 +22,12 @@ from mulligan.activities.control import control_activities
 from mulligan.activities.drivers.base import Deadline
 from mulligan.activities.drivers.simulated import open_simulated, snapshot
 from mulligan.activities.errors import NotFound
+from mulligan.activities.events import EventKind, RunEvent
 from mulligan.activities.images.store import ImageStore
 from mulligan.activities.inventory import Inventory
 from mulligan.activities.seal import Keyring
 from mulligan.activities.site import Site
-from mulligan.activities.story import EventKind, RunEvent, StoryFold, fold
+from mulligan.activities.story import StoryFold, fold
 from mulligan.activities.translate import ErrorInterceptor
 from mulligan.activities.values import (
     Deadlines,

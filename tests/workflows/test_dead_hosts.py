@@ -6,7 +6,7 @@ import contextlib
 
 from temporalio.client import WorkflowFailureError, WorkflowHandle
 
-from mulligan.activities.story import EventKind
+from mulligan.activities.events import EventKind
 from mulligan.activities.values import Deadlines, MachineState, OnFailure, Outcome
 from tests.workflows.stack import Stack, until
 

@@ -17,7 +17,7 @@ from temporalio.client import WorkflowFailureError, WorkflowHandle
 
 from mulligan.activities import verify
 from mulligan.activities.drivers.simulated import SimulatedDriver, journal
-from mulligan.activities.story import EventKind, RunEvent
+from mulligan.activities.events import EventKind, RunEvent
 from mulligan.activities.values import Deadlines, MachineState, OnFailure, Outcome, Resources, WhenNone
 from tests.workflows.stack import IMAGE, Stack, is_clean, until
 

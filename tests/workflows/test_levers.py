@@ -13,8 +13,8 @@ import pytest
 from temporalio.client import WorkflowFailureError, WorkflowHandle, WorkflowUpdateFailedError
 
 from mulligan.activities.drivers.simulated import journal
+from mulligan.activities.events import EventKind, RunEvent
 from mulligan.activities.levers import HOLDABLE, LeverKind, Pulled
-from mulligan.activities.story import EventKind, RunEvent
 from mulligan.activities.values import Deadlines, MachineState, OnFailure, Outcome, VerifyLevel
 from mulligan.api.cli.main import cli
 from mulligan.api.progress import progress_of

@@ -17,8 +17,8 @@ from temporalio.client import WorkflowHandle
 
 from mulligan.activities import calls
 from mulligan.activities.errors import Conflict
+from mulligan.activities.events import EventKind
 from mulligan.activities.levers import LeverKind
-from mulligan.activities.story import EventKind
 from mulligan.activities.values import MachineState, OnFailure, Outcome, VerifyLevel
 from mulligan.api.levers import times_held
 from tests.workflows.stack import Stack, is_clean, until

@@ -10,7 +10,7 @@ from temporalio.client import WorkflowFailureError
 
 from mulligan.activities.drivers.base import Deadline
 from mulligan.activities.drivers.simulated import journal, snapshot
-from mulligan.activities.story import EventKind
+from mulligan.activities.events import EventKind
 from mulligan.activities.values import Image, ImageFormat, MachineState, Outcome, Resources, VerifyLevel
 from tests.workflows.stack import Stack, is_clean, until
 

@@ -12,8 +12,8 @@ from temporalio.api.enums.v1 import PendingActivityState
 from temporalio.client import WorkflowFailureError, WorkflowHandle
 
 from mulligan.activities.drivers.simulated import journal
+from mulligan.activities.events import EventKind
 from mulligan.activities.levers import LeverKind
-from mulligan.activities.story import EventKind
 from mulligan.activities.values import Deadlines, MachineState, Outcome
 from mulligan.api.processes.temporal_dev import temporal_program
 from mulligan.api.progress import progress_of

@@ -11,7 +11,7 @@ from temporalio.client import WorkflowFailureError, WorkflowHandle
 
 from mulligan.activities.drivers.simulated import journal, mend, snapshot
 from mulligan.activities.errors import NotFound
-from mulligan.activities.story import EventKind, RunEvent
+from mulligan.activities.events import EventKind, RunEvent
 from mulligan.activities.values import (
     Deadlines,
     MachineState,

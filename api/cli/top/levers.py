@@ -48,7 +48,7 @@ async def _cancel(api: Api, key: Key, reason: str) -> str:
     if answer.run.outcome != run_pb2.RUN_OUTCOME_OPEN:
         return f"it had ended before: {word(run_pb2.RunOutcome, answer.run.outcome)}"
     undo = _undone(answer.undo)
-    return f"cancel asked for; it undoes {undo}" if undo else "cancel asked for; there is nothing to undo"
+    return f"{answer.said}; it undoes {undo}" if undo else f"{answer.said}; there is nothing to undo"
 
 
 async def _retry_now(api: Api, key: Key, reason: str) -> str:

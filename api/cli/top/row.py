@@ -7,8 +7,8 @@ from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import NamedTuple
 
-from mulligan.activities.story import EventKind
-from mulligan.activities.story import RunEvent as StoryEvent
+from mulligan.activities.events import EventKind
+from mulligan.activities.events import RunEvent as StoryEvent
 from mulligan.activities.values import Erase
 from mulligan.api.cli.output import word
 from mulligan.api.cli.text import clean, seconds

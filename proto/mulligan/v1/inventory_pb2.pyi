@@ -943,21 +943,29 @@ class RemoveProviderRequest(_message.Message):
 
     NAME_FIELD_NUMBER: _builtins.int
     FORGET_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    ACTOR_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Its name."""
     forget: _builtins.bool
     """Forget it without asking anything of it, because it is gone for good. Else what Mulligan keeps there for itself,
     the bases of images, is removed first, and the provider must answer.
     """
+    reason: _builtins.str
+    """Why, for ListEdits. At most 500 characters."""
+    actor: _builtins.str
+    """Who asks, for ListEdits. At most 100 characters; empty means `unknown`."""
     def __init__(
         self,
         *,
         name: _builtins.str = ...,
         forget: _builtins.bool = ...,
+        reason: _builtins.str = ...,
+        actor: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["forget", b"forget", "name", b"name"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "forget", b"forget", "name", b"name", "reason", b"reason"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

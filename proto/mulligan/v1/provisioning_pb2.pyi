@@ -336,6 +336,9 @@ class CancelRunResponse(_message.Message):
 
     RUN_FIELD_NUMBER: _builtins.int
     UNDO_FIELD_NUMBER: _builtins.int
+    SAID_FIELD_NUMBER: _builtins.int
+    said: _builtins.str
+    """For people: what came of it, e.g. that the run is being cancelled already, since when, by whom and why."""
     @_builtins.property
     def run(self) -> _run_pb2.Run:
         """The run."""
@@ -349,10 +352,11 @@ class CancelRunResponse(_message.Message):
         *,
         run: _run_pb2.Run | None = ...,
         undo: _abc.Iterable[Global___UndoAction] | None = ...,
+        said: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["run", b"run"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["run", b"run", "undo", b"undo"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["run", b"run", "said", b"said", "undo", b"undo"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1123,6 +1127,8 @@ class ReleaseMachineRequest(_message.Message):
     DETACH_FIELD_NUMBER: _builtins.int
     FORGET_FIELD_NUMBER: _builtins.int
     ERASE_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    ACTOR_FIELD_NUMBER: _builtins.int
     project: _builtins.str
     """The project. Empty means `default`."""
     name: _builtins.str
@@ -1137,6 +1143,10 @@ class ReleaseMachineRequest(_message.Message):
     """What is done to the disks of a server before it is available again. On a hypervisor the machine's disks are removed
     whatever is said here.
     """
+    reason: _builtins.str
+    """Why, for the history. At most 500 characters."""
+    actor: _builtins.str
+    """Who asks, for the history. At most 100 characters; empty means `unknown`."""
     def __init__(
         self,
         *,
@@ -1145,10 +1155,12 @@ class ReleaseMachineRequest(_message.Message):
         detach: _builtins.bool = ...,
         forget: _builtins.bool = ...,
         erase: _machine_pb2.EraseMode.ValueType = ...,
+        reason: _builtins.str = ...,
+        actor: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["detach", b"detach", "erase", b"erase", "forget", b"forget", "name", b"name", "project", b"project"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "detach", b"detach", "erase", b"erase", "forget", b"forget", "name", b"name", "project", b"project", "reason", b"reason"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -1,0 +1,98 @@
+"""Cancelling a run: it stops, and undoes what it made.
+
+Temporal keeps one request to cancel a run, the first. Whoever asks later, or at the same moment, is kept beside it by a
+signal, which needs no worker and changes nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+
+from temporalio.service import RPCError, RPCStatusCode
+
+from mulligan.activities.errors import Conflict
+from mulligan.activities.events import EventKind, RunEvent
+from mulligan.activities.levers import NOTE_CANCEL, UNKNOWN, LeverIn, cause_of_cancel
+from mulligan.api.convert_runs import RunView
+from mulligan.api.enums import RunKind
+from mulligan.api.levers import Answer
+from mulligan.api.runs import Runs
+from mulligan.api.undo import undo_list
+
+
+class Cancels:
+    """Cancels runs that make machines."""
+
+    def __init__(self, runs: Runs) -> None:
+        self._runs = runs
+
+    async def cancel(self, workflow_id: str, run_id: str, actor: str, reason: str) -> Answer:
+        """Ask it to stop and undo; harmless when it ended, or when asked before.
+
+        Raises `NotFound`, and `Conflict` for an open run that takes a machine down, or registers a provider.
+        """
+        found = await self._runs.find(workflow_id, run_id)
+        if not found.is_open:
+            return _too_late(found.view)
+        if found.view.kind is not RunKind.PROVISION:
+            raise _goes_on(found.view)
+        asked, by = found.view, LeverIn(actor or UNKNOWN, reason)
+        told = await self._runs.story(found)
+        undo = tuple(undo_list(told))
+        if not asked.cancel_requested:
+            await self._request(asked, by)
+            told = await self._runs.story(found)
+        first = _first_of(told)
+        if first is None:
+            return _too_late((await self._runs.find(workflow_id, asked.run_id)).view)
+        is_own = not asked.cancel_requested and first.cause == cause_of_cancel(by.actor, by.reason)
+        if not is_own:
+            await self._note(asked, by)
+        after = (await self._runs.find(workflow_id, asked.run_id)).view
+        return Answer(after, "cancel requested" if is_own else _already(first), undo)
+
+    async def _request(self, run: RunView, by: LeverIn) -> None:
+        with _unless_it_ended():
+            cause = cause_of_cancel(by.actor, by.reason)
+            await self._runs.handle(run.workflow_id, run.run_id).cancel(reason=cause)
+
+    async def _note(self, run: RunView, by: LeverIn) -> None:
+        with _unless_it_ended():
+            await self._runs.handle(run.workflow_id, run.run_id).signal(NOTE_CANCEL, by)
+
+
+@contextmanager
+def _unless_it_ended() -> Iterator[None]:
+    """What Temporal does not find has ended since it was found."""
+    try:
+        yield
+    except RPCError as error:
+        if error.status is not RPCStatusCode.NOT_FOUND:
+            raise
+
+
+def _first_of(told: Iterable[RunEvent]) -> RunEvent | None:
+    """The request by which the run is cancelled."""
+    return next((each for each in told if each.kind is EventKind.CANCEL_REQUESTED), None)
+
+
+def _already(first: RunEvent) -> str:
+    """The answer to whoever asks after, or beside, another one."""
+    by = f" {first.cause}" if first.cause else ""
+    return f"it is being cancelled already, since {first.at:%Y-%m-%dT%H:%M:%SZ}{by}"
+
+
+def _too_late(run: RunView) -> Answer:
+    return Answer(run, f"had ended before: {run.outcome}")
+
+
+def _goes_on(run: RunView) -> Conflict:
+    """The answer to whoever would cancel a run that makes no machine."""
+    watch = f"mulligan run watch {run.workflow_id}"
+    what = "registers a provider" if run.kind is RunKind.ENROL else "takes a machine down"
+    return Conflict(
+        f"{run.workflow_id} {what} and cannot be cancelled: once begun it goes on to its end; watch it with `{watch}`",
+        workflow_id=run.workflow_id,
+        remedy=watch,
+    )

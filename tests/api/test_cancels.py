@@ -1,0 +1,77 @@
+"""Cancelling through the API: everybody who asks is answered at once, and kept in the history."""
+
+from __future__ import annotations
+
+import asyncio
+
+from mulligan.activities.levers import NOTE_CANCEL, LeverIn
+from mulligan.v1 import provisioning_pb2 as pb
+from mulligan.v1 import run_pb2
+from tests.api.serving import Api, events, everything
+from tests.api.test_levers import cancelled, get, waiting
+from tests.workflows.stack import Stack, is_clean, until
+
+
+async def test_a_cancel_answers_with_what_it_undoes_and_keeps_who_asked(api: Api, stack: Stack) -> None:
+    """A second one, also of another operator, changes nothing, and is told apart and kept."""
+    project, run_id = await waiting(api, stack, hold="power_off:1:2")
+    request = pb.CancelRunRequest(workflow_id=run_id, reason="not needed", actor="carol")
+    answer = await api.provisioning.CancelRun(request)
+    assert answer.run.cancel_requested
+    assert answer.said == "cancel requested"
+    assert [undo.action for undo in answer.undo] == ["tear-down", "remove-disks", "release-claim"]
+    request.actor = "dave"
+    for _ in range(2):
+        second = await api.provisioning.CancelRun(request)
+        assert second.run.cancel_requested
+        assert second.said.startswith("it is being cancelled already, since 20")
+        assert second.said.endswith("Z by carol: not needed")
+
+    async def is_undoing() -> bool:
+        run = (await get(api, run_id)).run
+        return run.undoing and bool(run.provider)
+
+    await until(is_undoing)
+    stream = await everything(api.watch(run_id))
+    asked = [event for event in events(stream) if event.kind == run_pb2.RUN_EVENT_KIND_CANCEL_REQUESTED]
+    again = "cancel requested again: by dave: not needed; it was being cancelled already"
+    assert [event.message for event in asked] == [
+        "cancel requested: by carol: not needed; what was done will be undone",
+        *(again, again),
+    ]
+    (recorded,) = [each.message for each in events(stream) if (each.action, bool(each.attempts)) == ("ended", True)]
+    assert recorded == "recorded: cancelled by carol: not needed"
+    assert stream[-2].update.run.outcome == run_pb2.RUN_OUTCOME_CANCELLED
+    late = await api.provisioning.CancelRun(request)
+    assert not late.undo
+    assert late.said == "had ended before: cancelled"
+    assert is_clean(stack, project)
+
+
+async def test_of_two_cancels_at_once_both_are_kept(api: Api, stack: Stack) -> None:
+    """One cancels the run, whichever it is, and the other one is told so; neither needs a worker's answer."""
+    project, run_id = await waiting(api, stack, hold="power_off:1:2")
+    asked = {f"by {actor}: now" for actor in ("carol", "dave")}
+    requests = [pb.CancelRunRequest(workflow_id=run_id, reason="now", actor=actor) for actor in ("carol", "dave")]
+    answers = await asyncio.gather(*(api.provisioning.CancelRun(request) for request in requests))
+    assert sorted(answer.said.partition(",")[0] for answer in answers) == [
+        "cancel requested",
+        "it is being cancelled already",
+    ]
+    stream = await everything(api.watch(run_id))
+    told = [event.message for event in events(stream) if event.kind == run_pb2.RUN_EVENT_KIND_CANCEL_REQUESTED]
+    assert len(told) == len(asked)
+    assert {cause for cause in asked if any(cause in message for message in told)} == asked
+    assert is_clean(stack, project)
+
+
+async def test_the_note_of_a_cancel_alone_cancels_nothing(api: Api, stack: Stack) -> None:
+    """A run that is reset is sent it again, without the cancel: its story does not tell of one."""
+    project, run_id = await waiting(api, stack)
+    handle = stack.client.get_workflow_handle(run_id)
+    await handle.signal(NOTE_CANCEL, LeverIn("alice", "no"))
+    assert not (await get(api, run_id)).run.cancel_requested
+    told = [event.kind for event in (await get(api, run_id)).events]
+    assert run_pb2.RUN_EVENT_KIND_CANCEL_REQUESTED not in told
+    await cancelled(api, run_id)
+    assert is_clean(stack, project)
