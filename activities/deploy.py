@@ -13,15 +13,17 @@ from mulligan.activities.bmc import boot_server_url
 from mulligan.activities.bootserver.job import Job, JobKind, Payload, Seen, job_id
 from mulligan.activities.bootserver.reports import identity, text
 from mulligan.activities.bootserver.tokens import issue
+from mulligan.activities.drivers.booting import Transfer, read_booting
 from mulligan.activities.errors import MulliganError
 from mulligan.activities.firmware import firmware_for
-from mulligan.activities.images.raw import RawDisk, raw_disk
+from mulligan.activities.images.packed import packed_disk
+from mulligan.activities.images.raw import raw_disk
 from mulligan.activities.images.seed import build_seed
 from mulligan.activities.metal import Metal
 from mulligan.activities.patience import Awaited, Patience
 from mulligan.activities.site import Site, attempt_deadline
 from mulligan.activities.threads import run_blocking
-from mulligan.activities.values import DiskIdentity, Evidence, Image, Mark
+from mulligan.activities.values import DiskIdentity, Evidence, Image, Mark, Target
 
 SOURCE = "deploy-agent"
 
@@ -73,10 +75,9 @@ class DeployActivities:
         job = await run_blocking(site.jobs.open, wanted)
         if job.result is not None:
             return job
-        disk = await prepared(site, asked.image, beat)
+        image, packed = await prepared(site, asked.target, asked.image, beat)
         seed = await run_blocking(self._seed, asked) if job.seed is None else b""
-        image = Payload(str(disk.path), disk.bytes, disk.digest)
-        return await run_blocking(site.jobs.load, job.id, image, seed)
+        return await run_blocking(site.jobs.load, job.id, image, seed, packed)
 
     def _seed(self, asked: calls.DisksIn) -> bytes:
         mark, keyring = asked.mark, self._site.keyring
@@ -87,11 +88,17 @@ class DeployActivities:
         return build_seed(asked.request, mark, user_data=plain, call_home_url=where, call_home_token=token)
 
 
-async def prepared(site: Site, image: Image, beat: Beat) -> RawDisk:
-    """The image as a raw disk on this host, verified; fetched and converted where it is not there yet."""
+async def prepared(site: Site, target: Target, image: Image, beat: Beat) -> tuple[Payload, Payload | None]:
+    """The image as a raw disk on this host, verified, and the same compressed where it goes to the server so; fetched,
+    converted and compressed where that was not done yet."""
     try:
         base = await site.store.ensure(image, beat, attempt_deadline())
-        return await raw_disk(base, beat, attempt_deadline())
+        disk = await raw_disk(base, beat, attempt_deadline())
+        plain = Payload(str(disk.path), disk.bytes, disk.digest)
+        if read_booting(target.settings).transfer is Transfer.RAW:
+            return plain, None
+        packed = await packed_disk(base, disk, beat, attempt_deadline())
+        return plain, Payload(str(packed.path), packed.bytes, disk.digest)
     except MulliganError as error:
         error.metadata = {**error.metadata, "blame": "image"}  # no server is to blame for an image's source
         raise
@@ -123,4 +130,7 @@ def evidence_of(job: Job, seen: Seen) -> tuple[Evidence, ...]:
     if told.get("boot_entry"):
         wrote += f"; boot entry: {text(told['boot_entry'], 120)}"
     found = [Evidence(None, "boot-server", f"the server fetched {fetched}", now)] if fetched else []
+    if job.packed is not None and job.image is not None:
+        sent = f"the image was sent compressed: {job.packed.bytes} bytes in place of {job.image.bytes}"
+        found.append(Evidence(None, "boot-server", sent, now))
     return (*found, Evidence(None, SOURCE, wrote, seen.report.at if seen.report else now))

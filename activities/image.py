@@ -36,8 +36,8 @@ class ImageActivities:
                     device, _ = await boots_by(driver, target, image, Firmware.ANY)
                     await files_of(self._site, image, device, beat)
                     return calls.Done(f"{image.name} is ready for {target.name}: verified, to be booted from {device}")
-                disk = await prepared(self._site, image, beat)
-                size = f"{disk.bytes / 2**30:.1f} GiB"
+                disk, packed = await prepared(self._site, target, image, beat)
+                size = f"{disk.bytes / 2**30:.1f} GiB{f', {packed.bytes / 2**20:.0f} MiB compressed' if packed else ''}"
                 return calls.Done(f"{image.name} is ready for {target.name}: verified, raw, {size}, {disk.digest[:19]}")
             disks, deadline = able(driver, Disks, target), attempt_deadline()
             parts = (image,) if image.initrd is None else (image, image.initrd)

@@ -78,7 +78,7 @@ class AgentDoor:
 
     async def _image(self, request: web.Request) -> web.StreamResponse:
         job = await run_blocking(self._jobs.owned, *_caller(request))
-        return _file(job, job.image, "image")
+        return _file(job, job.packed or job.image, "image")
 
     async def _seed(self, request: web.Request) -> web.StreamResponse:
         job = await run_blocking(self._jobs.owned, *_caller(request))
@@ -98,8 +98,12 @@ def configuration(job: Job, stretches: Stretches = None) -> dict[str, Any]:
     if job.only:
         told["only"] = [{"path": disk.path, "serial": disk.serial} for disk in job.only]
     if job.image is not None:
-        size, digest = job.image.bytes, job.image.digest
-        told["image"] = {"bytes": size, "compression": "none", "disk_bytes": size, "digest": digest}
+        told["image"] = {
+            "bytes": (job.packed or job.image).bytes,
+            "compression": "zstd" if job.packed is not None else "none",
+            "disk_bytes": job.image.bytes,
+            "digest": job.image.digest,
+        }
         if stretches is not None:
             told["image"]["data"] = stretches
     if job.seed is not None:
@@ -108,9 +112,11 @@ def configuration(job: Job, stretches: Stretches = None) -> dict[str, Any]:
 
 
 def _stretches(job: Job) -> Stretches:
-    """Where the image is not a hole; None where that is not known."""
+    """Where the image is not a hole; None where that is not known, or of no use because it is compressed."""
+    if job.image is None or job.packed is not None:
+        return None
     try:
-        return data_stretches(Path(job.image.path), job.image.bytes) if job.image is not None else None
+        return data_stretches(Path(job.image.path), job.image.bytes)
     except OSError:
         return None
 

@@ -130,6 +130,8 @@ class Job:
     only: tuple[PermitGiven, ...] = ()
     """The disks that are erased; empty for every fixed disk."""
     image: Payload | None = None
+    packed: Payload | None = None
+    """The image's raw disk as a zstd stream, where it goes to the server so."""
     seed: Payload | None = None
     attempt: int = 0
     """Of the newest boot; 0 before the first."""

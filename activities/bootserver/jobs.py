@@ -99,8 +99,8 @@ class Jobs:
                 self._keep(changed)
             return changed
 
-    def load(self, job: str, image: Payload | None, seed: bytes) -> Job:
-        """What is to be written, or nothing; the seed only where the job has none yet."""
+    def load(self, job: str, image: Payload | None, seed: bytes, packed: Payload | None = None) -> Job:
+        """What is to be written, or nothing, and the same compressed; the seed only where the job has none yet."""
         with self._locked():
             found = self._there(job)
             served = found.seed
@@ -108,7 +108,7 @@ class Jobs:
                 path = self._path(job, "seed")
                 _write(path, seed)
                 served = Payload(str(path), len(seed), f"sha256:{hashlib.sha256(seed).hexdigest()}")
-            changed = replace(found, image=image, seed=served)
+            changed = replace(found, image=image, packed=packed, seed=served)
             if changed != found:
                 self._keep(changed)
             return changed

@@ -6,6 +6,7 @@ boot_from=auto|virtual-media|network
 agent_address=ADDRESS/LENGTH agent_gateway=ADDRESS agent_mac=MAC
                                the agent's network where there is no DHCP; the MAC says which card has it
 agent_vlan=ID                  the tag of the agent's network, 1 to 4094, where its frames are tagged
+transfer=raw|zstd              how the image goes to the server: as it is, or compressed for a slow network
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from urllib.parse import urlsplit
 
-SETTINGS = ("boot_url", "macs", "boot_from", "agent_address", "agent_gateway", "agent_mac", "agent_vlan")
+SETTINGS = ("boot_url", "macs", "boot_from", "agent_address", "agent_gateway", "agent_mac", "agent_vlan", "transfer")
 """Every setting that is read here."""
 MOST_MACS = 16
 
@@ -35,6 +36,13 @@ class BootFrom(StrEnum):
     NETWORK = "network"
 
 
+class Transfer(StrEnum):
+    """How the image goes to the server."""
+
+    RAW = "raw"
+    ZSTD = "zstd"
+
+
 @dataclass(frozen=True, slots=True)
 class Booting:
     """The settings as values; empty where nothing is said."""
@@ -49,6 +57,7 @@ class Booting:
     gateway: str = ""
     mac: str = ""
     vlan: str = ""
+    transfer: Transfer = Transfer.RAW
 
 
 def read_booting(settings: Mapping[str, str]) -> Booting:
@@ -61,6 +70,7 @@ def read_booting(settings: Mapping[str, str]) -> Booting:
         settings.get("agent_gateway", ""),
         _mac(settings.get("agent_mac", "")),
         settings.get("agent_vlan", ""),
+        Transfer(settings.get("transfer", Transfer.RAW)),
     )
 
 
@@ -73,6 +83,8 @@ def wrong_booting(settings: Mapping[str, str]) -> Iterator[tuple[str, str]]:
         yield "macs", f"must be 1 to {MOST_MACS} MAC addresses with commas between: 52:54:00:12:34:56,52:54:00:12:34:57"
     if settings.get("boot_from", BootFrom.AUTO) not in set(BootFrom):
         yield "boot_from", f"must be one of {', '.join(BootFrom)}"
+    if settings.get("transfer", Transfer.RAW) not in set(Transfer):
+        yield "transfer", f"must be one of {', '.join(Transfer)}"
     yield from _wrong_network(settings)
 
 

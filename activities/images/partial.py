@@ -85,6 +85,12 @@ def write_whole(path: Path, content: bytes) -> None:
     sync_directory(path.parent)
 
 
+def sync_file(path: Path) -> None:
+    """Wait until the file's bytes are on the disk. Blocks."""
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+
+
 def sync_directory(directory: Path) -> None:
     """Make renames in the directory survive a loss of power."""
     fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -18,7 +17,7 @@ from pathlib import Path
 from mulligan.activities.drivers.base import BaseImage, Deadline, Progress
 from mulligan.activities.errors import ImageRejected
 from mulligan.activities.images.flight import Flight, single_flight
-from mulligan.activities.images.partial import require_space, sync_directory, write_whole
+from mulligan.activities.images.partial import require_space, sync_directory, sync_file, write_whole
 from mulligan.activities.images.qemu_img import qemu_img
 from mulligan.activities.threads import run_blocking
 from mulligan.activities.values import ImageFormat
@@ -125,9 +124,4 @@ async def _convert(image: BaseImage, new: Path, flight: Flight, deadline: Deadli
             found=said[:300],
             status=code,
         )
-    await run_blocking(_sync, new)
-
-
-def _sync(path: Path) -> None:
-    with path.open("rb") as file:
-        os.fsync(file.fileno())
+    await run_blocking(sync_file, new)

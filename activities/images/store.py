@@ -22,6 +22,7 @@ from pathlib import Path
 
 from mulligan.activities.drivers.base import BaseImage, Deadline, Progress
 from mulligan.activities.errors import Busy, Final, ImageRejected, InvalidRequest, Unreachable
+from mulligan.activities.images import packed, raw
 from mulligan.activities.images.bootable import check_bootable
 from mulligan.activities.images.disk_hash import DISK_HASH, DiskHash
 from mulligan.activities.images.expand import Expansion
@@ -35,7 +36,6 @@ from mulligan.activities.images.partial import (
     sync_directory,
     write_whole,
 )
-from mulligan.activities.images.raw import KEPT_BESIDE
 from mulligan.activities.images.safety import check_disk, check_qcow2, check_size
 from mulligan.activities.threads import run_blocking, run_in
 from mulligan.activities.values import Compression, Image, ImageFormat
@@ -158,7 +158,8 @@ class ImageStore:
         return Partial(self._path(digest, "part"))
 
     def _remove(self, digest: str) -> bool:
-        names = ("json", "part", "part.json", "expanding", "json.new", "part.json.new", *ImageFormat, *KEPT_BESIDE)
+        own = ("json", "part", "part.json", "expanding", "json.new", "part.json.new")
+        names = (*own, *ImageFormat, *raw.KEPT_BESIDE, *packed.KEPT_BESIDE)
         there = [path for name in names if (path := self._path(digest, name)).exists()]
         there += self._directory.glob(f"{digest.replace(':', '-')}.{MEDIUM}*")
         for path in there:

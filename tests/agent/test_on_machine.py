@@ -64,6 +64,45 @@ def test_a_download_that_is_cut_goes_on_where_it_stopped(machine: Machine, tmp_p
     assert asked == ["image bytes=0-8191", *(f"image bytes={at * MIB}-{12 * MIB - 1}" for at in (0, 5, 10))]
 
 
+def test_a_compressed_download_that_is_cut_goes_on_where_it_stopped(machine: Machine, tmp_path: Path) -> None:
+    """In the stream: what was expanded before is neither fetched nor written again."""
+    machine.disk("sda", 32)
+    server = deployment(disk_image(tmp_path, "gpt"), "zstd")
+    size = len(server.files["image"])
+    server.cut_after = 5 * MIB
+    with server:
+        done = machine.boot(server.url)
+    assert server.last["phase"] == "waiting", done.stdout + done.stderr
+    asked = [asked for asked in server.asked if asked.startswith("image")]
+    assert asked[1:] == [f"image bytes={at * MIB}-{size - 1}" for at in (0, 5, 10)]
+
+
+def test_zeros_that_came_compressed_are_made_by_the_disk(machine: Machine, tmp_path: Path) -> None:
+    """Whatever was there before is gone, and the image reads back whole."""
+    disk = machine.disk("sda", 32)
+    image = bytearray(disk_image(tmp_path, "gpt"))
+    image[4 * MIB : 9 * MIB] = bytes(5 * MIB)
+    with deployment(bytes(image), "zstd") as server:
+        done = machine.boot(server.url)
+    assert server.last["phase"] == "waiting", done.stdout + done.stderr
+    assert disk.read_bytes()[4 * MIB : 9 * MIB] == bytes(5 * MIB)
+
+
+@pytest.mark.parametrize("compression", ["gzip", "zstd"])
+def test_an_image_that_expands_to_more_than_it_should_is_refused(
+    machine: Machine, tmp_path: Path, compression: str
+) -> None:
+    """A bomb fills no disk: the writing stops where the image was to end."""
+    disk = machine.disk("sda", 32)
+    image = disk_image(tmp_path, "gpt")
+    with deployment(image + os.urandom(8 * MIB), compression) as server:
+        server.configuration["image"]["disk_bytes"] = len(image)
+        machine.boot(server.url)
+    assert server.last["error"]["name"] == "IMAGE_MISMATCH"
+    assert "expands to more" in server.last["error"]["message"]
+    assert disk.read_bytes()[len(image) + MIB : -MIB] == (b"old " * (MIB // 4) * 32)[len(image) + MIB : -MIB]
+
+
 def test_wrong_bytes_are_never_called_written(machine: Machine, tmp_path: Path) -> None:
     """What came is not what the run asked for: failed, with both digests."""
     machine.disk("sda", 32)

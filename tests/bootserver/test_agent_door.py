@@ -48,6 +48,20 @@ async def test_an_agent_is_told_all_that_it_needs(caller: Caller) -> None:
     assert told["seed"] == {"bytes": 4, "digest": f"sha256:{hashlib.sha256(b'seed').hexdigest()}"}
 
 
+async def test_an_image_may_come_compressed(root: str, jobs: Jobs, agent: AgentImage, tmp_path: Path) -> None:
+    """The bytes are those of the stream, also by ranges; size and digest of the disk are told beside."""
+    stream = tmp_path / "stream"
+    stream.write_bytes(b"compressed")
+    image = an_image(tmp_path, CONTENT)
+    _, token = begun(jobs, agent, a_job(), root)
+    jobs.load("m-1-1-deploy", image, b"seed", Payload(str(stream), 10, image.digest))
+    caller = Caller(f"{root}/v1/agent/{token}")
+    told = (await caller.configuration())["image"]
+    assert told == {"bytes": 10, "compression": "zstd", "disk_bytes": len(CONTENT), "digest": image.digest}
+    assert await caller.get("image") == (200, b"compressed")
+    assert await caller.get("image", Range="bytes=4-") == (206, b"ressed")
+
+
 async def test_an_agent_that_erases_gets_nothing_to_write(root: str, jobs: Jobs, agent: AgentImage) -> None:
     """Neither image nor seed."""
     _, token = begun(jobs, agent, ERASE_JOB, root)

@@ -86,7 +86,7 @@ def test_a_machine_is_planned_and_made_by_its_plan(stack: Stack) -> None:
 
 def test_a_run_goes_on_without_its_watcher_until_it_is_cancelled(stack: Stack, tmp_path: Path) -> None:
     """Ctrl-C on a terminal detaches; the run is open afterwards, and cancelling it leaves nothing."""
-    with Terminal(asking("left", "--provider", "slow"), {**stack.environment, "TERM": "xterm"}, tmp_path) as terminal:
+    with Terminal(asking("left", "--provider", "sleepy"), {**stack.environment, "TERM": "xterm"}, tmp_path) as terminal:
         terminal.wait_for("claimed")
         terminal.press(CTRL_C)
         assert terminal.finish() == ExitCode.DETACHED

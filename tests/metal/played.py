@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import re
+import subprocess
 import uuid
 from dataclasses import dataclass, field
 from typing import Any
@@ -57,7 +58,9 @@ class PlayedServer:
     mac: str = MAC
     """By which it boots from the network."""
     look_seconds: float = LOOK_SECONDS
-    """Between two looks at its power, and two of its agent's reports."""
+    """Between two looks at its power."""
+    report_seconds: float = LOOK_SECONDS
+    """Between two of its agent's reports that say the same."""
     disk_said: dict[str, Any] = field(default_factory=lambda: dict(DISK))
 
     def __post_init__(self) -> None:
@@ -143,13 +146,13 @@ class PlayedServer:
             return None
         while not self.go_on.is_set():
             await self._report(caller, "writing", len(first), size)
-            await asyncio.sleep(self.look_seconds)
+            await asyncio.sleep(self.report_seconds)
         rest = await _part(caller, f"bytes={size // 2}-")
-        self.disk = first + rest
+        self.disk = _disk(first + rest, told["image"]["compression"])
         digest = f"sha256:{hashlib.sha256(self.disk).hexdigest()}"
         assert digest == told["image"]["digest"]
         _, self.seed = await caller.get("seed")
-        wrote = {"written_bytes": size, "digest": digest, "read_back": True}
+        wrote = {"written_bytes": len(self.disk), "digest": digest, "read_back": True}
         return {"disk": self.disk_said, "boot_entry": "Boot0007", **wrote}
 
     async def _erase(self, caller: Caller, told: dict[str, Any]) -> dict[str, Any]:
@@ -177,7 +180,7 @@ class PlayedServer:
             if status in {403, 404, 409, 410} or (b"power-off" in body and self.hears_orders):
                 self._off()
                 return
-            await asyncio.sleep(self.look_seconds)
+            await asyncio.sleep(self.report_seconds)
 
     def _off(self) -> None:
         with self.bmc.lock:
@@ -190,6 +193,14 @@ async def _part(caller: Caller, part: str) -> bytes:
     if status != 206:
         raise Gone
     return content
+
+
+def _disk(came: bytes, compression: str) -> bytes:
+    """What the agent writes of what came."""
+    if compression == "none":
+        return came
+    command = ["zstd", "--decompress", "--stdout", "--quiet"]
+    return subprocess.run(command, input=came, capture_output=True, check=True).stdout
 
 
 async def _fetched(url: str) -> bytes:

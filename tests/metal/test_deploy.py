@@ -44,6 +44,16 @@ async def test_an_image_comes_onto_the_disk(lab: Lab, settings: dict[str, str]) 
     assert list(lab.directory.rglob("*.seed")) == []
 
 
+async def test_an_image_is_sent_compressed_where_its_server_is_far(lab: Lab) -> None:
+    """By the provider's setting: the bytes that went are told, and those that were written are the image's."""
+    done = await lab.deploy(lab.deploying(settings={"transfer": "zstd"}))
+    assert lab.server.disk == CONTENT
+    (asked,) = lab.server.asked
+    assert (asked["image"]["compression"], asked["image"]["disk_bytes"]) == ("zstd", len(CONTENT))
+    told = " ".join(each.observed for each in done.evidence)
+    assert f"sent compressed: {asked['image']['bytes']} bytes in place of {len(CONTENT)}" in told
+
+
 async def test_it_is_done_once(lab: Lab) -> None:
     """An attempt whose answer was lost is made again: nothing is booted, and the answer is the same."""
     first = await lab.deploy()

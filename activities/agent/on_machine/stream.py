@@ -16,17 +16,18 @@ from .home import PAUSE_SECONDS, Away, Home
 from .tools import Failed
 
 CHUNK = 1024**2
+_ZEROS = bytes(CHUNK)
 
 
 def image_pieces(home: Home, image: Mapping[str, Any]) -> Iterator[Piece]:
     """The image's disk from its beginning to its end.
 
     `data` of what is not compressed lists the stretches, by their first byte and the byte after their last, outside of
-    which there is nothing but zeros.
+    which there is nothing but zeros. Pieces of what is expanded that are nothing but zeros are holes too.
     """
     total, stretches = int(image["bytes"]), image.get("data")
     if image["compression"] != "none" or stretches is None:
-        return _expanded(fetched(home, "image", total), str(image["compression"]))
+        return _holed(_expanded(fetched(home, "image", total), str(image["compression"])), int(image["disk_bytes"]))
     return _spread(home, total, [(int(start), int(end)) for start, end in stretches])
 
 
@@ -64,6 +65,15 @@ def _spread(home: Home, total: int, stretches: list[tuple[int, int]]) -> Iterato
             yield Hole(start - at)
         yield from fetched(home, "image", end, start)
         at = end
+
+
+def _holed(pieces: Iterator[bytes], most: int) -> Iterator[Piece]:
+    done = 0
+    for piece in pieces:
+        done += len(piece)
+        if done > most:
+            raise Failed("IMAGE_MISMATCH", f"the image expands to more than the {most} bytes that it is said to have")
+        yield Hole(len(piece)) if piece == _ZEROS[: len(piece)] else piece
 
 
 def _piece(answer: http.client.HTTPResponse) -> bytes:
