@@ -17,7 +17,7 @@ from mulligan.activities.inventory.suspects import SuspectKind
 from mulligan.activities.inventory.tables import edits
 from mulligan.activities.levers import UNKNOWN
 
-REMOVED = "to be removed, with what is kept there; out of service from now on"
+REMOVED = "removal asked for; out of service from then on, and forgotten once what is kept there is removed"
 FORGOTTEN = "forgotten; nothing was asked of it, and what is kept there stays there"
 """What the removal of a provider is, in words: one that is removed and does not answer stays, out of service."""
 

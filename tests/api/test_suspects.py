@@ -168,7 +168,7 @@ async def test_a_provider_that_does_not_answer_stays_until_it_is_forgotten(api: 
     edits = [response.edit for response in await everything(api.inventory.ListEdits(asked))]
     assert [(edit.actor, edit.reason, edit.what.partition(";")[0]) for edit in edits] == [
         ("alice", "burnt", "forgotten"),
-        ("unknown", "", "to be removed, with what is kept there"),
+        ("unknown", "", "removal asked for"),
     ]
     error = await refusal(
         api.inventory.RemoveProvider(inventory_pb2.RemoveProviderRequest(name="x", reason="y" * 501, actor="a\nb"))
