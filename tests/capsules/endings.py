@@ -12,6 +12,7 @@ from mulligan.activities.levers import LeverIn, LeverKind
 from mulligan.activities.story import fold
 from mulligan.activities.values import Deadlines, MachineState, OnFailure
 from mulligan.v1 import inventory_pb2
+from mulligan.v1 import provisioning_pb2 as pb
 from tests.api.serving import Api
 from tests.workflows.stack import Stack, until
 
@@ -44,6 +45,17 @@ async def cancelled(stack: Stack, _: Api) -> Handle:
     handle = await stack.start(stack.request(project))
     await until(lambda: stack.has_finished(handle, "prepare"))
     await handle.cancel(reason="recorded for the corpus")
+    return handle
+
+
+async def cancelled_by_several(stack: Stack, api: Api) -> Handle:
+    """Two operators cancelled it, one while the other's undo was under way."""
+    project, _hosts = await stack.hosts(personality="no-call-home", hold="power_off:1:2")
+    handle = await stack.start(stack.request(project))
+    await until(lambda: stack.has_finished(handle, "observe"))
+    for actor in ("operator", "another"):
+        by = pb.CancelRunRequest(workflow_id=handle.id, actor=actor, reason="recorded for the corpus")
+        await api.provisioning.CancelRun(by)
     return handle
 
 
@@ -143,6 +155,7 @@ ENDINGS: dict[str, Callable[[Stack, Api], Awaitable[Handle]]] = {
         released,
         failed_after_a_mulligan,
         cancelled,
+        cancelled_by_several,
         held_then_cancelled,
         held_then_resumed,
         held_before_a_step,
