@@ -43,6 +43,7 @@ from mulligan.activities.values import (
     Image,
     ImageFormat,
     MachineRequest,
+    Mark,
     PowerState,
     Target,
     VerifyLevel,
@@ -76,8 +77,9 @@ class LiveActivities:
                 job = await self._begin(asked, job, driver, beat)
             evidence = await self._read(job.id, target.name, beat)
             reading = await power.power(mark, soon())
+            once = await _once(driver, target, mark)
         said = f"{mark.machine} runs {asked.image.name} without a disk; {target.name} says {reading.detail}"
-        return calls.Booted(said, activity.info().scheduled_time, evidence=(evidence,))
+        return calls.Booted(said, activity.info().scheduled_time, evidence=(evidence, *once))
 
     @staticmethod
     async def _goes_on(job: Job, power: Power, asked: calls.DisksIn) -> bool:
@@ -190,6 +192,21 @@ async def _boot_from(driver: Driver, asked: calls.DisksIn, device: BootDevice, f
         reading = await able(driver, BootTarget, target).boot_next(mark, device, firmware, soon())
     if not reading.agrees:
         raise _disagrees(target, device, reading)
+
+
+async def _once(driver: Driver, target: Target, mark: Mark) -> tuple[Evidence, ...]:
+    """What is to be known where the BMC overrides one boot only, not every boot; whatever is wrong, it only informs."""
+    try:
+        reading = await able(driver, BootTarget, target).boot_override(mark, soon())
+    except MulliganError:
+        return ()
+    if reading.device is not None and not reading.once:
+        return ()
+    told = (
+        f"the BMC of {target.name} overrides one boot only, and says {reading.detail}: when the server starts again, "
+        "it boots by its own order, and this image only where that leads to it"
+    )
+    return (Evidence(None, "bmc", told, reading.at),)
 
 
 def _disagrees(target: Target, device: BootDevice, reading: BootReading) -> Busy:

@@ -74,13 +74,19 @@ def free_udp_port() -> int:
 
 
 def answers(port: int) -> bool:
-    """Whether a BMC listens there; blocks for a tenth of a second."""
+    """Whether a BMC listens there; blocks for a moment where none does."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
         client.settimeout(0.1)
         client.connect(("127.0.0.1", port))
-        with contextlib.suppress(OSError):
+        if client.getsockname()[1] == port:
+            return False  # nobody has the port, so that it was given to this socket, which would answer itself
+        try:
             client.send(_CAPABILITIES)
             return bool(client.recv(100))
+        except ConnectionRefusedError:
+            time.sleep(0.05)
+        except OSError:
+            pass
     return False
 
 

@@ -32,10 +32,14 @@ class LyingBmc(Bmc):  # type: ignore[misc]  # pyghmi has no types
         self.lies, self.log = lies, Path(log)
         self.wanted, self.since, self.on, self.device = False, 0.0, False, 0
         self.dropped = False
+        self.codes = [int(lie.removeprefix("code-"), 16) for lie in lies if lie.startswith("code-")]
+        """With what it refuses the next orders for power."""
 
     def handle_raw_request(self, request: Any, session: Any) -> None:
         asked = (request["netfn"], request["command"])
-        if "forbidden" in self.lies and asked == (0, 2):
+        if self.codes and asked == (0, 2):
+            session.send_ipmi_response(code=self.codes.pop(0))
+        elif "forbidden" in self.lies and asked == (0, 2):
             session.send_ipmi_response(code=0xD4)
         elif "no-boot-flags" in self.lies and asked in {(0, 8), (0, 9)}:
             session.send_ipmi_response(code=0xC1)
@@ -55,7 +59,7 @@ class LyingBmc(Bmc):  # type: ignore[misc]  # pyghmi has no types
             file.write(f"power {'on' if on else 'off'}\n")
         if "stuck" not in self.lies:
             self.wanted, self.since = on, time.monotonic()
-        return 0
+        return 0xCF if "duplicate" in self.lies else 0
 
     def power_on(self) -> int:
         return self.switch(on=True)

@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from pathlib import Path
 
+import pyghmi.exceptions
 import pytest
+from pyghmi.exceptions import IpmiException, TemporaryError
 
 from mulligan.activities.credentials import Credential
 from mulligan.activities.drivers.base import BootDevice
 from mulligan.activities.drivers.ipmi import conversation
 from mulligan.activities.drivers.ipmi import driver as drivers
 from mulligan.activities.drivers.ipmi.driver import IpmiDriver, open_ipmi
+from mulligan.activities.drivers.ipmi.faults import error_of
+from mulligan.activities.drivers.ipmi.session import trouble_of
+from mulligan.activities.drivers.ipmi.troubles import BmcTrouble, Trouble, trouble_of_completion, trouble_of_status
 from mulligan.activities.errors import (
     AccessDenied,
     Busy,
@@ -88,6 +94,7 @@ SPOILT: dict[str, tuple[Spoil, type[MulliganError], str]] = {
     "no-cipher": (at(OPEN_SESSION, 17, 0x11), Unsupported, "no-cipher"),
     "other-cipher": (at(OPEN_SESSION, 32, 0x02), Unsupported, "no-cipher"),
     "no-privilege": (at(RAKP2, 17, 0x0A), AccessDenied, "not-allowed"),
+    "lost-session": (at(OPEN_SESSION, 17, 0x08), Unreachable, "session-lost"),
     "silent-on-user": (silent_on(RAKP2), Unreachable, "silent-on-user"),
     "too-old": (only_ipmi_15, Unsupported, "too-old"),
 }
@@ -245,6 +252,72 @@ async def test_a_completion_code_is_named(tmp_path: Path, lie: str, kind: type[M
             await driver.power_on(a_mark(), soon())
         assert caught.value.metadata["trouble"] == trouble
     assert log.read_text() == ""
+
+
+CODES: Mapping[type[MulliganError], tuple[str, str]] = {
+    Busy: ("busy", "81 c0 c3 c4 c5 ce d0 d1 d2 d3 d5"),
+    Unsupported: ("not-offered", "80 82 c1 c2 c7 c8 c9 ca cb cc cd d6"),
+    AccessDenied: ("not-allowed", "d4"),
+    Unreachable: ("failed", "01 be c6 ff"),
+}
+"""What each completion code is told as (IPMI 2.0, table 5-2; 01 is a vendor's, be a command's own)."""
+
+
+async def test_every_completion_code_is_told_by_type_and_name(tmp_path: Path) -> None:
+    """With the code itself; nothing was done, and the session goes on."""
+    expected = {code: (kind, name) for kind, (name, codes) in CODES.items() for code in codes.split()}
+    said: dict[str, tuple[type[MulliganError], str]] = {}
+    async with lying(tmp_path, *(f"code-{code}" for code in expected)) as (driver, log):
+        for code in expected:
+            with pytest.raises(MulliganError, match=f"code 0x{code}") as caught:
+                await driver.power_on(a_mark(), soon())
+            said[code] = (type(caught.value), caught.value.metadata["trouble"])
+        assert len(speakers()) == 1
+        assert (await driver.power(a_mark(), soon())).state is PowerState.OFF
+    assert said == expected
+    assert log.read_text() == ""
+
+
+async def test_an_order_that_came_before_is_looked_for(tmp_path: Path) -> None:
+    """A BMC that says "duplicated request" (0xCF) has it, and may have carried it out: it is not sent again."""
+    async with lying(tmp_path, "duplicate") as (driver, log):
+        await driver.power_on(a_mark(), soon())
+        assert (await driver.power(a_mark(), soon())).state is PowerState.ON
+    assert log.read_text() == "power on\n"
+
+
+def test_whatever_a_bmc_or_the_library_says_has_a_name() -> None:
+    """Every completion code, every status of a log-in, and everything that pyghmi raises: an error with words of its
+    own, and no text that might hold what is secret."""
+    own = [each for each in vars(pyghmi.exceptions).values() if isinstance(each, type) and issubclass(each, Exception)]
+    raised = [each() if each is not pyghmi.exceptions.FallbackData else each(None) for each in own]
+    theirs = [OSError(101, "No route"), socket.gaierror(), UnicodeError(), IndexError(), KeyError(PASSWORD)]
+    troubles = [trouble_of(each) for each in (*raised, *theirs, NotImplementedError(PASSWORD))]
+    troubles += [BmcTrouble(trouble_of_completion(code), "", code) for code in range(1, 256)]
+    troubles += [BmcTrouble(trouble_of_status(code), "", code) for code in range(1, 256)]
+    troubles += [BmcTrouble(each) for each in Trouble]
+    errors = [error_of(each, "srv-1", "bmc-1:623", "switching on") for each in troubles]
+    kinds = {Unreachable, Busy, Unsupported, AccessDenied}
+    assert {type(each) for each in errors} == kinds
+    assert not [each for each in errors if PASSWORD in each.message or "bmc-1:623" not in each.message]
+    assert not [each for each in errors if each.metadata["trouble"] not in set(Trouble)]
+    lost = IpmiException("Session no longer connected")
+    named = [trouble_of(each).trouble for each in (theirs[0], lost, IpmiException("", 0xC0), TemporaryError())]
+    assert named == [Trouble.NO_ANSWER, Trouble.SESSION_LOST, Trouble.BUSY, Trouble.BUSY]
+
+
+async def test_a_process_that_stands_still_costs_no_more_than_the_deadline(sim: Sim, tmp_path: Path) -> None:
+    """Whatever keeps it: it is killed, and the next call has another one."""
+    async with opened(sim.port, tmp_path) as driver:
+        await driver.power(a_mark(), soon())
+        (speaker,) = speakers()
+        speaker.suspend()
+        began = time.monotonic()
+        with pytest.raises(Unreachable, match="in the time given for it"):
+            await driver.power(a_mark(), soon(1.0))
+        assert time.monotonic() - began < 1.0 + conversation.END_SECONDS + 5.0
+        assert not speaker.is_running()
+        assert (await driver.power(a_mark(), soon())).state is PowerState.OFF
 
 
 async def test_a_bmc_without_boot_flags_lacks_a_capability(tmp_path: Path) -> None:

@@ -75,6 +75,21 @@ async def test_every_boot_is_asked_for_where_that_is_offered(bmc: LyingBmc, tmp_
     assert machine.enabled == "Disabled"
 
 
+async def test_one_boot_is_asked_for_where_every_boot_is_refused(tmp_path: Path) -> None:
+    """A BMC that does not say what it offers answers 400: it is asked for one boot, and the reading says so. Asked
+    again, one boot is there already."""
+    with LyingBmc(Machine("1")).listening() as bmc:
+        bmc.lies.refuses_continuous = True
+        async with opened(bmc, tmp_path) as driver:
+            for _ in range(2):
+                reading = await driver.boot_always(a_mark(), BootDevice.VIRTUAL_MEDIA, Firmware.UEFI, soon())
+                assert (reading.agrees, reading.once) == (True, True)
+            sent = [(each.body["Boot"]["BootSourceOverrideEnabled"], each.answer) for each in bmc.changes()]
+            assert sent == [("Continuous", 400), ("Once", 204), ("Continuous", 400)]
+            await driver.clear_boot_override(a_mark(), soon())
+        assert (bmc.machine.enabled, len(bmc.acts())) == ("Disabled", 2)
+
+
 async def test_one_boot_after_every_boot_is_asked_for(bmc: LyingBmc, tmp_path: Path) -> None:
     """What stays is not taken for what is wanted once, and the other way round."""
     async with opened(bmc, tmp_path) as driver:

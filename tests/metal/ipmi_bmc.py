@@ -2,9 +2,10 @@
 
     python -m tests.metal.ipmi_bmc
 
-Everything it needs comes as one line of JSON on its input: port, password, lie, steps, folder. In the folder it keeps
-`state`, which is what the machine really is, and `log`, a line for each request to the chassis. What happens to the
-machine by itself comes as further lines: `off`, `release`, `heal`. It ends when its input does.
+Everything it needs comes as one line of JSON on its input: password, lie, steps, folder. In the folder it keeps two
+files: the last line of `state` is what the machine really is, and the port; `log` has a line for each request to the
+chassis. What happens beside the BMC comes as further lines: `off`, `worked`, `release`, `heal`. It ends when its input
+does.
 """
 
 from __future__ import annotations
@@ -14,7 +15,6 @@ import os
 import sys
 import threading
 import time
-from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -22,53 +22,67 @@ from pyghmi.ipmi.bmc import Bmc
 from pyghmi.ipmi.private import serversession
 
 from tests.drivers.ipmi_server import USER
-from tests.metal.ipmi_steps import CHANGES, EVER, LOOKS, LOOKS_BEFORE, RELEASING
+from tests.metal.ipmi_steps import EVER
+from tests.metal.steps import Course
 
 BUSY, NOT_NOW, DENIED = 0xC0, 0xD5, 0xD4
-POST_SECONDS, LATE_SECONDS = 2.0, 7.0
+CODES = {"busy": BUSY, "not-now": NOT_NOW, "forbidden": DENIED}
+POST_SECONDS, LATE_SECONDS = 2.0, 6.5
 
 
 class LyingBmc(Bmc):  # type: ignore[misc]  # pyghmi has no types
     """Behind pyghmi's own server, which virtualbmc is made of too."""
 
     def __init__(self, said: dict[str, Any]) -> None:
-        super().__init__({USER: said["password"]}, port=said["port"], address="127.0.0.1")
         self.lie, self.steps, self.folder = said["lie"], list(said["steps"]), Path(said["folder"])
         self.on, self.flags, self.switched = True, (0, 0), 0
-        self.counts: Counter[str] = Counter()
-        self.looks, self.releasing = 0, False
-        self.lasts = said["lasts"]
+        self.course = Course()
+        self.lasts, self.heard = said["lasts"], 0
         self.swallow = self.refuse = self.cut = self.short = self.forget = 0
         self.code = BUSY
         self.lose = self.post_next = self.late_next = False
         self.post_until = self.told_at = 0.0
         self.told_on = True
         self.muted: set[int] = set()
+        self.lock = threading.RLock()
+        super().__init__({USER: said["password"]}, port=0, address="127.0.0.1")
+        self.port = self.serversocket.getsockname()[1]
         self.keep()
 
     def keep(self) -> None:
         """Say what is so, for the server that plays its part."""
-        new = self.folder / "state.new"
-        state = {"on": self.on, "selector": self.flags[1] if self.flags[0] else 0, "switched": self.switched}
-        new.write_text(json.dumps(state | {"post": self.post_until, "steps": self.steps}))
-        new.replace(self.folder / "state")
+        now = {"on": self.on, "selector": self.flags[1] if self.flags[0] else 0, "switched": self.switched}
+        beside = {"post": self.post_until, "steps": self.steps, "heard": self.heard, "port": self.port}
+        with (self.folder / "state").open("a") as state:
+            state.write(json.dumps(now | beside) + "\n")
 
     def hear(self, said: dict[str, Any]) -> None:
-        """Something that happens to the machine by itself."""
-        if said.get("off"):
-            self.on = False
-        if said.get("release") and not self.releasing:
-            self.releasing = True
-            self.counts.clear()
-        if said.get("heal"):
-            self.swallow = self.refuse = self.cut = self.short = self.forget = 0
-            self.steps, self.told_at = [], 0.0
-        self.keep()
+        """Something that happens beside the BMC."""
+        with self.lock:
+            if said.get("off"):
+                self.on = False
+            if said.get("worked"):
+                self.course.worked = True
+            if said.get("release"):
+                self.course.releases()
+            if said.get("heal"):
+                self.swallow = self.refuse = self.cut = self.short = self.forget = 0
+                self.told_at, self.lose, self.late_next = 0.0, False, False
+            self.heard += 1
+            self.keep()
 
     def handle_raw_request(self, request: Any, session: Any) -> None:
+        with self.lock:
+            self._handle(request, session)
+
+    def _handle(self, request: Any, session: Any) -> Any:
         asked, data = (request["netfn"], request["command"]), bytes(request["data"])
         kind = _kind(asked, data)
-        self._count(kind, asked, id(session))
+        step = self.course.step(kind, at_server=asked == (0, 1))
+        if step in self.steps:
+            self.steps.remove(step)
+            self._tell(id(session), change=bool(kind))
+            self.keep()
         if id(session) in self.muted:
             return self._note(kind, asked)
         if self.swallow and asked[0] == 0:
@@ -100,8 +114,8 @@ class LyingBmc(Bmc):  # type: ignore[misc]  # pyghmi has no types
 
     def _change(self, kind: str, data: bytes, session: Any) -> None:
         was = (self.on, self.flags)
-        wanted = (self.on, (data[1], data[2] >> 2)) if kind in {"set", "clear"} else (kind == "on", self.flags)
-        forgotten = bool(self.forget) and kind in {"set", "clear"}
+        wanted = (self.on, (data[1], data[2] >> 2)) if kind in {"override", "clear"} else (kind == "on", self.flags)
+        forgotten = bool(self.forget) and kind in {"override", "clear"}
         if forgotten:
             self.forget -= 1
         else:
@@ -128,22 +142,6 @@ class LyingBmc(Bmc):  # type: ignore[misc]  # pyghmi has no types
         if kind == "on" and self.lie == "override-lost-at-power-on" and self.lose:
             self.lose, self.flags = False, (0, 0)
 
-    def _count(self, kind: str, asked: tuple[int, int], session: int) -> None:
-        self.counts[kind] += 1
-        self.looks = 0 if kind else self.looks + (asked == (0, 1))
-        for step in [each for each in self.steps if self._is_now(each, kind)]:
-            self.steps.remove(step)
-            self._tell(session, change=step in CHANGES)
-            self.keep()
-
-    def _is_now(self, step: str, kind: str) -> bool:
-        if (step.partition(".")[0] in RELEASING) is not self.releasing:
-            return False
-        if step in CHANGES:
-            return (kind, self.counts[kind]) == CHANGES[step]
-        after, number = LOOKS[step]
-        return not kind and (not after or (self.counts[after] == number and self.looks >= LOOKS_BEFORE))
-
     def _tell(self, session: int, *, change: bool) -> None:
         often = EVER if self.lasts else 2
         match self.lie:
@@ -155,18 +153,18 @@ class LyingBmc(Bmc):  # type: ignore[misc]  # pyghmi has no types
                 self.swallow = EVER
             case "session-expired":
                 self.muted.add(session)
-            case "busy" | "forbidden":
-                self.refuse, self.code = often, BUSY if self.lie == "busy" else DENIED
+            case "busy" | "not-now" | "forbidden":
+                self.refuse, self.code = EVER if self.lasts else 1, CODES[self.lie]
             case "slow-post":
                 self.post_next = True
             case "power-late":
                 self.late_next = True
             case "override-forgotten":
                 self.forget = EVER if self.lasts else 1
-            case "truncated":
+            case "truncated" | "garbage":
                 self.cut = often
             case "short":
-                self.short = often
+                self.short = 1
 
     def _refuse(self, kind: str, asked: tuple[int, int], session: Any, code: int) -> None:
         self._note(kind, asked, refused=True)
@@ -185,8 +183,13 @@ def _kind(asked: tuple[int, int], data: bytes) -> str:
     if asked == (0, 2):
         return "on" if data[0] == 1 else "off"
     if asked == (0, 8) and data[0] == 5:
-        return "set" if data[1] & 0x80 else "clear"
+        return "override" if data[1] & 0x80 else "clear"
     return ""
+
+
+def _noise(packet: bytes, left: int) -> bytes:
+    """By turns no IPMI at all, and a packet with one bit that is wrong."""
+    return b"HTTP/1.0 400 Bad Request" if left % 2 else bytes([*packet[:-20], packet[-20] ^ 1, *packet[-19:]])
 
 
 def main() -> None:
@@ -195,10 +198,10 @@ def main() -> None:
     plain = serversession.ipmisession._io_sendto
 
     def send(socket: Any, packet: Any, address: Any) -> None:
-        """Cut an answer where that is the lie; only within a session, whose packets are encrypted."""
+        """Spoil an answer where that is the lie; only within a session, whose packets are encrypted."""
         if served.cut and packet[4] == 6 and packet[5] & 0x80:
             served.cut -= 1
-            packet = packet[: len(packet) // 2]
+            packet = packet[: len(packet) // 2] if served.lie == "truncated" else _noise(packet, served.cut)
         plain(socket, packet, address)
 
     serversession.ipmisession._io_sendto = send
@@ -209,7 +212,7 @@ def main() -> None:
         os._exit(0)
 
     threading.Thread(target=listen, daemon=True).start()
-    served.listen(timeout=0.02)  # pyghmi's server may not notice a packet before it looks again
+    served.listen(timeout=0.05)  # pyghmi's server may not notice a packet before it looks again
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tests.drivers.ipmi_parts import PASSWORD, SIZES, answers, free_udp_port
+from tests.drivers.ipmi_parts import PASSWORD, SIZES
 from tests.metal.ipmi_steps import LASTING
 
 
@@ -77,13 +77,14 @@ class LyingIpmi:
     def __init__(self, folder: Path, lie: str, steps: Sequence[str], *, lasts: bool, mac: str) -> None:
         self._folder = folder
         self._said = {"lie": lie, "steps": list(steps), "lasts": lasts and lie in LASTING, "folder": str(folder)}
-        self.port = free_udp_port()
-        self.url = f"ipmi://127.0.0.1:{self.port}"
+        self.url = ""
         self.settings = {**SIZES, "macs": mac}
         self.machine = Chassis(self)
         self.lock = threading.RLock()
         self.healed = False
         self._process: subprocess.Popen[bytes]
+        self._read: tuple[int, dict[str, Any]] = (0, {})
+        """How long the state's file was, and its last line."""
 
     @contextlib.asynccontextmanager
     async def listening(self) -> AsyncIterator[LyingIpmi]:
@@ -96,10 +97,12 @@ class LyingIpmi:
             command, stdin=subprocess.PIPE, stdout=nowhere, stderr=nowhere, env=environment
         )
         try:
-            self._tell({**self._said, "port": self.port, "password": PASSWORD})
+            self._tell({**self._said, "password": PASSWORD})
             async with asyncio.timeout(60):
-                while not await asyncio.to_thread(answers, self.port):
+                while not self._listens():
                     assert self._process.poll() is None, "the BMC ended"
+                    await asyncio.sleep(0.02)
+            self.url = f"ipmi://127.0.0.1:{self.state()['port']}"
             yield self
         finally:
             self._process.kill()
@@ -112,13 +115,27 @@ class LyingIpmi:
         self._process.stdin.write(json.dumps(said).encode() + b"\n")
         self._process.stdin.flush()
 
+    def _listens(self) -> bool:
+        state = self._folder / "state"
+        return state.exists() and state.read_bytes().endswith(b"\n")
+
     def state(self) -> dict[str, Any]:
-        """What is so."""
-        return dict(json.loads((self._folder / "state").read_text()))
+        """What is so: the last whole line. It is read again only where there are more."""
+        with (self._folder / "state").open("rb") as file:
+            if os.fstat(file.fileno()).st_size != self._read[0]:
+                content = file.read()
+                self._read = len(content), json.loads(content[: content.rindex(b"\n")].splitlines()[-1])
+        return self._read[1]
 
     def happens(self, **said: bool) -> None:
-        """Something happens to the machine by itself."""
-        self._tell(said)
+        """Something happens beside the BMC; it knows of it afterwards."""
+        with self.lock:
+            before = self.state()["heard"]
+            self._tell(said)
+            until = time.monotonic() + 30
+            while self.state()["heard"] == before:
+                assert self._process.poll() is None and time.monotonic() < until, "the BMC does not hear"
+                time.sleep(0.002)
 
     def acts(self) -> list[str]:
         """How often it was switched, in the words of the other BMC."""
@@ -127,7 +144,7 @@ class LyingIpmi:
     @property
     def lies_to_come(self) -> str:
         """The steps that were not reached."""
-        return "" if self.healed else " and ".join(self.state()["steps"])
+        return " and ".join(self.state()["steps"])
 
     @property
     def rest(self) -> tuple[str, str, str]:
@@ -146,6 +163,10 @@ class LyingIpmi:
     def releases(self) -> None:
         """What comes now is the release."""
         self.happens(release=True)
+
+    def worked(self) -> None:
+        """The deploy agent has done what it was booted for."""
+        self.happens(worked=True)
 
     def heal(self) -> None:
         """Lie no more."""

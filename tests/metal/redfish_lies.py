@@ -1,13 +1,7 @@
-"""The table of lies that a BMC tells over Redfish, and of the steps at which it tells them.
-
-A step is the request of a run that a lie falls on, in the order of a run that goes well: the n-th request to the BMC of
-its kind, counted anew when the release begins. Steps that only look are told by the change before them, and by how many
-looks at the server followed.
-"""
+"""The table of lies that a BMC tells over Redfish, and the BMC that tells one of them at some steps of the runs."""
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,42 +9,9 @@ from typing import Any
 from tests.drivers.bmc.machine import Lies, Machine
 from tests.drivers.bmc.once import Request
 from tests.drivers.bmc.server import LyingBmc
+from tests.metal.steps import FIRST_LOOK, LOOKS, Course, changes
 
-CHANGES: Mapping[str, tuple[str, int]] = {
-    "deploy.off": ("off", 1),
-    "deploy.eject": ("eject", 1),
-    "deploy.insert": ("insert", 1),
-    "deploy.override": ("set", 1),
-    "deploy.on": ("on", 1),
-    "deployed.off": ("off", 2),
-    "deployed.eject": ("eject", 2),
-    "deployed.clear": ("clear", 1),
-    "boot.override": ("set", 2),
-    "boot.on": ("on", 2),
-    "release.off": ("off", 1),
-    "release.clear": ("clear", 1),
-    "erase.insert": ("insert", 1),
-    "erase.override": ("set", 1),
-    "erase.on": ("on", 1),
-    "erased.off": ("off", 2),
-    "erased.eject": ("eject", 1),
-    "erased.clear": ("clear", 2),
-}
-"""The changes that a run asks of the BMC of a server that was on, with an old medium, and whose firmware does not take
-the override away by itself: their kinds, and the how manieth of its kind each is."""
-
-LOOKS: Mapping[str, tuple[str, int]] = {
-    "register.look": ("", 0),
-    "deploy.watch": ("on", 1),
-    "verify.look": ("on", 2),
-    "erase.watch": ("on", 1),
-}
-"""The steps that only look, and the change that they follow."""
-LOOKS_BEFORE = 3
-"""Reads of the server after that change that still belong to it."""
-RELEASING = ("release", "erase", "erased")
-"""The phases of a release; the others are those of making a machine."""
-ANY = ("off", "on", "eject", "insert", "set", "clear")
+ANY = ("off", "on", "eject", "insert", "override", "clear")
 
 
 @dataclass(frozen=True)
@@ -65,8 +26,7 @@ class Lie:
 
     def steps(self) -> list[str]:
         """The steps that it can fall on."""
-        looks = list(LOOKS) if self.looks is not None else []
-        return [step for step, (kind, _) in CHANGES.items() if kind in self.kinds] + looks
+        return changes(self.kinds) + ([FIRST_LOOK, *LOOKS.values()] if self.looks is not None else [])
 
 
 def _says(**lies: Any) -> Callable[[LyingBmc], None]:
@@ -78,7 +38,7 @@ def _says(**lies: Any) -> Callable[[LyingBmc], None]:
 
 
 def _garbage(bmc: LyingBmc) -> None:
-    bmc.lies.garbage = [b'{"Id": "1", "PowerState": "O', b"[]", b"<html>Please wait</html>"]
+    bmc.lies.garbage = [GARBAGE[len(bmc.changes()) % len(GARBAGE)]]
 
 
 def _wrong_etag(bmc: LyingBmc) -> None:
@@ -87,12 +47,13 @@ def _wrong_etag(bmc: LyingBmc) -> None:
     bmc.lies.wrong_etag = True
 
 
+GARBAGE = (b'{"Id": "1", "PowerState": "O', b"[]", b"<html>Please wait</html>")
 EVER = 10**6
 SOON: Mapping[str, Any] = {"retry_after": "1"}
 
 LIES: Mapping[str, Lie] = {
     "acts-then-drops": Lie(_says(drops_changes=1), looks=_says(drops_reads=1)),
-    "drops-and-is-gone": Lie(_says(drops_changes=1, drops_reads=9)),
+    "drops-and-is-gone": Lie(_says(drops_changes=1, drops_reads=4)),
     "half-open": Lie(_says(slow=1), looks=_says(silent=1)),
     "never-hears": Lie(_says(silent=1)),
     "busy-409": Lie(_says(busy=2, busy_status=409, **SOON)),
@@ -100,11 +61,11 @@ LIES: Mapping[str, Lie] = {
     "session-expired": Lie(LyingBmc.expire_sessions, looks=LyingBmc.expire_sessions),
     "garbage": Lie(_garbage, looks=_garbage),
     "slow-post": Lie(_says(post_seconds=2.0), ("on",)),
-    "power-late": Lie(_says(late_power_seconds=7.0), ("on", "off")),
-    "override-forgotten": Lie(_says(forgets_override=1), ("set", "clear")),
-    "override-lost-at-power-on": Lie(_says(loses_override=1), ("set",)),
+    "power-late": Lie(_says(late_power_seconds=6.5), ("on", "off")),
+    "override-forgotten": Lie(_says(forgets_override=1), ("override", "clear")),
+    "override-lost-at-power-on": Lie(_says(loses_override=1), ("override",)),
     "sticky-media": Lie(_says(ignores_ejects=2), ("eject",)),
-    "wrong-etag": Lie(_wrong_etag, ("set", "clear")),
+    "wrong-etag": Lie(_wrong_etag, ("override", "clear")),
 }
 
 LASTING: Mapping[str, Lie] = {
@@ -113,7 +74,7 @@ LASTING: Mapping[str, Lie] = {
     "drops-every-answer": Lie(_says(drops_changes=EVER)),
     "garbage": Lie(lambda bmc: bmc.lies.garbage.extend([b"[]"] * 9999)),
     "power-never-told": Lie(_says(late_power_seconds=float(EVER)), ("on", "off")),
-    "override-never-taken": Lie(_says(forgets_override=EVER), ("set", "clear")),
+    "override-never-taken": Lie(_says(forgets_override=EVER), ("override", "clear")),
     "sticky-media": Lie(_says(sticky_media=True), ("eject",)),
     "forbidden": Lie(_says(forbids=True)),
 }
@@ -129,45 +90,27 @@ def kind_of(method: str, path: str, body: Mapping[str, Any]) -> str:
         return "on" if body["ResetType"] == "On" else "off"
     if verb.startswith("VirtualMedia."):
         return verb.removeprefix("VirtualMedia.").removesuffix("Media").lower()
-    return "clear" if body["Boot"].get("BootSourceOverrideEnabled") == "Disabled" else "set"
+    return "clear" if body["Boot"].get("BootSourceOverrideEnabled") == "Disabled" else "override"
 
 
 @dataclass
 class Plot:
-    """Tells one lie at each of some steps; counts what is asked until then."""
+    """Tells one lie at each of some steps, once."""
 
     bmc: LyingBmc
     lie: Lie
     steps: list[str]
     """Where it is still to be told."""
-    counts: Counter[str] = field(default_factory=Counter)
-    looks: int = 0
-    """Since the last change."""
-    releasing: bool = False
-
-    def releases(self) -> None:
-        """What comes now is the release."""
-        if not self.releasing:
-            self.releasing = True
-            self.counts.clear()
+    course: Course = field(default_factory=Course)
 
     def __call__(self, method: str, path: str, body: dict[str, Any]) -> None:
         kind = kind_of(method, path, body)
-        self.counts[kind] += 1
-        self.looks = 0 if kind else self.looks + (path == self.bmc.machine.path)
-        for step in [each for each in self.steps if self._is_now(each, kind)]:
+        step = self.course.step(kind, at_server=path == self.bmc.machine.path)
+        if step in self.steps:
             self.steps.remove(step)
-            tell = self.lie.tell if step in CHANGES else self.lie.looks
+            tell = self.lie.tell if kind else self.lie.looks
             assert tell is not None
             tell(self.bmc)
-
-    def _is_now(self, step: str, kind: str) -> bool:
-        if (step.partition(".")[0] in RELEASING) is not self.releasing:
-            return False
-        if step in CHANGES:
-            return (kind, self.counts[kind]) == CHANGES[step]
-        after, number = LOOKS[step]
-        return not kind and (not after or (self.counts[after] == number and self.looks >= LOOKS_BEFORE))
 
 
 class LyingRedfish(LyingBmc):
@@ -177,7 +120,7 @@ class LyingRedfish(LyingBmc):
         machine = Machine("1", power="On", shown_power="On", image="http://boot.test/old.iso")
         machine.progress = {"LastState": "None"}
         super().__init__(machine)
-        if set(steps) & set(LOOKS):
+        if set(steps) & set(LOOKS.values()):
             self.lies.post_seconds = 1.0  # there is time to look
         self.plotted = Plot(self, lie, list(steps))
         self.plot = self.plotted
@@ -202,7 +145,12 @@ class LyingRedfish(LyingBmc):
     def releases(self) -> None:
         """What comes now is the release."""
         with self.lock:
-            self.plotted.releases()
+            self.plotted.course.releases()
+
+    def worked(self) -> None:
+        """The deploy agent has done what it was booted for."""
+        with self.lock:
+            self.plotted.course.worked = True
 
     def open_sessions(self) -> int:
         """How many there are."""

@@ -12,12 +12,16 @@ import uuid
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
-from temporalio.client import WorkflowFailureError, WorkflowHandle
+from temporalio.api.enums.v1 import WorkerStatus
+from temporalio.api.workflowservice.v1 import ListWorkersRequest
+from temporalio.client import Client, WorkflowFailureError, WorkflowHandle
 from temporalio.exceptions import ActivityError, ApplicationError
+from temporalio.runtime import Runtime, TelemetryConfig
 from temporalio.testing import ActivityEnvironment
 from temporalio.worker import Worker
 
@@ -320,6 +324,28 @@ async def test_workers_that_share_the_directory_speak_to_its_bmcs(
         for _ in range(4):
             await (await enrolling(stack, url_of(bmc), partition, name)).result()
             assert (await bmcs(api, provider=name))[name].state == STATES.BMC_STATE_ANSWERS
+
+
+async def test_heartbeats_without_a_directory_are_no_neighbours(stack: Stack) -> None:
+    """Workers beat under their clients' names too, which say no directory: only who says one is another that works."""
+    partition, survey = f"site-{uuid.uuid4().hex[:6]}", SurveyActivities(stack.site).survey
+    queue, nameless, named = partition_queue(partition), "7@host-b", "8@host-c/abc"
+    asked = ListWorkersRequest(namespace=stack.client.namespace, query=f"TaskQueue='{queue}'")
+
+    async def beat() -> bool:
+        answer = await stack.client.workflow_service.list_workers(asked)
+        running = WorkerStatus.WORKER_STATUS_RUNNING
+        seen = {each.worker_heartbeat.worker_identity: each.worker_heartbeat.status for each in answer.workers_info}
+        return seen == {nameless: running, named: running}
+
+    often = Runtime(telemetry=TelemetryConfig(), worker_heartbeat_interval=timedelta(seconds=1))
+    address = stack.client.service_client.config.target_host
+    async with AsyncExitStack() as workers:
+        for name in (nameless, named):
+            client = await Client.connect(address, namespace=stack.client.namespace, runtime=often)
+            await workers.enter_async_context(Worker(client, task_queue=queue, activities=[survey], identity=name))
+        await until(beat, 60)
+        assert await neighbours._heard(stack.client, partition) == ({named}, {})
 
 
 def test_the_directory_of_a_stack_is_fine(stack: Stack) -> None:

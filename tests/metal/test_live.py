@@ -107,6 +107,17 @@ async def test_an_iso_is_inserted_and_read(lab: Lab) -> None:
     assert f"{len(an_iso())} bytes of the medium were read" in done.evidence[0].observed
     assert "run-1" in url_of(lab)
     assert (lab.bmc.machine.target, lab.bmc.machine.enabled) == ("Cd", "Continuous")
+    assert [each.source for each in done.evidence] == ["boot-server"]
+    assert twice(lab) == []
+
+
+async def test_a_bmc_that_refuses_every_boot_boots_it_once_and_that_is_told(lab: Lab) -> None:
+    """It answers 400 to an override that stays; the evidence says that a restart follows the server's own order."""
+    lab.bmc.lies.refuses_continuous = True
+    done = await boot(lab, booting(lab, live_iso(lab.directory)))
+    assert lab.server.boots == ["live"]
+    (told,) = [each.observed for each in done.evidence if each.source == "bmc"]
+    assert "overrides one boot only" in told and "by its own order" in told
     assert twice(lab) == []
 
 

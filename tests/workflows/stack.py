@@ -217,8 +217,8 @@ def is_clean(stack: Stack, project: str) -> bool:
     return snapshot(stack.site.drivers_dir, project).clean and not held and not used
 
 
-async def until(condition: Callable[[], Awaitable[bool]], within: float = 30.0) -> None:
-    """Wait for a condition, looking every 50 ms."""
+async def until(condition: Callable[[], Awaitable[bool]], within: float = 30.0, every: float = 0.05) -> None:
+    """Wait for a condition, looking every 50 ms, or as said."""
     async with asyncio.timeout(within):
         while not await condition():  # noqa: ASYNC110 - the condition lies in other processes
-            await asyncio.sleep(0.05)
+            await asyncio.sleep(every)

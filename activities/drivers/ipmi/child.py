@@ -18,8 +18,8 @@ from queue import SimpleQueue
 from typing import Any, BinaryIO
 
 from mulligan.activities.drivers.ipmi.bmc import ASKED
-from mulligan.activities.drivers.ipmi.session import BmcSession, log_in
-from mulligan.activities.drivers.ipmi.troubles import BmcTrouble, Trouble
+from mulligan.activities.drivers.ipmi.session import BmcSession, log_in, trouble_of
+from mulligan.activities.drivers.ipmi.troubles import Trouble
 
 GRACE_SECONDS = 1.0
 
@@ -59,10 +59,9 @@ class Speaker:
             if self.session is None:
                 return {"trouble": Trouble.NO_ANSWER, "said": "", "code": 0}
             return {"found": ASKED[verb](self.session, **asked)}
-        except BmcTrouble as error:
-            return {"trouble": error.trouble, "said": error.said, "code": error.code}
-        except Exception as error:  # noqa: BLE001 - the end of a process: its name is all that is safe to tell
-            return {"trouble": Trouble.GARBLED, "said": f"pyghmi failed with {type(error).__name__}", "code": 0}
+        except Exception as error:  # noqa: BLE001 - the end of a process: whatever it is, it is told by a name
+            trouble = trouble_of(error)
+            return {"trouble": trouble.trouble, "said": trouble.said, "code": trouble.code}
 
     def log_out(self) -> None:
         """Give the BMC its session back."""

@@ -89,13 +89,15 @@ class IpmiDriver:
             return boot.reading(await self._ask("boot", deadline))
 
     async def clear_boot_override(self, mark: Mark, deadline: Deadline) -> None:
-        """Remove the override; a BMC that knows no "none" (virtualbmc) is told to boot from disk, as it would."""
+        """Remove the override, asked for twice because BMCs forget; one that knows no "none" (virtualbmc) is told to
+        boot from disk, as it would, unless it says so already."""
         async with self._turn("removing the boot override", deadline, mark):
             flags = await self._ask("boot", deadline)
             if boot.is_clear(flags, tried=None):
                 return
-            for selector in (boot.NONE, boot.SELECTORS[BootDevice.DISK]):
-                flags = await self._set_boot(flags, deadline, selector=selector, uefi=flags["uefi"])
+            for selector in (boot.NONE, boot.NONE, boot.SELECTORS[BootDevice.DISK]):
+                if flags["selector"] != selector:
+                    flags = await self._set_boot(flags, deadline, selector=selector, uefi=flags["uefi"])
                 if boot.is_clear(flags, tried=selector):
                     return
         left = boot.reading(flags).detail

@@ -37,6 +37,7 @@ _WORDS: Mapping[Trouble, tuple[type[MulliganError], str, str]] = {
         "give the user the privilege level ADMINISTRATOR (or OPERATOR) for the LAN channel",
     ),
     Trouble.NO_SESSION: (Busy, "all its sessions are in use", f"end sessions that others left open; {_AGAIN}"),
+    Trouble.SESSION_LOST: (Unreachable, "it knows the session no more", _AGAIN),
     Trouble.NO_CIPHER: (
         Unsupported,
         "it accepts neither cipher suite 3 (SHA-1, AES) nor 17 (SHA-256, AES)",

@@ -19,10 +19,24 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from pyghmi.exceptions import IpmiException
+from pyghmi.exceptions import (
+    BmcErrorException,
+    BypassGenericBehavior,
+    InvalidParameterValue,
+    IpmiException,
+    PyghmiException,
+    TemporaryError,
+    UnsupportedFunctionality,
+)
 from pyghmi.ipmi.private.session import Session
 
-from mulligan.activities.drivers.ipmi.troubles import BmcTrouble, Trouble, trouble_of_completion, trouble_of_status
+from mulligan.activities.drivers.ipmi.troubles import (
+    DUPLICATE,
+    BmcTrouble,
+    Trouble,
+    trouble_of_completion,
+    trouble_of_status,
+)
 
 _RMCP = b"\x06\x00\xff\x07"
 _SHA1 = (1, 1, 1)
@@ -133,7 +147,7 @@ class BmcSession(Session):  # type: ignore[misc]  # pyghmi has no types
             raise self.why() from None
         finally:
             self.incommand = False
-        if not answers or int(answers[0].get("code", TIMED_OUT)) == TIMED_OUT:
+        if not answers or int(answers[0].get("code", TIMED_OUT)) in {TIMED_OUT, DUPLICATE}:
             return False
         self._found(answers[0], 0)
         return True
@@ -160,6 +174,34 @@ def _named(said: str) -> BmcTrouble | None:
     return None
 
 
+def trouble_of(error: Exception) -> BmcTrouble:
+    """What is wrong where pyghmi, or what it stands on, raised this; never with a text that may hold what is secret."""
+    if isinstance(error, BmcTrouble):
+        return error
+    if isinstance(error, IpmiException) and error.ipmicode:
+        return BmcTrouble(trouble_of_completion(int(error.ipmicode)), str(error), int(error.ipmicode))
+    if isinstance(error, IpmiException) and "no longer connected" in str(error):
+        return BmcTrouble(Trouble.SESSION_LOST)
+    if isinstance(error, socket.gaierror | UnicodeError) or "Unable to transmit" in str(error):
+        return BmcTrouble(Trouble.UNKNOWN_HOST)
+    if isinstance(error, OSError):
+        return BmcTrouble(Trouble.NO_ANSWER, f"this host says: {error.strerror or type(error).__name__}")
+    found = next((trouble for kind, trouble in _RAISED if isinstance(error, kind)), Trouble.GARBLED)
+    return BmcTrouble(found, f"pyghmi failed with {type(error).__name__}")
+
+
+_RAISED: tuple[tuple[type[Exception], Trouble], ...] = (
+    (TemporaryError, Trouble.BUSY),
+    (UnsupportedFunctionality, Trouble.NOT_OFFERED),
+    (InvalidParameterValue, Trouble.NOT_OFFERED),
+    (BypassGenericBehavior, Trouble.NOT_OFFERED),
+    (NotImplementedError, Trouble.NOT_OFFERED),
+    (BmcErrorException, Trouble.GARBLED),
+    (PyghmiException, Trouble.FAILED),
+)
+"""The first that fits. Anything else, like an answer that is too short for pyghmi, is no IPMI."""
+
+
 def log_in(host: str, port: int, username: str, password: str, seconds: float) -> BmcSession:
     """An open session. Raises `BmcTrouble`."""
     until = time.monotonic() + seconds
@@ -167,10 +209,8 @@ def log_in(host: str, port: int, username: str, password: str, seconds: float) -
         session = BmcSession(host, username, password, port=port, onlogon=lambda _answer: None)
         while session.logging and time.monotonic() < until:
             BmcSession.wait_for_rsp(timeout=min(1.0, max(0.0, until - time.monotonic())))
-    except (socket.gaierror, UnicodeError):
-        raise BmcTrouble(Trouble.UNKNOWN_HOST) from None
-    except IpmiException as error:
-        raise BmcTrouble(Trouble.FAILED, str(error)) from None
+    except (PyghmiException, OSError, UnicodeError) as error:
+        raise trouble_of(error) from None
     if not session.logged:
         raise session.why()
     return session

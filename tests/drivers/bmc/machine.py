@@ -156,6 +156,8 @@ class Lies:
     ignores_ejects: int = 0
     """So many orders to eject are taken, and nothing is ejected."""
     forgets_override: int = 0
+    refuses_continuous: bool = False
+    """It takes an override for one boot, and answers 400 to one that stays."""
     loses_override: int = 0
     """It says of the override what it was told, and when the machine is switched on it is gone."""
     post_seconds: float = 0.0

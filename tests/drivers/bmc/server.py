@@ -216,6 +216,8 @@ class _Handler(BaseHTTPRequestHandler):
             refusal = (lies.busy_status, "Base.1.0.GeneralError", lies.busy_text)
         elif machine.in_post:
             refusal = (400, "Base.1.0.GeneralError", "the system is in POST")
+        elif lies.refuses_continuous and "Continuous" in body.get("Boot", {}).values():
+            refusal = (400, "Base.1.0.PropertyValueNotInList", "the value Continuous is not in the list")
         elif self.command == "PATCH" and lies.needs_etag and match is None:
             refusal = (428, "Base.1.0.PreconditionRequired", "If-Match is needed")
         elif self.command == "PATCH" and match not in (None, machine.etag):
