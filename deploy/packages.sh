@@ -7,7 +7,8 @@
 #   virtual   libvirt, QEMU, and what builds libvirt's Python binding
 #   images    what builds the demo image, a full Debian, and the deploy agent's medium
 #   test      what the tests need besides: PostgreSQL (its programs; no cluster is made or started), shellcheck, and
-#             genisoimage's reader of ISO images, openipmi's simulated BMC, and gdisk, which the deploy agent calls
+#             genisoimage's reader of ISO images, openipmi's simulated BMC, gdisk, which the deploy agent calls, and
+#             ipxe, which firmware loads from the network
 #   bench     what the benchmarks compare with: virt-install, curl, zstd
 set -eu
 
@@ -30,7 +31,7 @@ sys.exit(not (pathlib.Path(sysconfig.get_path("include")) / "Python.h").exists()
         echo xorriso
         ;;
     test)
-        echo postgresql shellcheck genisoimage openipmi gdisk
+        echo postgresql shellcheck genisoimage openipmi gdisk ipxe
         ;;
     bench)
         echo virtinst curl zstd genisoimage qemu-utils libvirt-clients

@@ -1,19 +1,20 @@
 """A rack of two servers that are libvirt domains under emulation: one behind a Redfish BMC, one behind an IPMI BMC.
 
-Both have an empty disk and one network card, on an isolated network with a DHCP server that knows Mulligan's boot
-server. What the BMCs do to the domains is their own affair: `sushy-emulator` edits and starts them, and OpenIPMI's
-`ipmi_sim` calls a chassis script that does so with `virsh`.
+Both have an empty disk and one network card, on an isolated network whose DHCP is the guide's example for libvirt. What
+the BMCs do to the domains is their own affair: `sushy-emulator` edits and starts them, and OpenIPMI's `ipmi_sim` calls
+a chassis script that does so with `virsh`.
 """
 
 from __future__ import annotations
 
 import contextlib
+import re
 import shutil
 import subprocess
 import sys
 import tempfile
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -29,27 +30,24 @@ from tests.services.temporal import free_port
 
 RUN = uuid.uuid4().hex[:8]
 NAME = f"mulligan-metal-{RUN}"
-SUBNET = f"10.{161 + int(RUN[:2], 16) % 40}.{int(RUN[2:4], 16)}"
+GUIDE = Path(__file__).parents[2] / "docs" / "bare-metal.md"
 DISK_GIB = 4
 MEMORY_MIB = 1536
 EMULATOR = Path(sys.executable).with_name("sushy-emulator")
 
-DHCP = """
+NETWORK = """
 <network>
-  <name>{name}</name><bridge name='mm{run}'/>
-  <ip address='{subnet}.1' netmask='255.255.255.0'>
-    <dhcp>
-      <range start='{subnet}.2' end='{subnet}.99'/>
-      <bootp file='{boot_url}/v1/ipxe'/>
-    </dhcp>
-  </ip>
+  <name>{name}</name><bridge name='{bridge}'/>
+  <ip address='{subnet}.1' netmask='255.255.255.0'>{dhcp}</ip>{router}
 </network>"""
+ROUTER = "<ip family='ipv6' address='{prefix}::1' prefix='64'/>"
+"""An IPv6 router: where none is advertised, iPXE looks for one for 16 seconds at every boot."""
 
 DOMAIN = """
 <domain type='qemu'>
   <name>{name}</name><uuid>{id}</uuid><memory unit='MiB'>{memory}</memory><vcpu>2</vcpu>
   <cpu mode='maximum'><feature policy='disable' name='la57'/></cpu>
-  <os {firmware}><type arch='x86_64' machine='q35'>hvm</type>{features}{boots}</os>
+  {told}<os {firmware}><type arch='x86_64' machine='q35'>hvm</type>{features}{boots}</os>
   <features><acpi/><apic/></features>
   <devices>
     <controller type='sata' index='0'/>
@@ -57,7 +55,7 @@ DOMAIN = """
       <driver name='qemu' type='raw' cache='unsafe' discard='unmap'/><source file='{disk}'/>
       <target dev='vda' bus='virtio'/><serial>{serial}</serial>
     </disk>
-    <interface type='network'><source network='{network}'/><mac address='{mac}'/><model type='virtio'/></interface>
+    <interface type='network'><source network='{network}'/><mac address='{mac}'/><model type='virtio'/>{rom}</interface>
     <rng model='virtio'><backend model='random'>/dev/urandom</backend></rng>
     <serial type='file'><source path='{console}' append='on'/></serial>
   </devices>
@@ -67,8 +65,10 @@ UEFI = {
     "features": "<firmware><feature enabled='no' name='secure-boot'/></firmware>",
 }
 BIOS = {"firmware": "", "features": ""}
-ORDERS = {"pxe": ("network", "hd"), "default": ("hd", "network")}
-"""What a BIOS server boots from, by what its BMC's boot flags say; without flags as by default."""
+AS_ASKED = {"pxe": ("network", "hd"), "default": ("hd", "network")}
+"""What a server boots from, by what its BMC's boot flags say; without flags as by default."""
+BY_HABIT = dict.fromkeys(AS_ASKED, ("network", "hd"))
+"""The same of one that always tries the network first."""
 
 CHASSIS = """#!/bin/sh
 # The chassis of a server that is a libvirt domain: what ipmi_sim calls to read and to change it. As with real ones, the
@@ -107,6 +107,57 @@ esac 2>>errors
 """
 
 
+def guide_blocks(language: str) -> list[str]:
+    """The guide's blocks in a language, in their order."""
+    return re.findall(rf"^```{language}\n(.*?)^```", GUIDE.read_text(), re.MULTILINE | re.DOTALL)
+
+
+@dataclass(frozen=True)
+class Network:
+    """An isolated network; this host, and Mulligan's boot server on it, is its first address."""
+
+    number: int
+    boot_port: int
+
+    @property
+    def name(self) -> str:
+        """Its name in libvirt."""
+        return f"{NAME}-{self.number}" if self.number else NAME
+
+    @property
+    def bridge(self) -> str:
+        """Its bridge on this host."""
+        return f"mm{RUN}{self.number}"
+
+    @property
+    def subnet(self) -> str:
+        """The first three parts of its addresses."""
+        return f"10.{161 + int(RUN[:2], 16) % 40}.{(int(RUN[2:4], 16) + self.number) % 256}"
+
+    @property
+    def boot_url(self) -> str:
+        """Where servers on it reach the boot server."""
+        return f"http://{self.subnet}.1:{self.boot_port}"
+
+    def here(self, told: str) -> str:
+        """What the guide tells, with this network's addresses in place of the guide's."""
+        return told.replace("10.0.0.", f"{self.subnet}.").replace(":7421", f":{self.boot_port}")
+
+    def definition(self, dhcp: str) -> str:
+        """For libvirt, with that DHCP or none."""
+        return NETWORK.format(name=self.name, bridge=self.bridge, subnet=self.subnet, dhcp=dhcp, router=self.router)
+
+    @property
+    def prefix(self) -> str:
+        """Of its IPv6 addresses, whose first is its router; 64 bits, written up to the two colons."""
+        return f"fd{RUN[:2]}:{RUN[2:6]}:{self.number}"
+
+    @property
+    def router(self) -> str:
+        """Its IPv6 router, for libvirt, which advertises it where it serves DHCP."""
+        return ROUTER.format(prefix=self.prefix)
+
+
 @dataclass(frozen=True)
 class Server:
     """A server of the rack, as its owner knows it."""
@@ -140,7 +191,8 @@ class Rack:
         self.connection = connection
         self.folder = Path(tempfile.mkdtemp(prefix=f"{NAME}-"))
         self.folder.chmod(0o711)
-        self.boot_url = f"http://{SUBNET}.1:{boot_port}"
+        self.network = Network(0, boot_port)
+        self.boot_url = self.network.boot_url
 
     def is_on(self, server: Server) -> bool:
         """Whether it has power."""
@@ -150,8 +202,10 @@ class Rack:
         """Whether anything is in its virtual drives."""
         return "device='cdrom'" in self.connection.lookupByName(f"{NAME}-{server.name}").XMLDesc()
 
-    def define(self, name: str, kind: dict[str, str], boots: tuple[str, ...], number: int) -> tuple[Server, str]:
-        """A server with an empty disk; and its definition."""
+    def define(
+        self, name: str, kind: dict[str, str], boots: tuple[str, ...], number: int, network: Network | None = None
+    ) -> tuple[Server, str]:
+        """A server with an empty disk, on the rack's network or another; and its definition's id."""
         disk, console = self.folder / f"{name}.raw", self.folder / f"{name}.console"
         with disk.open("wb") as file:
             file.truncate(DISK_GIB << 30)
@@ -161,7 +215,7 @@ class Rack:
         identity = str(uuid.uuid5(uuid.NAMESPACE_OID, f"{RUN}-{name}"))
         xml = DOMAIN.format(
             name=f"{NAME}-{name}", id=identity, memory=MEMORY_MIB, boots=order, disk=disk, serial=server.serial,
-            network=NAME, mac=server.mac, console=console, **kind,
+            network=(network or self.network).name, mac=server.mac, console=console, **{"told": "", "rom": "", **kind},
         )  # fmt: skip
         self.connection.defineXML(xml)
         return server, identity
@@ -172,9 +226,8 @@ class Rack:
         pool = self.connection.storagePoolCreateXML(
             f"<pool type='dir'><name>{NAME}</name><target><path>{self.folder}</path></target></pool>"
         )
-        network = self.connection.networkCreateXML(
-            DHCP.format(name=NAME, run=RUN, subnet=SUBNET, boot_url=self.boot_url)
-        )
+        dhcp = guide_blocks("xml")[0]
+        network = self.connection.networkCreateXML(self.network.definition(self.network.here(dhcp)))
         try:
             yield
         finally:
@@ -212,14 +265,21 @@ class Rack:
 
     @contextlib.contextmanager
     def ipmi(self) -> Iterator[Server]:
-        """A BIOS server that boots from the network, behind `ipmi_sim`."""
-        server, _ = self.define("ipmi", BIOS, ORDERS["default"], 2)
-        folder = self.folder / "sim"
+        """A BIOS server that boots from the network when it is asked to, behind `ipmi_sim`."""
+        server, _ = self.define("ipmi", BIOS, AS_ASKED["default"], 2)
+        with self.behind_ipmi(server, AS_ASKED) as managed:
+            yield managed
+
+    @contextlib.contextmanager
+    def behind_ipmi(self, server: Server, orders: dict[str, tuple[str, ...]]) -> Iterator[Server]:
+        """Give it a BMC: `ipmi_sim`, with the boot order by what the boot flags say."""
+        folder = self.folder / f"sim-{server.name}"
         folder.mkdir(mode=0o700)
-        xml = self.connection.lookupByName(f"{NAME}-ipmi").XMLDesc()
-        for name, order in ORDERS.items():
+        domain = f"{NAME}-{server.name}"
+        xml = self.connection.lookupByName(domain).XMLDesc()
+        for name, order in orders.items():
             (folder / f"{name}.xml").write_text(_ordered(xml, order))
-        with ipmi_sim(folder, chassis=CHASSIS.replace("@domain@", f"{NAME}-ipmi")) as sim:
+        with ipmi_sim(folder, chassis=CHASSIS.replace("@domain@", domain)) as sim:
             yield replace(server, added_by=f"ipmi://127.0.0.1:{sim.port}")
 
 
@@ -244,16 +304,24 @@ class Lab:
         return command("ssh", "-i", self.key, *options, "-q", f"{login}@{address}", *words)
 
 
+Opening = Callable[[Rack], contextlib.AbstractContextManager[Network]]
+"""What makes another network beside the rack's."""
+
+
 @contextlib.contextmanager
-def running_lab(directory: Path) -> Iterator[Lab]:
-    """The embedded stack beside a rack whose credential it knows. Images and agent are the test's to build."""
+def running_lab(directory: Path, *others: Opening) -> Iterator[Lab]:
+    """The embedded stack beside a rack whose credential it knows, and reached from these other networks too. Images and
+    agent are the test's to build."""
     ensure_daemons()
     connection = libvirt.open("qemu:///system")
     key, port = directory / "id_ed25519", free_port()
     command("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "lab", "-f", key)
     rack = Rack(connection, port)
-    with rack.surroundings(), Deployment(directory) as deployment:
-        deployment.boot = f"127.0.0.1:{port},{SUBNET}.1:{port}"
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(rack.surroundings())
+        networks = [rack.network, *(stack.enter_context(other(rack)) for other in others)]
+        deployment = stack.enter_context(Deployment(directory))
+        deployment.boot = ",".join([f"127.0.0.1:{port}", *(f"{network.subnet}.1:{port}" for network in networks)])
         deployment.state_dir.mkdir(mode=0o700, parents=True)
         credentials = deployment.state_dir / "credentials.yaml"
         credentials.touch(0o600)

@@ -128,17 +128,18 @@ def test_a_live_kernel_runs_calls_home_and_leaves_no_trace(lab: Lab, server: Ser
     assert not [word for word in ("dirty", "quarantined", "claim_count") if provider.get(word)]
 
 
-@pytest.mark.parametrize("server", ["redfish"], indirect=True)
 def test_an_iso_runs_as_it_is(lab: Lab, server: Server) -> None:
-    """Nothing is known of what is in it: that it was read is what is proved, and the server's own screen says more."""
-    deployment = lab.deployment
-    asked = ("rescue-1", "--image", "rescue", "--provider", "srv-redfish", "--ssh-key", "none")
+    """Nothing is known of what is in it: that it was read is what is proved, and the server's own screen says more.
+
+    From virtual media by UEFI, and from the network by BIOS, where iPXE is its CD drive."""
+    deployment, name = lab.deployment, f"rescue-{server.name}"
+    asked = (name, "--image", "rescue", "--provider", f"srv-{server.name}", "--ssh-key", "none")
     refused = deployment.run("machine", "provision", *asked, "--verify", "guest")
     assert refused.returncode != 0 and "nothing can be put" in refused.stderr
     before = server.said().count(BOOTED)
     deployment.mulligan("machine", "provision", *asked, "--verify", "power", seconds=600)
     says(server, BOOTED, before + 1)
-    deployment.mulligan("machine", "release", "rescue-1", seconds=300)
+    deployment.mulligan("machine", "release", name, seconds=300)
     assert not lab.rack.is_on(server) and not lab.rack.has_medium(server)
     assert is_untouched(server)
 

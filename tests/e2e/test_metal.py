@@ -8,7 +8,6 @@ erases it.
 from __future__ import annotations
 
 import os
-import re
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -17,13 +16,12 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.metal_lab import Lab, Server, running_lab
+from tests.e2e.metal_lab import GUIDE, Lab, Server, running_lab
 from tests.e2e.test_operators_guide import Typed, typed
 from tests.services.stack import MULLIGAN
 
 pytestmark = pytest.mark.timeout(1800)
 
-GUIDE = Path(__file__).parents[2] / "docs" / "bare-metal.md"
 COMMAND_SECONDS = 900.0
 SECTIONS = {"redfish": "A server with Redfish", "ipmi": "A server with IPMI"}
 
@@ -132,11 +130,3 @@ def test_a_server_goes_from_an_empty_disk_to_ssh_and_back_as_the_guide_says(read
             is_up(lab, server, words[3])
         if words[1:3] == ["machine", "release"]:
             is_clean(lab, server, words[3].replace("db", "srv"))
-
-
-def test_the_guides_dnsmasq_takes_its_configuration(tmp_path: Path) -> None:
-    """All of the blocks together are well-formed."""
-    blocks = re.findall(r"^```ini\n(.*?)^```", GUIDE.read_text(), re.MULTILINE | re.DOTALL)
-    assert len(blocks) == 2
-    (tmp_path / "dnsmasq.conf").write_text("".join(blocks))
-    subprocess.run(["dnsmasq", "--test", f"--conf-file={tmp_path}/dnsmasq.conf"], check=True, timeout=60)
