@@ -10,8 +10,9 @@ from temporalio.exceptions import ApplicationError
 from mulligan.activities import calls
 from mulligan.activities.errors import NotFound, NotNow
 from mulligan.activities.firmware import needed_by
-from mulligan.activities.inventory import Blame, ClaimRequest, Inventory, Verdict
+from mulligan.activities.inventory import Blame, By, ClaimRequest, Inventory, Verdict
 from mulligan.activities.inventory.machine import Machine
+from mulligan.activities.levers import UNKNOWN
 from mulligan.activities.threads import run_blocking
 from mulligan.activities.translate import to_failure
 from mulligan.activities.values import (
@@ -71,7 +72,8 @@ class ClaimActivities:
     @activity.defn(name=calls.RELEASE_CLAIM.name)
     async def release_claim(self, asked: calls.ClaimRef) -> calls.Done:
         """Give it back, exactly once; one that arrives later finds a tombstone."""
-        await run_blocking(self._inventory.release_claim, asked.claim_id, dirty=asked.dirty)
+        by = By(asked.actor or UNKNOWN, asked.reason) if asked.forgotten else None
+        await run_blocking(self._inventory.release_claim, asked.claim_id, dirty=asked.dirty, forgotten=by)
         return calls.Done("the claim was given back")
 
     @activity.defn(name=calls.EXTEND_LEASE.name)

@@ -47,19 +47,22 @@ class Cancels:
         if first is None:
             return _too_late((await self._runs.find(workflow_id, asked.run_id)).view)
         is_own = not asked.cancel_requested and first.cause == cause_of_cancel(by.actor, by.reason)
-        if not is_own:
-            await self._note(asked, by)
-        after = (await self._runs.find(workflow_id, asked.run_id)).view
-        return Answer(after, "cancel requested" if is_own else _already(first), undo)
+        said = "cancel requested" if is_own else f"{_already(first)}{await self._note(asked, by)}"
+        return Answer((await self._runs.find(workflow_id, asked.run_id)).view, said, undo)
 
     async def _request(self, run: RunView, by: LeverIn) -> None:
         with _unless_it_ended():
             cause = cause_of_cancel(by.actor, by.reason)
             await self._runs.handle(run.workflow_id, run.run_id).cancel(reason=cause)
 
-    async def _note(self, run: RunView, by: LeverIn) -> None:
-        with _unless_it_ended():
-            await self._runs.handle(run.workflow_id, run.run_id).signal(NOTE_CANCEL, by)
+    async def _note(self, run: RunView, by: LeverIn) -> str:
+        """Keep who asked too; what is to be said where that could not be done. The run is being cancelled anyhow."""
+        try:
+            with _unless_it_ended():
+                await self._runs.handle(run.workflow_id, run.run_id).signal(NOTE_CANCEL, by)
+        except RPCError as error:
+            return f"; that you asked too could not be kept: {error.message}"
+        return ""
 
 
 @contextmanager

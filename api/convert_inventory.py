@@ -83,8 +83,9 @@ def suspect_message(value: Suspect) -> pb.Suspect:
 def edit_message(value: Edit) -> pb.Edit:
     """What an operator changed by hand."""
     return pb.Edit(
-        kind=enums.SUSPECT_KIND.number(value.kind),
+        kind=enums.EDIT_KIND.number(value.kind),
         name=value.name,
+        project=value.project,
         what=value.what,
         actor=value.actor,
         reason=value.reason,

@@ -10,6 +10,7 @@ from mulligan.activities import values
 from mulligan.activities.bmc_health import BmcState
 from mulligan.activities.events import EventKind
 from mulligan.activities.inventory.claims import ClaimState, DriftKind
+from mulligan.activities.inventory.edits import EditKind
 from mulligan.activities.inventory.explanation import Verdict
 from mulligan.activities.inventory.suspects import SuspectKind
 from mulligan.activities.levers import LeverKind
@@ -75,6 +76,7 @@ LEVER = EnumTable(run_pb2.LeverKind, "LEVER_KIND", LeverKind)
 EVENT = EnumTable(run_pb2.RunEventKind, "RUN_EVENT_KIND", EventKind)
 CLAIM_STATE = EnumTable(inventory_pb2.ClaimState, "CLAIM_STATE", ClaimState)
 DRIFT = EnumTable(inventory_pb2.AuditClaimsResponse.Kind, "KIND", DriftKind)
+EDIT_KIND = EnumTable(inventory_pb2.EditKind, "EDIT_KIND", EditKind)
 SUSPECT_KIND = EnumTable(inventory_pb2.SuspectKind, "SUSPECT_KIND", SuspectKind)
 BMC_STATE = EnumTable(inventory_pb2.BmcState, "BMC_STATE", BmcState)
 VERDICT = EnumTable(inventory_pb2.Explanation.Verdict, "VERDICT", Verdict)

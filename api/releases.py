@@ -58,10 +58,10 @@ class Releases:
         """The run that takes the machine down, or the machine if it is gone already.
 
         A machine that is held is taken down by cancelling the run that holds it. One that an ended run left behind
-        with nothing claimed is gone with this call. The run keeps `by` in its history. `forget` asks nothing of the
-        provider of one that is quarantined. `erase` is what is done to a server's disks; None for what fits: nothing
-        where a live image ran, else METADATA. Raises `NotFound`, and `Conflict` while a run makes the machine, or for
-        one that is to be forgotten too early.
+        with nothing claimed is gone with this call, which is kept as a change by hand. The run keeps `by` in its
+        history. `forget` asks nothing of the provider of one that is quarantined. `erase` is what is done to a server's
+        disks; None for what fits: nothing where a live image ran, else METADATA. Raises `NotFound`, and `Conflict`
+        while a run makes the machine, or for one that is to be forgotten too early.
         """
         machine = await run_blocking(self._inventory.machine, project, name)
         if machine.state in FINAL:
@@ -74,7 +74,7 @@ class Releases:
             return Started(run.id, run.run_id, joined=True)
         claim = await run_blocking(self._inventory.live_claim_of, machine.id)
         if claim is None and machine.state in BEING_MADE:
-            machine = await run_blocking(self._inventory.abandon_machine, machine.id)
+            machine = await run_blocking(self._inventory.abandon_machine, machine.id, by)
             if machine.state in FINAL:
                 return await self._gone(machine)
             return await self.start(project, name, by, erase=erase)

@@ -36,7 +36,7 @@ class TakeDown(Undoing):
             calls.MachineUpdate(asked.machine_id, MachineState.RELEASING),
             f"Take {asked.machine} down: {reason}",
         )
-        claim = calls.ClaimRef(asked.claim_id, asked.dirty)
+        claim = calls.ClaimRef(asked.claim_id, asked.dirty, asked.forget, asked.actor, asked.reason)
         run.undo_with(steps.RELEASE_CLAIM, claim, "Give the claim back", step="claim")
         if not asked.forget:
             self._clear_disks(asked, made)

@@ -3,7 +3,7 @@
 Guests call home here. Servers fetch the deploy agent (`media.py`, `ipxe.py`), which then works through `agent_door.py`;
 live machines fetch what they boot in the same way, and their seed (`live_door.py`).
 
-POST /v1/call-home answers 204 when the call is accepted, 400 when it is malformed (see `calls.py`), 401 without and 403
+POST /v1/call-home answers 204 when the call is accepted, 400 when it is malformed (see `calls/`), 401 without and 403
 with a bad or expired token, 409 when the run does not take it (used before, or over), 413 when it is too large, and 503
 with Retry-After when that cannot be decided now. The token comes as `Authorization: Bearer <token>`. GET /healthz
 answers 200.

@@ -11,7 +11,7 @@ from mulligan.activities.inventory.claims import (
     DriftKind,
     RunRecord,
 )
-from mulligan.activities.inventory.edits import By, Edit
+from mulligan.activities.inventory.edits import By, Edit, EditKind
 from mulligan.activities.inventory.explanation import Choice, Explanation, NearMiss, Predicate, Verdict
 from mulligan.activities.inventory.inventory import Inventory
 from mulligan.activities.inventory.suspects import Blame, Suspect, SuspectKind
@@ -27,6 +27,7 @@ __all__ = [
     "Drift",
     "DriftKind",
     "Edit",
+    "EditKind",
     "Explanation",
     "Inventory",
     "Lesson",

@@ -7,10 +7,11 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, and_, case, func, or_, select, update
 
-from mulligan.activities.inventory import claiming, room
+from mulligan.activities.inventory import claiming, edits, room
 from mulligan.activities.inventory import providers as store
 from mulligan.activities.inventory.claims import ClaimState, Drift, DriftKind
 from mulligan.activities.inventory.database import Database
+from mulligan.activities.inventory.edits import By, EditKind
 from mulligan.activities.inventory.tables import (
     FINAL,
     LIVE_CLAIM,
@@ -27,13 +28,19 @@ def audit(connection: Connection) -> list[Drift]:
     return [*_counters(connection), *_orphans(connection)]
 
 
-def repair(database: Database, drifts: Sequence[Drift]) -> list[Drift]:
-    """Mend those drifts that are still there, each in its own transaction; returns those that it mended."""
+def repair(database: Database, drifts: Sequence[Drift], by: By) -> list[Drift]:
+    """Mend those drifts that are still there, each in its own transaction; returns those that it mended.
+
+    Who had it mended is kept with the provider.
+    """
     mended = []
     for drift in drifts:
         with database.write() as connection:
             store.lock(connection, drift.provider)
-            mended += _mend(connection, drift)
+            now_mended = _mend(connection, drift)
+            for each in now_mended:
+                edits.keep(connection, EditKind.PROVIDER, each.provider, f"repaired: {each.detail}", by)
+            mended += now_mended
     return mended
 
 

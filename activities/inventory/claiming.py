@@ -125,18 +125,22 @@ def _claim(connection: Connection, row: Any) -> Claim:
     )
 
 
-def release(connection: Connection, claim_id: str, dirty: bool) -> None:
-    """Give back what the claim holds, exactly once, and leave a tombstone; see `Inventory.release_claim`."""
+def release(connection: Connection, claim_id: str, dirty: bool) -> bool:
+    """Give back what the claim holds, exactly once, and leave a tombstone; see `Inventory.release_claim`.
+
+    Returns whether it held something until now.
+    """
     if insert_if_new(connection, claims, _tombstone(claim_id)):
-        return
+        return False
     mine = {"released_id": claim_id}
     provider = connection.execute(_LOCK_HOLDER, mine).scalar()
     if provider is None or connection.execute(_RELEASE, mine).rowcount == 0:
-        return
+        return False
     if dirty:
         store.change(connection, provider, {"dirty": True})
     connection.execute(_GIVE_BACK, {**mine, "its_provider": provider})
     room.note(connection, provider)
+    return True
 
 
 _RELEASED = (claims.c.id == bindparam("released_id")) & LIVE_CLAIM

@@ -1,6 +1,7 @@
-"""What operators changed by hand, on providers and images: who, when, why, and what became different by it.
+"""What operators changed by hand, on providers, images and machines: who, when, why, and what became different by it.
 
-Runs keep their own levers in their history. What is decided outside of any run is kept here, as long as failures are.
+Runs keep their own levers in their history. What is decided outside of any run is kept here, as long as failures are;
+so is a release that asks nothing of a provider, and only gives up what was claimed of it.
 """
 
 from __future__ import annotations
@@ -9,17 +10,30 @@ import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from enum import StrEnum
 
 from sqlalchemy import Connection, select
 
+from mulligan.activities.inventory.claims import ClaimRow
 from mulligan.activities.inventory.database import now
-from mulligan.activities.inventory.suspects import SuspectKind
 from mulligan.activities.inventory.tables import edits
 from mulligan.activities.levers import UNKNOWN
 
 REMOVED = "removal asked for; out of service from then on, and forgotten once what is kept there is removed"
 FORGOTTEN = "forgotten; nothing was asked of it, and what is kept there stays there"
 """What the removal of a provider is, in words: one that is removed and does not answer stays, out of service."""
+
+
+REMOVED_IMAGE = "removed from the registry; its bytes stay at their source, and leave the providers"
+GONE = "recorded as gone when it was to be released: its run had ended, and nothing was claimed for it"
+
+
+class EditKind(StrEnum):
+    """What can be changed by hand."""
+
+    PROVIDER = "provider"
+    IMAGE = "image"
+    MACHINE = "machine"
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,30 +48,36 @@ class By:
 class Edit:
     """One change by hand."""
 
-    kind: SuspectKind
+    kind: EditKind
     name: str
     what: str
     """What became different, for people; the names of settings, never their values."""
     actor: str
     reason: str
     at: datetime
+    project: str = ""
+    """Whose machine; empty for what belongs to no project."""
 
 
-def keep(connection: Connection, kind: SuspectKind, name: str, what: str, by: By) -> None:
+def keep(  # noqa: PLR0917 - in the order in which it is told
+    connection: Connection, kind: EditKind, name: str, what: str, by: By, project: str = ""
+) -> None:
     """Keep a change, in the transaction that makes it."""
-    row = {"id": str(uuid.uuid4()), "kind": kind, "name": name, "what": what, "at": now()}
+    row = {"id": str(uuid.uuid4()), "kind": kind, "name": name, "project": project, "what": what, "at": now()}
     connection.execute(edits.insert().values(**row, actor=by.actor, reason=by.reason))
 
 
-def listed(connection: Connection, kind: SuspectKind | None, name: str, limit: int) -> list[Edit]:
-    """The newest changes, newest first; of one kind, and of one name, if given."""
+def listed(connection: Connection, kind: EditKind | None, name: str, project: str, limit: int) -> list[Edit]:
+    """The newest changes, newest first; of one kind, of one name, and of one project's machines, if given."""
     chosen = select(edits).order_by(edits.c.at.desc(), edits.c.id).limit(limit)
     if kind is not None:
         chosen = chosen.where(edits.c.kind == kind)
     if name:
         chosen = chosen.where(edits.c.name == name)
+    if project:
+        chosen = chosen.where(edits.c.project == project)
     rows = connection.execute(chosen)
-    return [Edit(SuspectKind(row.kind), row.name, row.what, row.actor, row.reason, row.at) for row in rows]
+    return [Edit(EditKind(row.kind), row.name, row.what, row.actor, row.reason, row.at, row.project) for row in rows]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,6 +120,16 @@ def changed(before: Mapping[str, str], after: Mapping[str, str] | None) -> tuple
     if after is None:
         return ()
     return tuple(sorted(name for name in {*before, *after} if before.get(name) != after.get(name)))
+
+
+def let_go(claim: ClaimRow) -> str:
+    """What it means that a machine on this claim was forgotten, in words."""
+    held = claim.resources
+    return (
+        f"forgotten; let go of {held.vcpu} vcpu, {held.memory_mib} MiB memory, {held.disk_gib} GiB disk of "
+        f"{claim.provider} (claim {claim.id}); nothing was asked of {claim.provider}, and nothing undone: the machine "
+        "may still run there, and its disks may still be there"
+    )
 
 
 def forgotten(failures: int, quarantined: str) -> str:

@@ -23,7 +23,7 @@ from mulligan.activities.inventory import (
 )
 from mulligan.activities.inventory.claims import ClaimRequest, ClaimRow, RunRecord
 from mulligan.activities.inventory.database import Database
-from mulligan.activities.inventory.edits import Asked, By
+from mulligan.activities.inventory.edits import Asked, By, EditKind
 from mulligan.activities.inventory.explain import explain
 from mulligan.activities.inventory.explanation import Choice, Explanation
 from mulligan.activities.inventory.machine import Machine
@@ -160,7 +160,7 @@ class Inventory(Upkeep):
                 clear_suspect=forgives,
                 clear_dirty=clear_dirty,
             )
-            edits.keep(connection, SuspectKind.PROVIDER, name, str(what), by)
+            edits.keep(connection, EditKind.PROVIDER, name, str(what), by)
             if not forgives:
                 return edited
             failures.clear(connection, SuspectKind.PROVIDER, name)
@@ -188,10 +188,11 @@ class Inventory(Upkeep):
         with self._database.read() as connection:
             return images.every(connection)
 
-    def remove_image(self, name: str) -> None:
-        """Remove an image from the registry. Raises `NotFound`, and `Conflict` while a live machine uses it."""
+    def remove_image(self, name: str, by: By = NOBODY) -> None:
+        """Remove an image from the registry, and keep who did. Raises `NotFound`, `Conflict` while it is used."""
         with self._database.write() as connection:
             images.remove(connection, name)
+            edits.keep(connection, EditKind.IMAGE, name, edits.REMOVED_IMAGE, by)
 
     # Claims
 
@@ -221,14 +222,18 @@ class Inventory(Upkeep):
             claiming.check(connection, request)
             return plans.choose(connection, request)
 
-    def release_claim(self, claim_id: str, *, dirty: bool = False) -> None:
+    def release_claim(self, claim_id: str, *, dirty: bool = False, forgotten: By | None = None) -> None:
         """Give back what the claim holds, exactly once however often it is asked, and leave a tombstone.
 
         A claim that was never made gets its tombstone too, so that it cannot be made late. `dirty` keeps the provider
-        from being claimed until an operator or an erase clears it.
+        from being claimed until an operator or an erase clears it. `forgotten` is who asked to give up a machine on a
+        provider that is gone, without asking anything of it: that is kept as a change by hand.
         """
         with self._database.write() as connection:
-            claiming.release(connection, claim_id, dirty)
+            if claiming.release(connection, claim_id, dirty) and forgotten is not None:
+                claim = claiming.get(connection, claim_id)
+                what = edits.let_go(claim)
+                edits.keep(connection, EditKind.MACHINE, claim.machine, what, forgotten, claim.project)
 
     def extend_lease(self, claim_id: str, seconds: int) -> ClaimRow:
         """Make a held claim's lease end no sooner than so many seconds from now, by the database's clock.

@@ -263,6 +263,7 @@ edits = Table(
     Column("id", Text, primary_key=True),
     _text("kind"),
     _text("name"),
+    _text("project", server_default=""),
     _text("what"),
     _text("actor"),
     _text("reason"),

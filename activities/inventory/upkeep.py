@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from mulligan.activities.inventory import audit, edits, failures, housekeeping, machines, providers
 from mulligan.activities.inventory.claims import Drift
 from mulligan.activities.inventory.database import Database
-from mulligan.activities.inventory.edits import By, Edit
+from mulligan.activities.inventory.edits import By, Edit, EditKind
 from mulligan.activities.inventory.machine import Machine
 from mulligan.activities.inventory.suspects import Blame, Suspect, SuspectKind
 from mulligan.activities.values import Image, Provider
@@ -76,12 +76,14 @@ class Upkeep:
             held = failures.held_against(connection, kind, name)
             failures.clear(connection, kind, name)
             what = edits.forgotten(held.failures if held else 0, held.quarantined if held else "")
-            edits.keep(connection, kind, name, what, by)
+            edits.keep(connection, EditKind(kind), name, what, by)
 
-    def edits(self, kind: SuspectKind | None = None, name: str = "", limit: int = PAGE) -> list[Edit]:
-        """What operators changed by hand, newest first; of one kind, and of one name, if given."""
+    def edits(
+        self, kind: EditKind | None = None, name: str = "", project: str = "", *, limit: int = PAGE
+    ) -> list[Edit]:
+        """What operators changed by hand, newest first; of one kind, one name, one project's machines, if given."""
         with self._database.read() as connection:
-            return edits.listed(connection, kind, name, limit)
+            return edits.listed(connection, kind, name, project, limit)
 
     def quarantine_provider(self, name: str, reason: str) -> Provider:
         """Take it out of service until an operator clears the quarantine; what it holds it keeps."""
@@ -95,14 +97,18 @@ class Upkeep:
 
     # Sweeping, removing and pruning
 
-    def abandon_machine(self, machine_id: str) -> Machine:
+    def abandon_machine(self, machine_id: str, by: By | None = None) -> Machine:
         """Record as gone a machine whose run is gone, if it is unsettled and no claim holds anything.
 
         One that its user had, and was giving back, is released; any other has failed. Otherwise it is given as it is.
-        A claim that arrives for it later is refused. Raises `NotFound`.
+        A claim that arrives for it later is refused. Who asked for it, if anybody did, is kept. Raises `NotFound`.
         """
         with self._database.write() as connection:
-            return machines.abandon(connection, machine_id)
+            before = machines.by_id(connection, machine_id)
+            after = machines.abandon(connection, machine_id)
+            if by is not None and after.state is not before.state:
+                edits.keep(connection, EditKind.MACHINE, after.name, edits.GONE, by, after.project)
+            return after
 
     def unsettled(self, seconds: int, after: str = "", limit: int = PAGE) -> list[Machine]:
         """Machines provisioning, held or releasing that were begun at least so many seconds ago, by the database.
@@ -121,7 +127,7 @@ class Upkeep:
         with self._database.write() as connection:
             provider = housekeeping.retire(connection, name)
             what = edits.FORGOTTEN if forget else edits.REMOVED
-            edits.keep(connection, SuspectKind.PROVIDER, name, what, by)
+            edits.keep(connection, EditKind.PROVIDER, name, what, by)
             return provider
 
     def remove_provider(self, name: str) -> None:
@@ -152,6 +158,6 @@ class Upkeep:
         with self._database.read() as connection:
             return audit.audit(connection)
 
-    def repair(self, drifts: Sequence[Drift]) -> list[Drift]:
-        """Mend those of the drifts that are still there; returns those that were mended."""
-        return audit.repair(self._database, drifts)
+    def repair(self, drifts: Sequence[Drift], by: By = NOBODY) -> list[Drift]:
+        """Mend those of the drifts that are still there, and keep who asked; returns those that were mended."""
+        return audit.repair(self._database, drifts, by)

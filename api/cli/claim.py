@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from mulligan.api.cli.actor import ACTOR, REASON
 from mulligan.api.cli.client import Session, api_command
 from mulligan.api.cli.errors import usage
 from mulligan.api.cli.exit_codes import ExitCode
@@ -68,10 +69,12 @@ def list_claims(session: Session, partition: str | None, project: str | None, st
 
 @claim.command()
 @click.option("--repair", is_flag=True, help="Mend what is found.")
+@REASON
+@ACTOR
 @api_command
-def audit(session: Session, repair: bool) -> ExitCode:
+def audit(session: Session, repair: bool, reason: str, actor: str) -> ExitCode:
     """List what does not add up: counters against live claims, and claims that outlived their machine."""
-    request = inventory_pb2.AuditClaimsRequest(repair=repair)
+    request = inventory_pb2.AuditClaimsRequest(repair=repair, reason=reason, actor=actor)
     drifts = list(session.inventory.AuditClaims(request, timeout=session.deadline()))
     listing(session, drifts, DRIFT_HEAD, _drift_row)
     return ExitCode.OK if all(drift.repaired for drift in drifts) else ExitCode.CONFLICT

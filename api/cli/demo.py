@@ -17,6 +17,7 @@ import grpc
 from rich.console import Console
 
 from mulligan.activities.errors import HostNotReady
+from mulligan.api.cli.actor import this_actor
 from mulligan.api.cli.client import Session
 from mulligan.api.cli.demo_parts import DEMO_IMAGE, SIMULATED_FILE, key_pair, public_file, simulated_image
 from mulligan.api.cli.display import evidence_text
@@ -106,16 +107,17 @@ def _image(session: Session, settings: Settings) -> None:
     from mulligan.api.cli.image_build import build_image  # noqa: PLC0415 - building brings much that nothing else needs
 
     known = _registered(session, DEMO_IMAGE)
+    removal = images_pb2.RemoveImageRequest(name=DEMO_IMAGE, actor=this_actor(), reason="the demo registers it anew")
     file = Path(unquote(urlsplit(known.source).path)) if known is not None else None
     if file is not None and file.name == SIMULATED_FILE:
-        session.images.RemoveImage(images_pb2.RemoveImageRequest(name=DEMO_IMAGE), timeout=_CALL_SECONDS)
+        session.images.RemoveImage(removal, timeout=_CALL_SECONDS)
         known = None
     elif file is not None and file.exists():
         return
     _say("building the demo image from Debian's packages (once; about half a minute, more on a slow network)")
     built = build_image("demo", DEMO_IMAGE, settings)
     if known is not None and known.digest != built.digest:
-        session.images.RemoveImage(images_pb2.RemoveImageRequest(name=DEMO_IMAGE), timeout=_CALL_SECONDS)
+        session.images.RemoveImage(removal, timeout=_CALL_SECONDS)
     session.images.AddImage(images_pb2.AddImageRequest(image=built), timeout=_CALL_SECONDS)
     _say(f"image demo is registered: {built.digest[:19]}")
 

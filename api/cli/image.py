@@ -9,6 +9,7 @@ from pathlib import Path
 import click
 import grpc
 
+from mulligan.api.cli.actor import ACTOR, REASON, this_actor
 from mulligan.api.cli.client import Session, api_command
 from mulligan.api.cli.errors import of_rpc, status_of, tell_next, usage
 from mulligan.api.cli.exit_codes import ExitCode
@@ -115,10 +116,13 @@ def show(session: Session, name: str) -> None:
 
 @image.command()
 @click.argument("name")
+@REASON
+@ACTOR
 @api_command
-def remove(session: Session, name: str) -> None:
+def remove(session: Session, name: str, reason: str, actor: str) -> None:
     """Forget an image. Its bytes stay at their source; refused while a live machine runs it."""
-    response = session.images.RemoveImage(images_pb2.RemoveImageRequest(name=name), timeout=session.deadline())
+    request = images_pb2.RemoveImageRequest(name=name, reason=reason, actor=actor)
+    response = session.images.RemoveImage(request, timeout=session.deadline())
     if session.as_json:
         print_json(response)
     else:
@@ -143,7 +147,8 @@ def build(session: Session, recipe: str, name: str | None, rebuild: bool) -> Exi
     built = image_build.build_image(recipe, called, load_settings())
     try:
         if before is not None and before.digest != built.digest:
-            session.images.RemoveImage(images_pb2.RemoveImageRequest(name=called), timeout=session.deadline())
+            removal = images_pb2.RemoveImageRequest(name=called, actor=this_actor(), reason="it was built again")
+            session.images.RemoveImage(removal, timeout=session.deadline())
         response = session.images.AddImage(images_pb2.AddImageRequest(image=built), timeout=session.deadline())
     except grpc.RpcError as error:
         return _not_registered(session, built, error, image_build.register_command(built))

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
-from mulligan.activities.inventory import Inventory, SuspectKind
+from mulligan.activities.inventory import By, Inventory, SuspectKind
+from mulligan.activities.levers import UNKNOWN
 from mulligan.activities.threads import run_blocking
+from mulligan.api import validate
 from mulligan.api.convert_inventory import image_message, image_value, suspect_message
 from mulligan.api.interceptor import Context
 from mulligan.api.removals import Removals
@@ -50,14 +52,18 @@ class Images(images_pb2_grpc.ImagesServiceServicer):
         self, request: pb.RemoveImageRequest, context: Context
     ) -> pb.RemoveImageResponse:
         """Forget an image, and begin to remove it from the providers."""
-        _check_name(request)
+        faults = Faults(request)
+        faults.image_name("name", request.name)
+        validate.words(faults, request.actor, request.reason)
+        faults.refuse()
         image = await run_blocking(self._inventory.image, request.name)
-        await run_blocking(self._inventory.remove_image, request.name)
+        by = By(request.actor or UNKNOWN, request.reason)
+        await run_blocking(self._inventory.remove_image, request.name, by)
         await self._removals.spare(image)
         return pb.RemoveImageResponse()
 
 
-def _check_name(request: pb.GetImageRequest | pb.RemoveImageRequest) -> None:
+def _check_name(request: pb.GetImageRequest) -> None:
     faults = Faults(request)
     faults.image_name("name", request.name)
     faults.refuse()

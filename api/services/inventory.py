@@ -157,13 +157,15 @@ class InventoryEdge(inventory_pb2_grpc.InventoryServiceServicer):
         """What operators changed by hand, newest first."""
         faults = Faults(request)
         faults.between("limit", request.limit, 0, 10_000)
-        if request.name and request.kind == pb.SUSPECT_KIND_IMAGE:
+        faults.name("project", request.project, required=False)
+        if request.name and request.kind == pb.EDIT_KIND_IMAGE:
             faults.image_name("name", request.name)
         elif request.name:
             faults.name("name", request.name)
         faults.refuse()
-        kind = enums.SUSPECT_KIND.word(request.kind) if request.kind else None
-        for edit in await run_blocking(self._inventory.edits, kind, request.name, request.limit or 100):
+        kind = enums.EDIT_KIND.word(request.kind) if request.kind else None
+        limit = request.limit or 100
+        for edit in await run_blocking(self._inventory.edits, kind, request.name, request.project, limit=limit):
             yield pb.ListEditsResponse(edit=edit_message(edit))
 
     async def ListBmcs(  # noqa: N802 - the protocol's name
@@ -197,7 +199,11 @@ class InventoryEdge(inventory_pb2_grpc.InventoryServiceServicer):
         self, request: pb.AuditClaimsRequest, context: Context
     ) -> AsyncIterator[pb.AuditClaimsResponse]:
         """What does not add up, mended when asked to."""
+        faults = Faults(request)
+        validate.words(faults, request.actor, request.reason)
+        faults.refuse()
         found = await run_blocking(self._inventory.audit)
-        mended = await run_blocking(self._inventory.repair, found) if request.repair else []
+        by = By(request.actor or UNKNOWN, request.reason)
+        mended = await run_blocking(self._inventory.repair, found, by) if request.repair else []
         for drift in found:
             yield drift_message(drift, repaired=drift in mended)

@@ -15,7 +15,7 @@ from mulligan.activities.call_home import RunListener
 from mulligan.activities.inventory.tables import claims
 from mulligan.activities.values import CallHome, MachineState
 from mulligan.api.reclaim import Reaper
-from mulligan.v1 import machine_pb2, provisioning_pb2, run_pb2
+from mulligan.v1 import inventory_pb2, machine_pb2, provisioning_pb2, run_pb2
 from tests.api.serving import Api, events, everything, first, info, refusal, spec, violations
 from tests.workflows.stack import Stack, is_clean, until
 
@@ -57,6 +57,12 @@ def pass_lease(stack: Stack, project: str) -> str:
     return claim.id
 
 
+async def edits_of(api: Api, project: str) -> list[inventory_pb2.Edit]:
+    """What was changed by hand on machines of a project."""
+    asked = inventory_pb2.ListEditsRequest(kind=inventory_pb2.EDIT_KIND_MACHINE, project=project)
+    return [each.edit for each in await everything(api.inventory.ListEdits(asked))]
+
+
 async def test_a_machine_whose_run_ended_without_a_claim_is_gone_when_released(api: Api, stack: Stack) -> None:
     """There is nothing to take down, so it is said at once, and the name can be had again."""
     project = await ended_while_waiting(api, stack)
@@ -67,6 +73,8 @@ async def test_a_machine_whose_run_ended_without_a_claim_is_gone_when_released(a
     assert released[0].update.run.outcome == run_pb2.RUN_OUTCOME_TERMINATED
     assert released[-1].update.machine.state == machine_pb2.MACHINE_STATE_FAILED
     assert "nothing of it is left" in released[-1].update.machine.reason
+    (told,) = await edits_of(api, project)
+    assert (told.name, told.actor, told.what.partition(" when ")[0]) == ("m", "unknown", "recorded as gone")
     await everything(api.release(project, "first"))
     assert (await api.made(project))[-1].update.machine.state == machine_pb2.MACHINE_STATE_READY
 
@@ -235,3 +243,31 @@ async def reset(stack: Stack, run: run_pb2.Run) -> None:
             request_id=run.run_id,
         )
     )
+
+
+async def test_who_forgets_a_machine_is_listed_and_in_its_story(api: Api, stack: Stack) -> None:
+    """Who, why, and what was let go of where; also when its provider is forgotten too. A usual release is no change
+    by hand: it has its story."""
+    project, (host,) = await stack.hosts(fail="power_off:*:AccessDenied")
+    await api.made(project)
+    claim = stack.inventory.live_claim_of(stack.inventory.machine(project, "m").id)
+    assert claim is not None
+    error = await refusal(api.release(project, forget=True, actor="ann@ops", reason="too early"))
+    assert error.code() is grpc.StatusCode.FAILED_PRECONDITION
+    await everything(api.release(project, actor="bob", reason="not needed"))
+    assert await stack.machine_is(project, "m", MachineState.QUARANTINED)
+    assert await edits_of(api, project) == []
+    told = await everything(api.release(project, forget=True, actor="ann@ops", reason="it burnt"))
+    assert "ann@ops: it burnt" in str(events(told)[0])
+    forget = inventory_pb2.RemoveProviderRequest(name=host.name, forget=True, actor="ann@ops", reason="it burnt")
+    await api.inventory.RemoveProvider(forget)
+    await everything(api.release(project, forget=True, actor="carl", reason="again"))
+    (edit,) = await edits_of(api, project)
+    assert (edit.name, edit.project, edit.actor, edit.reason) == ("m", project, "ann@ops", "it burnt")
+    let_go = f"forgotten; let go of 1 vcpu, 512 MiB memory, 2 GiB disk of {host.name} (claim {claim.id})"
+    assert edit.what.startswith(let_go)
+    assert "may still run there" in edit.what
+    by_name = inventory_pb2.ListEditsRequest(name=host.name)
+    assert [each.edit.actor for each in await everything(api.inventory.ListEdits(by_name))] == ["ann@ops"]
+    error = await refusal(api.inventory.ListEdits(inventory_pb2.ListEditsRequest(project="Not a name")))
+    assert list(violations(error)) == ["project"]

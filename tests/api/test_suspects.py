@@ -106,7 +106,7 @@ async def test_who_changed_what_by_hand_is_kept(api: Api, stack: Stack) -> None:
         api.inventory.ClearSuspect(inventory_pb2.ClearSuspectRequest(kind=1, name="x", reason="y" * 501))
     )
     assert list(violations(error)) == ["reason"]
-    listing = inventory_pb2.ListEditsRequest(kind=KIND_PROVIDER, name=host.name)
+    listing = inventory_pb2.ListEditsRequest(kind=inventory_pb2.EDIT_KIND_PROVIDER, name=host.name)
     last, first_ = [each.edit for each in await everything(api.inventory.ListEdits(listing))]
     assert (first_.actor, first_.reason, first_.what) == ("ann@ops", "new fan", "1 failure(s) forgotten")
     assert (last.actor, last.reason) == ("bob", "")
@@ -117,7 +117,7 @@ async def test_who_changed_what_by_hand_is_kept(api: Api, stack: Stack) -> None:
     assert last.at.seconds >= first_.at.seconds > 0
     listing.limit = 1
     assert [each.edit for each in await everything(api.inventory.ListEdits(listing))] == [last]
-    of_images = inventory_pb2.ListEditsRequest(kind=KIND_IMAGE)
+    of_images = inventory_pb2.ListEditsRequest(kind=inventory_pb2.EDIT_KIND_IMAGE)
     assert host.name not in [each.edit.name for each in await everything(api.inventory.ListEdits(of_images))]
 
 
@@ -164,7 +164,7 @@ async def test_a_provider_that_does_not_answer_stays_until_it_is_forgotten(api: 
     forget = inventory_pb2.RemoveProviderRequest(name=host.name, forget=True, actor="alice", reason="burnt")
     await api.inventory.RemoveProvider(forget)
     assert host.name not in [each.name for each in stack.inventory.providers()]
-    asked = inventory_pb2.ListEditsRequest(kind=KIND_PROVIDER, name=host.name)
+    asked = inventory_pb2.ListEditsRequest(kind=inventory_pb2.EDIT_KIND_PROVIDER, name=host.name)
     edits = [response.edit for response in await everything(api.inventory.ListEdits(asked))]
     assert [(edit.actor, edit.reason, edit.what.partition(";")[0]) for edit in edits] == [
         ("alice", "burnt", "forgotten"),
@@ -185,7 +185,11 @@ async def test_an_image_that_is_forgotten_leaves_the_providers(api: Api, stack: 
     await everything(api.release(project))
     await api.images.RemoveImage(images_pb2.RemoveImageRequest(name=gone.name))
     assert (host.name, gone.digest) in snapshot(stack.site.drivers_dir, project).bases
-    await api.images.RemoveImage(images_pb2.RemoveImageRequest(name="same-bytes"))
+    by = {"actor": "ann@ops", "reason": "out of date"}
+    await api.images.RemoveImage(images_pb2.RemoveImageRequest(name="same-bytes", **by))
+    asked = inventory_pb2.ListEditsRequest(kind=inventory_pb2.EDIT_KIND_IMAGE, name="same-bytes")
+    (told,) = [each.edit for each in await everything(api.inventory.ListEdits(asked))]
+    assert (told.actor, told.reason, told.what.partition(";")[0]) == (*by.values(), "removed from the registry")
 
     async def has_left() -> bool:
         return snapshot(stack.site.drivers_dir, project).bases == ()

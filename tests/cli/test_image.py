@@ -106,8 +106,9 @@ def test_an_image_is_listed_shown_and_forgotten(api: ScriptedApi, mulligan: Mull
     api.handlers["RemoveImage"] = lambda request, context: images_pb2.RemoveImageResponse()
     assert "256.0 MiB" in mulligan("image", "list").stdout
     assert found.digest in mulligan("image", "show", "demo").stdout
-    assert "demo is forgotten" in mulligan("image", "remove", "demo").stdout
-    assert api.last("RemoveImage") == images_pb2.RemoveImageRequest(name="demo")
+    by = ("--reason", "too old", "--actor", "alice")
+    assert "demo is forgotten" in mulligan("image", "remove", "demo", *by).stdout
+    assert api.last("RemoveImage") == images_pb2.RemoveImageRequest(name="demo", reason="too old", actor="alice")
 
 
 def test_an_image_that_is_registered_is_not_built_again(api: ScriptedApi, mulligan: Mulligan) -> None:

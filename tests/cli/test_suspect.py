@@ -129,12 +129,33 @@ def test_a_provider_is_removed(api: ScriptedApi, mulligan: Mulligan) -> None:
 def test_what_was_changed_by_hand_is_listed(api: ScriptedApi, mulligan: Mulligan) -> None:
     """Who, what and why; beside its provider too."""
     edit = inventory_pb2.Edit(
-        kind=inventory_pb2.SUSPECT_KIND_PROVIDER, name="hyp-1", what="taken as erased", actor="ann", reason="by DBAN"
+        kind=inventory_pb2.EDIT_KIND_PROVIDER, name="hyp-1", what="taken as erased", actor="ann", reason="by DBAN"
     )
     api.handlers["ListEdits"] = lambda request, context: iter([inventory_pb2.ListEditsResponse(edit=edit)])
     row = mulligan("edit", "list", "--kind", "provider", "--name", "hyp-1", "--limit", "7").stdout.splitlines()[1]
     assert row.split()[-6:] == ["ann", "taken", "as", "erased", "by", "DBAN"]
     asked = api.last("ListEdits")
-    assert (asked.kind, asked.name, asked.limit) == (inventory_pb2.SUSPECT_KIND_PROVIDER, "hyp-1", 7)
+    assert (asked.kind, asked.name, asked.limit) == (inventory_pb2.EDIT_KIND_PROVIDER, "hyp-1", 7)
     api.handlers["GetProvider"] = lambda request, context: inventory_pb2.GetProviderResponse(provider=provider())
     assert "by ann: taken as erased (by DBAN)" in mulligan("provider", "show", "hyp-1").stdout
+
+
+def test_a_machine_that_was_forgotten_is_listed_with_its_project(api: ScriptedApi, mulligan: Mulligan) -> None:
+    """A kind of its own, asked for by project; in JSON by the contract's name."""
+    edit = inventory_pb2.Edit(
+        kind=inventory_pb2.EDIT_KIND_MACHINE,
+        name="web-1",
+        project="shop",
+        what="forgotten",
+        actor="ann",
+        reason="burnt",
+    )
+    api.handlers["ListEdits"] = lambda request, context: iter([inventory_pb2.ListEditsResponse(edit=edit)])
+    asking = ("edit", "list", "--kind", "machine", "--project", "shop")
+    assert mulligan(*asking).stdout.splitlines()[1].split()[-6:] == [
+        *("machine", "web-1", "shop", "ann", "forgotten", "burnt")
+    ]
+    asked = api.last("ListEdits")
+    assert (asked.kind, asked.name, asked.project) == (inventory_pb2.EDIT_KIND_MACHINE, "", "shop")
+    (told,) = map(json.loads, mulligan(*asking, "--output", "json").stdout.splitlines())
+    assert (told["kind"], told["project"]) == ("EDIT_KIND_MACHINE", "shop")

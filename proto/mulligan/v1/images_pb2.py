@@ -26,17 +26,17 @@ from mulligan.v1 import inventory_pb2 as mulligan_dot_v1_dot_inventory__pb2
 from mulligan.v1 import machine_pb2 as mulligan_dot_v1_dot_machine__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18mulligan/v1/images.proto\x12\x0bmulligan.v1\x1a\x1bmulligan/v1/inventory.proto\x1a\x19mulligan/v1/machine.proto\"\xd4\x02\n\x05Image\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06source\x18\x02 \x01(\t\x12\x0e\n\x06\x64igest\x18\x03 \x01(\t\x12(\n\x06\x66ormat\x18\x04 \x01(\x0e\x32\x18.mulligan.v1.ImageFormat\x12-\n\x0b\x63ompression\x18\x05 \x01(\x0e\x32\x18.mulligan.v1.Compression\x12\x14\n\x0c\x61rchitecture\x18\x06 \x01(\t\x12\'\n\x08\x66irmware\x18\x07 \x03(\x0e\x32\x15.mulligan.v1.Firmware\x12\x12\n\nsize_bytes\x18\x08 \x01(\x03\x12\x1a\n\x12virtual_size_bytes\x18\t \x01(\x03\x12\r\n\x05login\x18\n \x01(\t\x12\x15\n\rinitrd_source\x18\x0b \x01(\t\x12\x15\n\rinitrd_digest\x18\x0c \x01(\t\x12\x18\n\x10kernel_arguments\x18\r \x01(\t\"4\n\x0f\x41\x64\x64ImageRequest\x12!\n\x05image\x18\x01 \x01(\x0b\x32\x12.mulligan.v1.Image\"5\n\x10\x41\x64\x64ImageResponse\x12!\n\x05image\x18\x01 \x01(\x0b\x32\x12.mulligan.v1.Image\"\x1f\n\x0fGetImageRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"\\\n\x10GetImageResponse\x12!\n\x05image\x18\x01 \x01(\x0b\x32\x12.mulligan.v1.Image\x12%\n\x07suspect\x18\x02 \x01(\x0b\x32\x14.mulligan.v1.Suspect\"\x13\n\x11ListImagesRequest\"7\n\x12ListImagesResponse\x12!\n\x05image\x18\x01 \x01(\x0b\x32\x12.mulligan.v1.Image\"\"\n\x12RemoveImageRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"\x15\n\x13RemoveImageResponse*\x88\x01\n\x0bImageFormat\x12\x1c\n\x18IMAGE_FORMAT_UNSPECIFIED\x10\x00\x12\x14\n\x10IMAGE_FORMAT_RAW\x10\x01\x12\x16\n\x12IMAGE_FORMAT_QCOW2\x10\x02\x12\x14\n\x10IMAGE_FORMAT_ISO\x10\x03\x12\x17\n\x13IMAGE_FORMAT_KERNEL\x10\x04*\x80\x01\n\x0b\x43ompression\x12\x1b\n\x17\x43OMPRESSION_UNSPECIFIED\x10\x00\x12\x14\n\x10\x43OMPRESSION_NONE\x10\x01\x12\x14\n\x10\x43OMPRESSION_GZIP\x10\x02\x12\x12\n\x0e\x43OMPRESSION_XZ\x10\x03\x12\x14\n\x10\x43OMPRESSION_ZSTD\x10\x04\x32\xc4\x02\n\rImagesService\x12G\n\x08\x41\x64\x64Image\x12\x1c.mulligan.v1.AddImageRequest\x1a\x1d.mulligan.v1.AddImageResponse\x12G\n\x08GetImage\x12\x1c.mulligan.v1.GetImageRequest\x1a\x1d.mulligan.v1.GetImageResponse\x12O\n\nListImages\x12\x1e.mulligan.v1.ListImagesRequest\x1a\x1f.mulligan.v1.ListImagesResponse0\x01\x12P\n\x0bRemoveImage\x12\x1f.mulligan.v1.RemoveImageRequest\x1a .mulligan.v1.RemoveImageResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18mulligan/v1/images.proto\x12\x0bmulligan.v1\x1a\x1bmulligan/v1/inventory.proto\x1a\x19mulligan/v1/machine.proto\"\xd4\x02\n\x05Image\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06source\x18\x02 \x01(\t\x12\x0e\n\x06\x64igest\x18\x03 \x01(\t\x12(\n\x06\x66ormat\x18\x04 \x01(\x0e\x32\x18.mulligan.v1.ImageFormat\x12-\n\x0b\x63ompression\x18\x05 \x01(\x0e\x32\x18.mulligan.v1.Compression\x12\x14\n\x0c\x61rchitecture\x18\x06 \x01(\t\x12\'\n\x08\x66irmware\x18\x07 \x03(\x0e\x32\x15.mulligan.v1.Firmware\x12\x12\n\nsize_bytes\x18\x08 \x01(\x03\x12\x1a\n\x12virtual_size_bytes\x18\t \x01(\x03\x12\r\n\x05login\x18\n \x01(\t\x12\x15\n\rinitrd_source\x18\x0b \x01(\t\x12\x15\n\rinitrd_digest\x18\x0c \x01(\t\x12\x18\n\x10kernel_arguments\x18\r \x01(\t\"4\n\x0f\x41\x64\x64ImageRequest\x12!\n\x05image\x18\x01 \x01(\x0b\x32\x12.mulligan.v1.Image\"5\n\x10\x41\x64\x64ImageResponse\x12!\n\x05image\x18\x01 \x01(\x0b\x32\x12.mulligan.v1.Image\"\x1f\n\x0fGetImageRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"\\\n\x10GetImageResponse\x12!\n\x05image\x18\x01 \x01(\x0b\x32\x12.mulligan.v1.Image\x12%\n\x07suspect\x18\x02 \x01(\x0b\x32\x14.mulligan.v1.Suspect\"\x13\n\x11ListImagesRequest\"7\n\x12ListImagesResponse\x12!\n\x05image\x18\x01 \x01(\x0b\x32\x12.mulligan.v1.Image\"A\n\x12RemoveImageRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05\x61\x63tor\x18\x02 \x01(\t\x12\x0e\n\x06reason\x18\x03 \x01(\t\"\x15\n\x13RemoveImageResponse*\x88\x01\n\x0bImageFormat\x12\x1c\n\x18IMAGE_FORMAT_UNSPECIFIED\x10\x00\x12\x14\n\x10IMAGE_FORMAT_RAW\x10\x01\x12\x16\n\x12IMAGE_FORMAT_QCOW2\x10\x02\x12\x14\n\x10IMAGE_FORMAT_ISO\x10\x03\x12\x17\n\x13IMAGE_FORMAT_KERNEL\x10\x04*\x80\x01\n\x0b\x43ompression\x12\x1b\n\x17\x43OMPRESSION_UNSPECIFIED\x10\x00\x12\x14\n\x10\x43OMPRESSION_NONE\x10\x01\x12\x14\n\x10\x43OMPRESSION_GZIP\x10\x02\x12\x12\n\x0e\x43OMPRESSION_XZ\x10\x03\x12\x14\n\x10\x43OMPRESSION_ZSTD\x10\x04\x32\xc4\x02\n\rImagesService\x12G\n\x08\x41\x64\x64Image\x12\x1c.mulligan.v1.AddImageRequest\x1a\x1d.mulligan.v1.AddImageResponse\x12G\n\x08GetImage\x12\x1c.mulligan.v1.GetImageRequest\x1a\x1d.mulligan.v1.GetImageResponse\x12O\n\nListImages\x12\x1e.mulligan.v1.ListImagesRequest\x1a\x1f.mulligan.v1.ListImagesResponse0\x01\x12P\n\x0bRemoveImage\x12\x1f.mulligan.v1.RemoveImageRequest\x1a .mulligan.v1.RemoveImageResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'mulligan.v1.images_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_IMAGEFORMAT']._serialized_start=814
-  _globals['_IMAGEFORMAT']._serialized_end=950
-  _globals['_COMPRESSION']._serialized_start=953
-  _globals['_COMPRESSION']._serialized_end=1081
+  _globals['_IMAGEFORMAT']._serialized_start=845
+  _globals['_IMAGEFORMAT']._serialized_end=981
+  _globals['_COMPRESSION']._serialized_start=984
+  _globals['_COMPRESSION']._serialized_end=1112
   _globals['_IMAGE']._serialized_start=98
   _globals['_IMAGE']._serialized_end=438
   _globals['_ADDIMAGEREQUEST']._serialized_start=440
@@ -52,9 +52,9 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LISTIMAGESRESPONSE']._serialized_start=697
   _globals['_LISTIMAGESRESPONSE']._serialized_end=752
   _globals['_REMOVEIMAGEREQUEST']._serialized_start=754
-  _globals['_REMOVEIMAGEREQUEST']._serialized_end=788
-  _globals['_REMOVEIMAGERESPONSE']._serialized_start=790
-  _globals['_REMOVEIMAGERESPONSE']._serialized_end=811
-  _globals['_IMAGESSERVICE']._serialized_start=1084
-  _globals['_IMAGESSERVICE']._serialized_end=1408
+  _globals['_REMOVEIMAGEREQUEST']._serialized_end=819
+  _globals['_REMOVEIMAGERESPONSE']._serialized_start=821
+  _globals['_REMOVEIMAGERESPONSE']._serialized_end=842
+  _globals['_IMAGESSERVICE']._serialized_start=1115
+  _globals['_IMAGESSERVICE']._serialized_end=1439
 # @@protoc_insertion_point(module_scope)

@@ -101,6 +101,34 @@ SUSPECT_KIND_IMAGE: SuspectKind.ValueType  # 2
 """An image."""
 Global___SuspectKind: _TypeAlias = SuspectKind  # noqa: Y015
 
+class _EditKind:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _EditKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_EditKind.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    EDIT_KIND_UNSPECIFIED: _EditKind.ValueType  # 0
+    """Never sent; as a filter: all."""
+    EDIT_KIND_PROVIDER: _EditKind.ValueType  # 1
+    """A provider."""
+    EDIT_KIND_IMAGE: _EditKind.ValueType  # 2
+    """An image."""
+    EDIT_KIND_MACHINE: _EditKind.ValueType  # 3
+    """A machine."""
+
+class EditKind(_EditKind, metaclass=_EditKindEnumTypeWrapper):
+    """What is changed by hand."""
+
+EDIT_KIND_UNSPECIFIED: EditKind.ValueType  # 0
+"""Never sent; as a filter: all."""
+EDIT_KIND_PROVIDER: EditKind.ValueType  # 1
+"""A provider."""
+EDIT_KIND_IMAGE: EditKind.ValueType  # 2
+"""An image."""
+EDIT_KIND_MACHINE: EditKind.ValueType  # 3
+"""A machine."""
+Global___EditKind: _TypeAlias = EditKind  # noqa: Y015
+
 class _BmcState:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -1200,22 +1228,26 @@ class ListEditsRequest(_message.Message):
     KIND_FIELD_NUMBER: _builtins.int
     NAME_FIELD_NUMBER: _builtins.int
     LIMIT_FIELD_NUMBER: _builtins.int
-    kind: Global___SuspectKind.ValueType
-    """Only on providers, or on images."""
+    PROJECT_FIELD_NUMBER: _builtins.int
+    kind: Global___EditKind.ValueType
+    """Only on these."""
     name: _builtins.str
     """Only of this name. Empty means all."""
     limit: _builtins.int
     """At most so many, 1 to 10000. 0 means 100."""
+    project: _builtins.str
+    """Only on machines of this project. Empty means all."""
     def __init__(
         self,
         *,
-        kind: Global___SuspectKind.ValueType = ...,
+        kind: Global___EditKind.ValueType = ...,
         name: _builtins.str = ...,
         limit: _builtins.int = ...,
+        project: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["kind", b"kind", "limit", b"limit", "name", b"name"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["kind", b"kind", "limit", b"limit", "name", b"name", "project", b"project"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1247,7 +1279,7 @@ Global___ListEditsResponse: _TypeAlias = ListEditsResponse  # noqa: Y015
 
 @_typing.final
 class Edit(_message.Message):
-    """What an operator changed by hand, outside of any run."""
+    """What an operator changed by hand, outside of any run, or forgot by one."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -1257,7 +1289,8 @@ class Edit(_message.Message):
     ACTOR_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
     AT_FIELD_NUMBER: _builtins.int
-    kind: Global___SuspectKind.ValueType
+    PROJECT_FIELD_NUMBER: _builtins.int
+    kind: Global___EditKind.ValueType
     """What was changed."""
     name: _builtins.str
     """Its name."""
@@ -1267,6 +1300,8 @@ class Edit(_message.Message):
     """Who asked."""
     reason: _builtins.str
     """Why, in their words. Empty where they did not say."""
+    project: _builtins.str
+    """A machine's project. Empty for what belongs to none."""
     @_builtins.property
     def at(self) -> _timestamp_pb2.Timestamp:
         """When."""
@@ -1274,16 +1309,17 @@ class Edit(_message.Message):
     def __init__(
         self,
         *,
-        kind: Global___SuspectKind.ValueType = ...,
+        kind: Global___EditKind.ValueType = ...,
         name: _builtins.str = ...,
         what: _builtins.str = ...,
         actor: _builtins.str = ...,
         reason: _builtins.str = ...,
         at: _timestamp_pb2.Timestamp | None = ...,
+        project: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["at", b"at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "at", b"at", "kind", b"kind", "name", b"name", "reason", b"reason", "what", b"what"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "at", b"at", "kind", b"kind", "name", b"name", "project", b"project", "reason", b"reason", "what", b"what"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1530,16 +1566,24 @@ class AuditClaimsRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     REPAIR_FIELD_NUMBER: _builtins.int
+    ACTOR_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
     repair: _builtins.bool
     """Mend what is found: set counters to what is claimed, and give back claims that outlived their machine."""
+    actor: _builtins.str
+    """Who asks for a repair, at most 100 characters. Empty means unknown."""
+    reason: _builtins.str
+    """Why, at most 500 characters."""
     def __init__(
         self,
         *,
         repair: _builtins.bool = ...,
+        actor: _builtins.str = ...,
+        reason: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["repair", b"repair"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "reason", b"reason", "repair", b"repair"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
