@@ -159,3 +159,11 @@ def test_a_machine_that_was_forgotten_is_listed_with_its_project(api: ScriptedAp
     assert (asked.kind, asked.name, asked.project) == (inventory_pb2.EDIT_KIND_MACHINE, "", "shop")
     (told,) = map(json.loads, mulligan(*asking, "--output", "json").stdout.splitlines())
     assert (told["kind"], told["project"]) == ("EDIT_KIND_MACHINE", "shop")
+
+
+def test_who_had_claims_repaired_is_told(api: ScriptedApi, mulligan: Mulligan) -> None:
+    """With why, where they say so."""
+    api.handlers["AuditClaims"] = lambda request, context: iter([])
+    assert mulligan("claim", "audit", "--repair", "--reason", "a crash", "--actor", "ann").returncode == ExitCode.OK
+    asked = api.last("AuditClaims")
+    assert (asked.repair, asked.reason, asked.actor) == (True, "a crash", "ann")
