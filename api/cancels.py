@@ -6,7 +6,8 @@ signal, which needs no worker and changes nothing.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import asyncio
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 from temporalio.service import RPCError, RPCStatusCode
@@ -14,11 +15,19 @@ from temporalio.service import RPCError, RPCStatusCode
 from mulligan.activities.errors import Conflict
 from mulligan.activities.events import EventKind, RunEvent
 from mulligan.activities.levers import NOTE_CANCEL, UNKNOWN, LeverIn, cause_of_cancel
+from mulligan.activities.values import Outcome
 from mulligan.api.convert_runs import RunView
 from mulligan.api.enums import RunKind
 from mulligan.api.levers import Answer
-from mulligan.api.runs import Runs
+from mulligan.api.runs import Found, Runs
 from mulligan.api.undo import undo_list
+
+TELLS_SECONDS = 3.0
+"""How long it is waited for that a run's history tells of a cancel; a worker decides within moments."""
+LOOK_SECONDS = 0.05
+
+_REQUESTED = "cancel requested"
+_ALREADY = "it is being cancelled already"
 
 
 class Cancels:
@@ -38,17 +47,33 @@ class Cancels:
         if found.view.kind is not RunKind.PROVISION:
             raise _goes_on(found.view)
         asked, by = found.view, LeverIn(actor or UNKNOWN, reason)
-        told = await self._runs.story(found)
-        undo = tuple(undo_list(told))
+        undo = tuple(undo_list(await self._runs.story(found)))
         if not asked.cancel_requested:
             await self._request(asked, by)
-            told = await self._runs.story(found)
-        first = _first_of(told)
+        first = await self._first(found)
         if first is None:
-            return _too_late((await self._runs.find(workflow_id, asked.run_id)).view)
+            after = (await self._runs.find(workflow_id, asked.run_id)).view
+            if after.outcome is not Outcome.OPEN:
+                return _too_late(after)
+            said = _ALREADY if asked.cancel_requested else _REQUESTED
+            return Answer(after, f"{said}{await self._note(asked, by)}", undo)
         is_own = not asked.cancel_requested and first.cause == cause_of_cancel(by.actor, by.reason)
-        said = "cancel requested" if is_own else f"{_already(first)}{await self._note(asked, by)}"
+        said = _REQUESTED if is_own else f"{_already(first)}{await self._note(asked, by)}"
         return Answer((await self._runs.find(workflow_id, asked.run_id)).view, said, undo)
+
+    async def _first(self, found: Found) -> RunEvent | None:
+        """The request by which the run is cancelled; None where it ended before, or its history does not tell yet.
+
+        While a worker decides what a run does next, what comes is not in its history: that is waited for.
+        """
+        end = asyncio.get_running_loop().time() + TELLS_SECONDS
+        while True:
+            told = await self._runs.story(found)
+            first = next((each for each in told if each.kind is EventKind.CANCEL_REQUESTED), None)
+            over = told and told[-1].kind is EventKind.RUN_FINISHED
+            if first is not None or over or asyncio.get_running_loop().time() > end:
+                return first
+            await asyncio.sleep(LOOK_SECONDS)
 
     async def _request(self, run: RunView, by: LeverIn) -> None:
         with _unless_it_ended():
@@ -75,15 +100,10 @@ def _unless_it_ended() -> Iterator[None]:
             raise
 
 
-def _first_of(told: Iterable[RunEvent]) -> RunEvent | None:
-    """The request by which the run is cancelled."""
-    return next((each for each in told if each.kind is EventKind.CANCEL_REQUESTED), None)
-
-
 def _already(first: RunEvent) -> str:
     """The answer to whoever asks after, or beside, another one."""
     by = f" {first.cause}" if first.cause else ""
-    return f"it is being cancelled already, since {first.at:%Y-%m-%dT%H:%M:%SZ}{by}"
+    return f"{_ALREADY}, since {first.at:%Y-%m-%dT%H:%M:%SZ}{by}"
 
 
 def _too_late(run: RunView) -> Answer:

@@ -27,7 +27,7 @@ PASSED_THROUGH = (
 )
 """Modules without state that workflows may share with their worker, so that no run needs to load them again: that was a
 tenth of the worker's time. That workflow code asks no clock and no dice of its own is tested: histories are replayed in
-Temporal's sandbox with nothing of this list but the values, where every run loads it anew and such a question fails.
+Temporal's sandbox with only values and calls of this list, where every run loads it anew and such a question fails.
 
 A name covers its submodules too. Pydantic looks up a type's module by name when it first reads the type: one that is
 neither covered nor imported by a workflow itself is not found, and its types are "not fully defined".

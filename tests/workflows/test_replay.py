@@ -29,9 +29,11 @@ async def test_every_kind_of_history_replays(stack: Stack) -> None:
     cancelled = await stack.start(stack.request(project, "cancelled"))
     await until(lambda: stack.has_finished(cancelled, "prepare"))
     await cancelled.cancel()
-    # Only plain values pass through: workflow code that asks a clock or dice of its own fails here.
+    # Only value types pass through: workflow code that asks a clock or dice of its own fails here.
     strict = SandboxedWorkflowRunner(
-        restrictions=SandboxRestrictions.default.with_passthrough_modules("mulligan.activities.values")
+        restrictions=SandboxRestrictions.default.with_passthrough_modules(
+            "mulligan.activities.values", "mulligan.activities.calls"
+        )
     )
     replayer = Replayer(workflows=all_workflows(), data_converter=pydantic_data_converter, workflow_runner=strict)
     for handle in (ready, released, failed, cancelled):
