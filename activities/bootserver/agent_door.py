@@ -15,16 +15,16 @@ from typing import Any
 import structlog
 from aiohttp import web
 
-from mulligan.activities.bootserver.door import guarded
-from mulligan.activities.bootserver.job import Job, JobKind, Payload
+from mulligan.activities.bootserver.checks import forbidden, unproved
+from mulligan.activities.bootserver.door import Handler, guarded
+from mulligan.activities.bootserver.job import Job, Payload
 from mulligan.activities.bootserver.jobs import Jobs, Refused
-from mulligan.activities.bootserver.reports import BODY_BYTES, Asked, Malformed, parse_permit, parse_report
+from mulligan.activities.bootserver.reports import BODY_BYTES, Malformed, parse_permit, parse_report
 from mulligan.activities.holes import data_stretches
 from mulligan.activities.threads import run_blocking
 
 Stretches = list[tuple[int, int]] | None
 BOOT_HEADER = "X-Mulligan-Boot"
-GIB = 1024**3
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
@@ -38,14 +38,15 @@ class AgentDoor:
     def routes(self) -> list[web.RouteDef]:
         """Below /v1/agent/TOKEN."""
         at = "/v1/agent/{token}"
-        doors = [
-            (web.get, "configuration", self._configuration),
-            (web.post, "reports", self._reports),
-            (web.post, "permits", self._permits),
-            (web.get, "image", self._image),
-            (web.get, "seed", self._seed),
+        gets = {"configuration": self._configuration, "image": self._image, "seed": self._seed}
+        posts = {"reports": self._reports, "permits": self._permits}
+        return [  # no HEAD: who asks for the configuration owns the token
+            *(web.get(f"{at}/{name}", self._guarded(name, do), allow_head=False) for name, do in gets.items()),
+            *(web.post(f"{at}/{name}", self._guarded(name, do)) for name, do in posts.items()),
         ]
-        return [make(f"{at}/{name}", guarded(self._jobs, f"agent's {name}", do)) for make, name, do in doors]
+
+    def _guarded(self, name: str, handler: Handler) -> Handler:
+        return guarded(self._jobs, f"agent's {name}", handler)
 
     async def _configuration(self, request: web.Request) -> web.StreamResponse:
         token, owner = _caller(request)
@@ -55,11 +56,13 @@ class AgentDoor:
 
     async def _reports(self, request: web.Request) -> web.StreamResponse:
         token, owner = _caller(request)
-        await run_blocking(self._jobs.owned, token, owner)
+        job = await run_blocking(self._jobs.owned, token, owner)
         try:
             told = parse_report(await _body(request), self._jobs.now())
         except Malformed as error:
             return web.Response(status=400, text=f"{error}\n")
+        if told.result is not None and (why := unproved(job, told.result)):
+            raise Refused(409, f"the agent says that it is done, and {why}", job.id)
         order = await run_blocking(self._jobs.report, token, owner, told.report, told.result, told.hardware)
         return web.json_response({"order": order})
 
@@ -119,31 +122,6 @@ def _stretches(job: Job) -> Stretches:
         return data_stretches(Path(job.image.path), job.image.bytes)
     except OSError:
         return None
-
-
-def forbidden(job: Job, asked: Asked) -> str:
-    """Why the agent must not do this to the disk; empty when it may. The agent chose it: this looks again."""
-    if job.result is not None:
-        return "the job is done"
-    if job.kind is JobKind.ERASE:
-        return "this job only erases" if asked.what == "write" else ""
-    disk, hints = asked.disk, job.root_disk
-    for name in ("serial", "wwn"):
-        wanted = getattr(hints, name)
-        if wanted and _plain(str(disk.get(name) or "")) != _plain(wanted):
-            return f"its {name} is {disk.get(name) or 'not known'}, and {wanted} was asked for"
-    if hints.model and hints.model.lower() not in str(disk.get("model") or "").lower():
-        return f"its model is {disk.get('model') or 'not known'}, and {hints.model} was asked for"
-    size = disk.get("size_bytes")
-    least = max(hints.min_gib * GIB, job.image.bytes if job.image is not None else 0)
-    if not isinstance(size, int) or size < least:
-        return f"it has {size} bytes, and {least} are needed"
-    return ""
-
-
-def _plain(name: str) -> str:
-    """A serial number or WWN as it is compared: some tools write `0x` or `naa.` before a WWN, others do not."""
-    return name.strip().lower().removeprefix("naa.").removeprefix("eui.").removeprefix("0x")
 
 
 def _file(job: Job, payload: Payload | None, what: str) -> web.FileResponse:

@@ -24,7 +24,7 @@ def guarded(jobs: Jobs, door: str, handler: Handler) -> Handler:
         except Refused as refusal:
             why, peer = refusal.why, request.remote or ""
             log.warning(f"{door} refused", http_status=refusal.status, why=why, job=refusal.job, peer=peer)
-            if refusal.status in (409, 410):  # the token was good: whoever waits for the job wants to know
+            if refusal.proved:
                 await run_blocking(jobs.note_refused, refusal.job, f"{peer or 'somebody'} was refused: {why}")
             return web.Response(status=refusal.status, text=why + "\n")
 

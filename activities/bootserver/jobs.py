@@ -30,6 +30,7 @@ KEEP_SECONDS = 90 * 86400
 
 _JOB: TypeAdapter[Job] = TypeAdapter(Job)
 _SEEN: TypeAdapter[Seen] = TypeAdapter(Seen)
+LONGEST_NAME = 200
 _NAMES = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.")
 
 T = TypeVar("T")
@@ -38,11 +39,15 @@ log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
 
 class Refused(Exception):
-    """Somebody has no business here. `status` is the HTTP status: 403, 404, 409 or 410."""
+    """Somebody has no business here. `status` is the HTTP status: 403, 404, 409 or 410.
 
-    def __init__(self, status: int, why: str, job: str = "") -> None:
+    `proved` says that the token was issued here for this job, so that whoever waits for the job wants to know.
+    """
+
+    def __init__(self, status: int, why: str, job: str = "", *, proved: bool | None = None) -> None:
         super().__init__(why)
         self.status, self.why, self.job = status, why, job
+        self.proved = status in (409, 410) if proved is None else proved
 
 
 class Jobs:
@@ -167,12 +172,15 @@ class Jobs:
         """The job that a token is good for, and its newest boot. Raises `Refused`."""
         try:
             permit = read_agent(token)
-            found = self.find(permit.job) if set(permit.job) <= _NAMES else None
-            if found is None:
-                raise Refused(404, "no job of this name is known here", permit.job)
-            check_agent(self._keyring, token, found.bound_to, self.now())
         except AccessDenied as error:
             raise Refused(403, error.message) from None
+        found = self.find(permit.job) if _is_name(permit.job) else None
+        if found is None:
+            raise Refused(404, "no job of this name is known here", permit.job[:LONGEST_NAME])
+        try:
+            check_agent(self._keyring, token, found.bound_to, self.now())
+        except AccessDenied as error:
+            raise Refused(403, error.message, found.id, proved="expires_at" in error.metadata) from None
         if found.closed or found.boot is None:
             raise Refused(410, "the job is over, or waits for this boot no more", found.id)
         if found.boot.attempt != permit.attempt:
@@ -237,8 +245,9 @@ class Jobs:
             if path.name.endswith(".seen.json"):
                 continue
             job = self.find(path.name.removesuffix(".json"))
-            waiting = job is not None and not job.closed and job.result is None and job.boot is not None
-            if waiting and job is not None and job.boot is not None and mac in job.boot.macs:
+            if job is None or job.closed or job.result is not None or job.boot is None:
+                continue
+            if mac in job.boot.macs and self.now() < job.boot.expires_at:
                 return job
         return None
 
@@ -266,7 +275,7 @@ class Jobs:
         return seen if seen.attempt == job.attempt else Seen(job.attempt)
 
     def _path(self, job: str, suffix: str) -> Path:
-        if not job or job.startswith(".") or not set(job) <= _NAMES:
+        if not _is_name(job):
             raise ValueError(f"{job[:80]!r} is no name of a job")
         return self._directory / f"{job}.{suffix}"
 
@@ -294,6 +303,10 @@ class Jobs:
             yield
         finally:
             os.close(fd)
+
+
+def _is_name(job: str) -> bool:
+    return 0 < len(job) <= LONGEST_NAME and not job.startswith(".") and set(job) <= _NAMES
 
 
 def _of_agent(job: Job, boot: Boot) -> tuple[Job, Boot]:

@@ -17,6 +17,8 @@ from mulligan.activities.values import DiskIdentity
 
 BODY_BYTES = 1024**2
 TEXT = 500
+DEEPEST = 16
+"""How deep a result, or hardware, may be nested; what the agent says is half as deep."""
 _MOST_BYTES = 2**63
 
 
@@ -66,6 +68,7 @@ def parse_report(body: bytes, at: datetime) -> Told:
     why = {key: text(error.get(key, "")) for key in ("name", "message")} if isinstance(error, dict) else None
     report = Report(at, phase, text(said.get("said", "")), _number(said, "done"), _number(said, "total"), why)
     result, hardware = said.get("result"), said.get("hardware")
+    _require_sound((result, hardware))
     if phase is Phase.WAITING and not isinstance(result, dict):
         raise Malformed("a report of phase waiting needs a result")
     return Told(
@@ -112,6 +115,19 @@ def _object(body: bytes) -> dict[str, Any]:
     if not isinstance(said, dict):
         raise Malformed("the body is not a JSON object")
     return said
+
+
+def _require_sound(value: object, depth: int = 0) -> None:
+    """What is kept must be text that can be written, and not be nested without end. Raises `Malformed`."""
+    if depth > DEEPEST:
+        raise Malformed(f"it is nested more than {DEEPEST} deep")
+    if isinstance(value, str) and not value.isascii() and any("\ud800" <= each <= "\udfff" for each in value):
+        raise Malformed("it holds half of a character (a lone surrogate)")
+    if isinstance(value, dict):
+        value = (*value, *value.values())
+    if isinstance(value, list | tuple):
+        for each in value:
+            _require_sound(each, depth + 1)
 
 
 def _number(said: Mapping[str, Any], name: str) -> int:

@@ -4,24 +4,33 @@ from __future__ import annotations
 
 import hashlib
 import json
+from datetime import UTC, datetime
 from itertools import pairwise
 from pathlib import Path
 
+import aiohttp
 import pytest
 from structlog.testing import capture_logs
 
 from mulligan.activities.agent.image import AgentImage
 from mulligan.activities.agent.on_machine import home as home_module
 from mulligan.activities.agent.on_machine.home import Home
-from mulligan.activities.bootserver.job import JobKind, Order, Payload
+from mulligan.activities.bootserver.job import JobKind, Order, Payload, PermitGiven
 from mulligan.activities.bootserver.jobs import Jobs
 from mulligan.activities.holes import MOST_STRETCHES, data_stretches
 from mulligan.activities.threads import run_blocking
-from mulligan.activities.values import Erase, Firmware, RootDisk
+from mulligan.activities.values import DiskKind, Erase, Firmware, RootDisk
 from tests.bootserver.agent_parts import DISK, Caller, a_job, an_image, begun, written
 
 MIB = 1024**2
 CONTENT = bytes(range(256)) * 40
+DONE = {
+    "digest": f"sha256:{hashlib.sha256(CONTENT).hexdigest()}",
+    "written_bytes": len(CONTENT),
+    "read_back": True,
+    "disk": DISK,
+}
+"""What an agent says at the end."""
 ERASE_JOB = a_job(JobKind.ERASE, erase=Erase.FULL)
 
 
@@ -130,14 +139,14 @@ async def test_the_agents_own_program_keeps_the_protocol(caller: Caller, jobs: J
         with home.bytes_from("image", size - 100, size) as answer:
             end = answer.read()
         assert home.report({"phase": "writing", "said": "writing", "done": size, "total": size}) == "go-on"
-        assert home.report({"phase": "waiting", "result": {"digest": "x"}}) == "go-on"
+        assert home.report({"phase": "waiting", "result": DONE}) == "go-on"
         with pytest.raises(home_module.Refused, match="used by another boot"):
             Home(caller.url, lambda _: None).configuration()
         return end
 
     assert await run_blocking(converse) == CONTENT[-100:]
     found = jobs.find("m-1-1-deploy")
-    assert found is not None and (found.written, found.result) == (True, {"digest": "x"})
+    assert found is not None and (found.written, found.result) == (True, DONE)
 
 
 async def test_reports_are_kept_and_answered_with_an_order(caller: Caller, jobs: Jobs) -> None:
@@ -151,9 +160,34 @@ async def test_reports_are_kept_and_answered_with_an_order(caller: Caller, jobs:
     assert seen.report.said.startswith("writing [31mthe image") and len(seen.report.said) == 500
     assert seen.hardware == {"disks": [DISK]}
     jobs.order("m-1-1-deploy", Order.POWER_OFF)
-    assert await caller.report("waiting", result={"digest": "x"}) == "power-off"
+    assert (await caller.post("permits", {"disk": DISK, "what": "write"}))[0] == 204
+    assert await caller.report("waiting", result=DONE) == "power-off"
     found = jobs.find("m-1-1-deploy")
-    assert found is not None and found.result == {"digest": "x"}
+    assert found is not None and found.result == DONE
+
+
+@pytest.mark.parametrize(
+    ("told", "why"),
+    [
+        ({"digest": "sha256:" + "0" * 64}, "the image has 10240 bytes"),
+        ({"written_bytes": 1}, "it tells of 1 bytes"),
+        ({"written_bytes": None}, "it tells of None bytes"),
+        ({"disk": DISK | {"serial": "S-2"}}, "which it was not permitted to write"),
+        ({"disk": None}, "it tells of no disk"),
+    ],
+    ids=["another-image", "less", "nothing", "another-disk", "no-disk"],
+)
+async def test_what_cannot_have_been_done_is_not_believed(
+    caller: Caller, jobs: Jobs, told: dict[str, object], why: str
+) -> None:
+    """That the image was read back is the agent's word: it must be the word for this image, on the permitted disk."""
+    await caller.configuration()
+    assert (await caller.post("permits", {"disk": DISK, "what": "write"}))[0] == 204
+    status, body = await caller.post("reports", {"phase": "waiting", "result": DONE | told})
+    assert (status, why in body.decode()) == (409, True)
+    found = jobs.find("m-1-1-deploy")
+    assert found is not None and found.result is None
+    assert why in jobs.seen("m-1-1-deploy").refused
 
 
 async def test_a_permit_is_on_the_disk_before_it_is_given(caller: Caller, jobs: Jobs) -> None:
@@ -175,8 +209,9 @@ async def test_a_permit_is_on_the_disk_before_it_is_given(caller: Caller, jobs: 
         ({"serial": None}, "its serial is not known"),
         ({"size_bytes": 10**9}, "are needed"),
         ({"size_bytes": "large"}, "are needed"),
+        ({"removable": True}, "it is removable"),
     ],
-    ids=["another", "unknown", "small", "no-size"],
+    ids=["another", "unknown", "small", "no-size", "removable"],
 )
 async def test_a_disk_that_was_not_asked_for_is_not_given(
     caller: Caller, jobs: Jobs, changed: dict[str, object], why: str
@@ -199,6 +234,42 @@ async def test_an_eraser_must_not_write(root: str, jobs: Jobs, agent: AgentImage
     assert (await caller.post("permits", {"disk": DISK, "what": "write"}))[0] == 409
     assert (await caller.post("permits", {"disk": DISK, "what": "erase"}))[0] == 204
     assert (await caller.post("permits", {"disk": DISK | {"path": "/dev/sdb"}, "what": "erase"}))[0] == 204
+
+
+async def test_only_what_the_run_wrote_may_be_erased_where_that_is_asked(
+    root: str, jobs: Jobs, agent: AgentImage
+) -> None:
+    """The undo of a failed run leaves other disks as they are, whatever the agent wishes."""
+    only = (PermitGiven("sda", "write", datetime.now(UTC), "/dev/sda", "S-1"),)
+    _, token = begun(jobs, agent, a_job(JobKind.ERASE, erase=Erase.METADATA, only=only), root)
+    caller = Caller(f"{root}/v1/agent/{token}")
+    await caller.configuration()
+    other = DISK | {"path": "/dev/sdb", "serial": "S-2"}
+    status, body = await caller.post("permits", {"disk": other, "what": "erase"})
+    assert (status, b"only what this run may have written" in body) == (409, True)
+    assert (await caller.post("permits", {"disk": DISK, "what": "erase"}))[0] == 204
+
+
+async def test_a_writer_must_not_erase(caller: Caller) -> None:
+    """It writes one disk."""
+    await caller.configuration()
+    assert (await caller.post("permits", {"disk": DISK, "what": "erase"}))[0] == 409
+
+
+@pytest.mark.parametrize(
+    ("kind", "rotational", "status"),
+    [("rotational", True, 204), ("rotational", False, 409), ("solid-state", None, 409)],
+)
+async def test_a_disk_of_another_kind_is_not_given(
+    root: str, jobs: Jobs, agent: AgentImage, tmp_path: Path, kind: str, rotational: bool | None, status: int
+) -> None:
+    """Nor one whose kind is not told."""
+    job = a_job(root_disk=RootDisk(kind=DiskKind(kind)))
+    _, token = begun(jobs, agent, job, root)
+    jobs.load(job.id, an_image(tmp_path, CONTENT), b"seed")
+    caller = Caller(f"{root}/v1/agent/{token}")
+    await caller.configuration()
+    assert (await caller.post("permits", {"disk": DISK | {"rotational": rotational}, "what": "write"}))[0] == status
 
 
 @pytest.mark.parametrize("name", ["configuration", "image", "seed"])
@@ -230,6 +301,16 @@ async def test_the_configuration_comes_first(caller: Caller) -> None:
     assert (await caller.get("image"))[0] == 409
 
 
+async def test_a_look_owns_nothing(caller: Caller, jobs: Jobs) -> None:
+    """A HEAD of the configuration, as of a proxy or a monitor, is not the agent."""
+    async with (
+        aiohttp.ClientSession(headers={"X-Mulligan-Boot": "monitor"}) as session,
+        session.head(f"{caller.url}/configuration") as answer,
+    ):
+        assert answer.status == 405
+    await caller.configuration()
+
+
 async def test_a_boot_says_which_one_it_is(caller: Caller) -> None:
     """Without that, nothing."""
     for boot in ("", "x" * 200):
@@ -240,10 +321,22 @@ async def test_a_boot_says_which_one_it_is(caller: Caller) -> None:
 async def test_expired_and_foreign_tokens_are_refused(root: str, jobs: Jobs, agent: AgentImage) -> None:
     """Each with its status, and a word in the log."""
     job, token = begun(jobs, agent, a_job(), root, seconds=-1)
-    assert (await Caller(f"{root}/v1/agent/{token}").get("configuration"))[0] == 403
-    _, token = begun(jobs, agent, job, root)
-    assert (await Caller(f"{root}/v1/agent/{token}x").get("configuration"))[0] == 403
-    assert (await Caller(f"{root}/v1/agent/other-{token}").get("configuration"))[0] == 404
+    with capture_logs() as logs:
+        assert (await Caller(f"{root}/v1/agent/{token}").get("configuration"))[0] == 403
+        assert "expired" in jobs.seen(job.id).refused
+        _, token = begun(jobs, agent, job, root)
+        assert (await Caller(f"{root}/v1/agent/{token}x").get("configuration"))[0] == 403
+        assert (await Caller(f"{root}/v1/agent/other-{token}").get("configuration"))[0] == 404
+        for name in ("x" * 300, ".lock"):
+            assert (await Caller(f"{root}/v1/agent/{name}.1.1.x").get("configuration"))[0] == 404
+    assert [(entry["job"], entry["log_level"]) for entry in logs[:3]] == [
+        (job.id, "warning"),
+        (job.id, "warning"),
+        (f"other-{job.id}", "warning"),
+    ]
+    assert {entry["log_level"] for entry in logs} == {"warning"}
+    assert "not signed by this deployment for this run" in logs[1]["why"]
+    assert jobs.seen(job.id).refused == ""
     caller = Caller(f"{root}/v1/agent/{token}")
     await caller.configuration()
     jobs.close(job.id)
@@ -256,9 +349,10 @@ async def test_expired_and_foreign_tokens_are_refused(root: str, jobs: Jobs, age
     "body",
     [
         b"", b"[]", b"x", {"phase": "sleeping"}, {"phase": "writing", "done": -1}, {"phase": "writing", "total": "1"},
-        {"phase": "waiting"}, {"phase": "writing", "done": True},
+        {"phase": "waiting"}, {"phase": "writing", "done": True}, {"phase": "waiting", "result": {"said": "\ud800"}},
+        b'{"phase": "hardware", "hardware": ' + b'{"a":' * 900 + b"1" + b"}" * 901,
     ],
-    ids=["empty", "list", "text", "phase", "negative", "string", "no-result", "boolean"],
+    ids=["empty", "list", "text", "phase", "negative", "string", "no-result", "boolean", "surrogate", "deep"],
 )  # fmt: skip
 async def test_a_malformed_report_is_a_bad_request(caller: Caller, jobs: Jobs, body: object) -> None:
     """And changes nothing."""

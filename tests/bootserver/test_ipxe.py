@@ -63,6 +63,12 @@ async def test_a_finished_machine_boots_its_local_disk(root: str, jobs: Jobs, ag
     assert boots_the_local_disk(await script_of(root, MAC))
 
 
+async def test_a_machine_whose_time_has_passed_boots_its_local_disk(root: str, jobs: Jobs, agent: AgentImage) -> None:
+    """The agent could do nothing with a token that has expired."""
+    begun(jobs, agent, a_job(), root, macs=(MAC,), seconds=-1)
+    assert boots_the_local_disk(await script_of(root, MAC))
+
+
 async def test_a_machine_with_virtual_media_is_not_answered(root: str, jobs: Jobs, agent: AgentImage) -> None:
     """Its job has no network card."""
     begun(jobs, agent, a_job(), root)

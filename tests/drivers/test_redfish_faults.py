@@ -7,11 +7,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from sushy import exceptions
 
 from mulligan.activities.drivers.base import BootDevice, Deadline
 from mulligan.activities.drivers.kept import Kept
 from mulligan.activities.drivers.lane import Lane
 from mulligan.activities.drivers.redfish import media, power
+from mulligan.activities.drivers.redfish.address import Host
+from mulligan.activities.drivers.redfish.faults import speaking
 from mulligan.activities.drivers.registry import open_driver
 from mulligan.activities.errors import (
     AccessDenied,
@@ -150,6 +153,30 @@ async def test_media_that_stick_are_left_over(bmc: LyingBmc, tmp_path: Path) -> 
         bmc.lies.sticky_media = False
         await driver.insert_media(a_mark(), MEDIA, soon())
     assert bmc.acts() == ["VirtualMedia.EjectMedia", "VirtualMedia.InsertMedia"]
+
+
+async def test_what_opens_a_medium_is_in_no_message(bmc: LyingBmc, tmp_path: Path) -> None:
+    """The run and the server are named; the token in the URL opens what the run serves."""
+    bmc.machine.image, bmc.lies.sticky_media = "http://boot.test/v1/media/job.1.99.secret/run-1.iso", True
+    async with opened(bmc, tmp_path) as driver:
+        with pytest.raises(Leftover, match=r"still names http://boot.test/v1/media/\*\*\*/run-1.iso") as error:
+            await driver.insert_media(a_mark(), MEDIA, soon())
+        assert "secret" not in f"{error.value.message} {error.value.metadata}"
+        told = await driver.remains(a_mark().machine_id, soon())
+        assert told and "secret" not in " ".join(told)
+
+
+def test_no_part_of_a_password_is_left_where_a_message_is_cut() -> None:
+    """Nor where its blanks are joined."""
+    for secret in ("correct-horse-battery", "two  blanks"):
+        for before in range(470, 500):
+            said = f"{'x' * before} {secret} y"
+            with (
+                pytest.raises(MulliganError) as raised,
+                speaking("asking", "srv-1", Host("http://bmc"), lambda: 0.0, secret),
+            ):
+                raise exceptions.InvalidParameterValueError(parameter="p", value=said, valid_values="v")
+            assert not [part for part in (*secret.split(), secret[:6]) if part in raised.value.message]
 
 
 async def test_an_override_that_is_forgotten_is_seen(bmc: LyingBmc, tmp_path: Path) -> None:

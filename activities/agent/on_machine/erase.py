@@ -29,7 +29,7 @@ def erase(home: Home, reporter: Reporter, asked: Mapping[str, Any], sys: Path = 
     """
     mode, only = str(asked["erase"]), asked.get("only")
     fixed = [disk for disk in disks(sys, dev) if not hands_off(disk)]
-    chosen = [disk for disk in fixed if only is None or _named(disk, only)]
+    chosen = [disk for disk in fixed if only is None or _named(disk, only, fixed)]
     if not chosen:
         raise Failed("NO_DISK", "there is no fixed disk to erase that the drivers of this machine see")
     done = []
@@ -41,9 +41,12 @@ def erase(home: Home, reporter: Reporter, asked: Mapping[str, Any], sys: Path = 
     return {"erase": mode, "disks": done}
 
 
-def _named(disk: Disk, only: Any) -> bool:
+def _named(disk: Disk, only: Any, there: list[Disk]) -> bool:
+    """Whether it is one of these: by its serial number, and by its path where it has none, or others have the same."""
+    alike = [each for each in there if disk.serial and each.serial == disk.serial]
     return any(
-        disk.serial == each.get("serial") if each.get("serial") else disk.path == each.get("path") for each in only
+        (each.get("serial") or "") == disk.serial and (len(alike) == 1 or each.get("path") == disk.path)
+        for each in only
     )
 
 

@@ -64,7 +64,9 @@ class RedfishDriver:
             if holder is None or holder.machine_id != machine_id:
                 return ()
             drives = [media.read_drive(drive) for drive in media.drives_of(system)]
-            return tuple(f"media in {drive.slot}: {drive.url}" for drive in drives if holder.run_id in drive.url)
+            return tuple(
+                f"media in {drive.slot}: {media.shown(drive.url)}" for drive in drives if holder.run_id in drive.url
+            )
 
         return await self._look(f"listing what remains of machine {machine_id}", deadline, look)
 

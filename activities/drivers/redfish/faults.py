@@ -111,7 +111,7 @@ class _Said:
         return kind(self._text(found, advice), **self._facts(**facts))
 
     def _text(self, found: str, advice: str) -> str:
-        found = " ".join(found.split())[:500].rstrip(". ")
+        found = " ".join(self._clean(found).split())[:500].rstrip(". ")  # cut last: no part of a secret may be left
         return self._clean(f"{self.provider}: {self.doing}: {found}; {advice}")
 
     def _facts(self, **more: object) -> dict[str, object]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from datetime import UTC, datetime
 
@@ -16,6 +17,7 @@ from mulligan.activities.values import Mark
 
 SETTLE_SECONDS = 5.0
 _LOOK_SECONDS = 0.5
+_TOKEN = re.compile(r"(/v1/[a-z]+/)[^/?]+")
 _DISCS = frozenset({VirtualMediaType.CD, VirtualMediaType.DVD})
 
 
@@ -85,11 +87,16 @@ def _eject(drive: VirtualMedia, but: str, deadline: Deadline) -> None:
     if not _settled(drive, "", deadline):
         if lost is not None:
             raise lost
+        left = shown(drive.image)
         raise Leftover(
-            f"drive {drive.identity} was asked to eject, and still names {drive.image}; tried again. If it stays, "
-            "reset the BMC",
-            objects=[f"{drive.identity}: {drive.image}"],
+            f"drive {drive.identity} was asked to eject, and still names {left}; tried again; else reset the BMC",
+            objects=[f"{drive.identity}: {left}"],
         )
+
+
+def shown(url: object) -> str:
+    """The URL of a medium, without the token that opens it."""
+    return _TOKEN.sub(r"\1***", str(url or "nothing"))
 
 
 def _settled(drive: VirtualMedia, url: str, deadline: Deadline) -> bool:

@@ -1,0 +1,70 @@
+"""What the deploy agent wants to do, and what it says that it did, looked at again: nobody vouches for it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from mulligan.activities.bootserver.job import Job, JobKind
+from mulligan.activities.bootserver.reports import Asked, name_disk, text
+from mulligan.activities.values import DiskKind
+
+GIB = 1024**3
+
+
+def forbidden(job: Job, asked: Asked) -> str:
+    """Why the agent must not do this to the disk; empty when it may."""
+    against = _against_erasing if job.kind is JobKind.ERASE else _against_writing
+    return "the job is done" if job.result is not None else next(against(job, asked), "")
+
+
+def unproved(job: Job, result: Mapping[str, Any]) -> str:
+    """Why it is not believed that this was done; empty where it may be.
+
+    Of what was read back the agent's word is all that there is, so it must be the word for this image, and for a disk
+    that it was permitted to write.
+    """
+    if job.kind is not JobKind.DEPLOY or job.image is None:
+        return ""
+    digest, size = result.get("digest"), result.get("written_bytes")
+    if (digest, size) != (job.image.digest, job.image.bytes):
+        said = f"{text(size, 20)} bytes, {text(digest, 80)}"
+        return f"it tells of {said}; the image has {job.image.bytes} bytes, {job.image.digest}"
+    disk = result.get("disk")
+    named = name_disk(disk) if isinstance(disk, dict) else "no disk"
+    if not any(each.what == "write" and each.disk == named for each in job.permits):
+        return f"it tells of {named}, which it was not permitted to write"
+    return ""
+
+
+def _against_erasing(job: Job, asked: Asked) -> Iterator[str]:
+    if asked.what != "erase":
+        yield "this job only erases"
+    path, serial = (text(asked.disk.get(name) or "") for name in ("path", "serial"))
+    if job.only and not any(serial == each.serial if each.serial else path == each.path for each in job.only):
+        yield "only what this run may have written is to be erased"
+
+
+def _against_writing(job: Job, asked: Asked) -> Iterator[str]:
+    disk, hints = asked.disk, job.root_disk
+    if asked.what != "write":
+        yield "this job only writes"
+    if disk.get("removable") is True:
+        yield "it is removable"
+    for name in ("serial", "wwn"):
+        wanted = getattr(hints, name)
+        if wanted and _plain(str(disk.get(name) or "")) != _plain(wanted):
+            yield f"its {name} is {disk.get(name) or 'not known'}, and {wanted} was asked for"
+    if hints.model and hints.model.lower() not in str(disk.get("model") or "").lower():
+        yield f"its model is {disk.get('model') or 'not known'}, and {hints.model} was asked for"
+    if hints.kind is not DiskKind.ANY and disk.get("rotational") is not (hints.kind is DiskKind.ROTATIONAL):
+        yield f"it is not known to be {hints.kind}, which was asked for"
+    size = disk.get("size_bytes")
+    least = max(hints.min_gib * GIB, job.image.bytes if job.image is not None else 0)
+    if not isinstance(size, int) or size < least:
+        yield f"it has {size} bytes, and {least} are needed"
+
+
+def _plain(name: str) -> str:
+    """A serial number or WWN as it is compared: some tools write `0x` or `naa.` before a WWN, others do not."""
+    return name.strip().lower().removeprefix("naa.").removeprefix("eui.").removeprefix("0x")
