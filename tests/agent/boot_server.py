@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -20,6 +20,10 @@ class BootServer:
     """End every answer of a file after so many bytes."""
     hold_after: int = 0
     """Send so many bytes of a file, and no more before an order was told."""
+    heard_after: int = 0
+    """Send so many bytes of a file, then wait for the next report, and so on."""
+    meanwhile: Callable[[], object] = lambda: None
+    """Done before a file is gone on with."""
     away: int = 0
     """Answer the next so many requests with 503."""
     refuse: str = ""
@@ -35,6 +39,7 @@ class BootServer:
     sent: int = 0
     """Bytes of files that were asked for."""
     _ordered: threading.Event = field(default_factory=threading.Event)
+    _heard: threading.Condition = field(default_factory=threading.Condition)
 
     def __enter__(self) -> BootServer:
         outer = self
@@ -87,7 +92,9 @@ class BootServer:
             self.permits.append(json.loads(body))
             return _send(request, 204, b"")
         if name == "reports":
-            self.reports.append(json.loads(body))
+            with self._heard:
+                self.reports.append(json.loads(body))
+                self._heard.notify_all()
             order = self._order()
             _send(request, 200, json.dumps({"order": order}).encode())
             return self._ordered.set() if order != "go-on" else None
@@ -101,6 +108,11 @@ class BootServer:
     def _file(self, request: BaseHTTPRequestHandler, whole: bytes) -> None:
         first, _, last = request.headers["Range"].removeprefix("bytes=").partition("-")
         rest = whole[int(first) : int(last) + 1]
+        if not rest:
+            _send(request, 416, b"")
+            return
+        if int(first):
+            self.meanwhile()
         request.send_response(206)
         request.send_header("Content-Length", str(len(rest)))
         request.end_headers()
@@ -108,8 +120,17 @@ class BootServer:
         if self.hold_after and len(rest) > self.hold_after:
             request.wfile.write(rest[: self.hold_after])
             assert self._ordered.wait(60)
+        elif self.heard_after and len(rest) > self.heard_after:
+            self._spoon(request, rest)
         else:
             request.wfile.write(rest[: self.cut_after] if self.cut_after else rest)
+
+    def _spoon(self, request: BaseHTTPRequestHandler, rest: bytes) -> None:
+        for at in range(0, len(rest), self.heard_after):
+            request.wfile.write(rest[at : at + self.heard_after])
+            with self._heard:
+                before = len(self.reports)
+                assert self._heard.wait_for(lambda before=before: len(self.reports) > before, 60)
 
 
 def _send(request: BaseHTTPRequestHandler, status: int, body: bytes) -> None:

@@ -39,10 +39,11 @@ class Machine:
         path.write_bytes(b"old " * (MIB // 4) * mib)
         return path
 
-    def boot(self, url: str, seconds: float = 60) -> subprocess.CompletedProcess[str]:
-        """Run the program to its end."""
+    def boot(self, url: str, seconds: float = 60, memory: int = 0) -> subprocess.CompletedProcess[str]:
+        """Run the program to its end; with `memory`, neither it nor a program that it calls gets more bytes."""
         self._line.write_text(f"BOOT_IMAGE=/vmlinuz console=ttyS0 mulligan.url={url}\n")
-        command = [sys.executable, "-E", "-s", "-u", "-m", "on_machine.main"]
+        limited = ["prlimit", f"--data={memory}"] if memory else []
+        command = [*limited, sys.executable, "-E", "-s", "-u", "-m", "on_machine.main"]
         options = ["--command-line", self._line, "--sys", self.sys, "--dev", self.dev]
         return subprocess.run(
             [*map(str, command + options)], cwd=HOME, capture_output=True, text=True, timeout=seconds, check=False

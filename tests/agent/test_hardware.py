@@ -141,9 +141,10 @@ def within(server: BootServer) -> str:
 
 
 async def test_the_card_that_leads_and_the_disk_that_suits_are_found(built: Built, tmp_path: Path) -> None:
-    """By DHCP and by a given address; images for either sectors, each on its own kind of disk; then all is erased."""
+    """By DHCP and by a given address; images for either sectors, each on its own kind of disk, one of them compressed;
+    then all is erased."""
     large, plain = image_with_large_sectors(), disk_image(tmp_path, "gpt")
-    to_large, to_plain, erase = deployment(large), deployment(plain, serial="emulated"), erasing("full")
+    to_large, to_plain, erase = deployment(large), deployment(plain, "zstd", serial="emulated"), erasing("full")
     seed = seed_iso(tmp_path)
     to_large.files = {**to_large.files, "seed": seed}
     to_large.configuration["seed"] = {"bytes": len(seed), "digest": digest(seed)}

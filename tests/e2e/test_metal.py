@@ -106,6 +106,7 @@ def is_up(lab: Lab, server: Server, name: str) -> None:
     assert not lab.rack.has_medium(server)
     told = lab.deployment.mulligan("run", "show", f"provision:default:{name}")
     assert server.serial in told
+    assert ("the firmware boots partition" in told) == (server.name == "redfish")  # the other one is started by BIOS
 
 
 def is_clean(lab: Lab, server: Server, provider: str) -> None:

@@ -7,6 +7,7 @@ import hashlib
 import mmap
 import os
 import struct
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -17,6 +18,8 @@ CHUNK = 4 * 1024**2
 PAGE = 4096
 SYNC_BYTES = 64 * 1024**2
 """So much is written before the disk is waited for: what is reported is on the disk, and memory stays free."""
+SYNC_SECONDS = 0.5
+"""Where the network is slow, the disk is waited for so often, so that each report has news."""
 _FLUSH = 0x1261
 """BLKFLSBUF of linux/fs.h: forget what is cached of a block device."""
 _ZERO_OUT = 0x127F
@@ -56,7 +59,7 @@ def write(path: str, pieces: Iterator[Piece], told: Told) -> tuple[int, str]:
 
     Where there is a hole the disk is made to hold zeros, whatever was there before.
     """
-    so_far, done, synced = hashlib.sha256(), 0, 0
+    so_far, done, synced, when = hashlib.sha256(), 0, 0, time.monotonic()
     with opened(path, os.O_WRONLY | os.O_EXCL) as disk:
         for piece in _in_steps(pieces):
             if isinstance(piece, Hole):
@@ -67,10 +70,10 @@ def write(path: str, pieces: Iterator[Piece], told: Told) -> tuple[int, str]:
             else:
                 so_far.update(piece)
                 done += _all(disk, piece, done)
-            if done - synced >= SYNC_BYTES:
+            if done - synced >= SYNC_BYTES or time.monotonic() >= when + SYNC_SECONDS:
                 os.fdatasync(disk)
                 os.posix_fadvise(disk, synced, done - synced, os.POSIX_FADV_DONTNEED)
-                synced = done
+                synced, when = done, time.monotonic()
             told(synced)
         os.fsync(disk)
         _forget(disk)

@@ -22,7 +22,7 @@ def set_boot_entry(path: str) -> str:
         return "the image has no EFI system partition; no boot entry was set"
     try:
         for line in run("efibootmgr").splitlines():
-            if found := re.match(rf"Boot([0-9A-Fa-f]{{4}})\*? {LABEL}(\s|$)", line):
+            if found := re.match(rf"Boot([0-9A-Fa-f]{{4}})[* ] {LABEL}(\s|$)", line):
                 run("efibootmgr", "--quiet", "--bootnum", found[1], "--delete-bootnum")
         run(
             "efibootmgr",

@@ -15,7 +15,8 @@ Answer = TypeVar("Answer")
 
 TIMEOUT_SECONDS = 20.0
 PAUSE_SECONDS = 1.0
-REFUSALS = frozenset({400, 401, 403, 404, 409, 410})
+REFUSALS = frozenset({400, 401, 403, 404, 409, 410, 416})
+"""416: what is served is shorter than it was said to be. To ask again mends nothing; another boot is told anew."""
 
 
 class Refused(Exception):

@@ -120,11 +120,13 @@ def _piped(pieces: Iterator[bytes], command: tuple[str, ...]) -> Iterator[bytes]
             while piece := program.stdout.read(CHUNK):
                 yield piece
             feeder.join()
+            status = program.wait()
         finally:
             program.kill()
-        if troubles:
-            raise troubles[0]
-        if program.wait() not in (0, -9):
+        # That it could not be fed any more is no trouble of its own: what it says itself is why.
+        if trouble := next((each for each in troubles if not isinstance(each, BrokenPipeError)), None):
+            raise trouble
+        if status:
             said = program.stderr.read().decode("utf-8", "replace").strip()[-200:]
             raise Failed("IMAGE_BROKEN", f"{command[0]} could not expand the image: {said}")
 
