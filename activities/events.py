@@ -61,6 +61,8 @@ class RunEvent:
     """Of the beginning of a run that takes a machine down: whether nothing is asked of its provider."""
     cause: str = ""
     """Of a cancel: who asked for it and why, in one line; empty where Temporal was asked and told nothing."""
+    times_held: int = 0
+    """Of a hold: how often the run has been held, this time too."""
     mended: bool = False
     """Of a run's end, when it is told: whether what it left behind is settled since."""
 

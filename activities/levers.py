@@ -2,7 +2,8 @@
 
     lever        when                                   does
     retry-now    something waits for its next attempt   begins that attempt now
-    hold         before a step begins                   keeps everything as it is until someone resumes, aborts, cancels
+    hold         before a step begins                   keeps everything as it is until someone resumes, aborts or
+                                                        cancels; with `off` takes back what was not reached yet
     resume       held                                   goes on with the step, or an earlier one of the same try
     extend       a step, or the run, has a deadline     moves it
     mulligan     a provider is claimed                  undoes this try and takes another provider, if there is one
@@ -14,6 +15,7 @@ and why.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -46,6 +48,19 @@ def command(lever: LeverKind, workflow_id: str) -> str:
     return f"mulligan run {lever} {workflow_id}{' --by 10m' if lever is LeverKind.EXTEND else ''}"
 
 
+def held_before(step: str) -> str:
+    """How the reason of a hold begins that operators asked for."""
+    return f"held before {step}"
+
+
+def will_be_held(ahead: Iterable[tuple[str, str]]) -> str:
+    """The holds that are ahead, for people: before which step, by whom; empty where there is none."""
+    asked = list(ahead)
+    by = {step: " and ".join(dict.fromkeys(actor for at, actor in asked if at == step)) for step in HOLDABLE}
+    said = "; and ".join(f"before {step}, by {who}" for step, who in by.items() if who)
+    return f"it will be held {said}" if said else ""
+
+
 @dataclass(frozen=True, slots=True)
 class LeverIn:
     """What is sent with a lever. Every field may be left out, so that it can be typed by hand."""
@@ -63,6 +78,8 @@ class LeverIn:
     holds: int = -1
     """For `resume`: how often the run had been held when it was asked for, so that it is not taken for a later hold.
     -1 where not known."""
+    off: bool = False
+    """For `hold`: do not hold any more before `step`, or before any where that is empty."""
 
 
 def cause_of_cancel(actor: str, reason: str) -> str:
@@ -84,3 +101,7 @@ class Lever:
     kind: LeverKind
     actor: str
     reason: str = ""
+    step: str = ""
+    """Of a hold: before which step; empty for the next one, or for all that are taken back."""
+    off: bool = False
+    """Of a hold: whether it was taken back."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -84,6 +84,7 @@ class StoryFold:
     """The disk that the deploy agent wrote in the present try."""
     is_cancelled: bool = False
     """Whether a cancel was asked for."""
+    times_held: int = 0
     due: Due | None = None
     """Until when the step that runs has time."""
     step_began: datetime | None = None
@@ -136,7 +137,11 @@ class StoryFold:
         if provider := result.get("provider"):
             self.provider = provider if isinstance(provider, str) else self.provider
         kind = _RECORDED.get(action.action, EventKind.ACTION_FINISHED)
-        return self._about(event, kind, action, message=str(result.get("said", "")), evidence=evidence_of(result))
+        told = self._about(event, kind, action, message=str(result.get("said", "")), evidence=evidence_of(result))
+        if kind is not EventKind.HELD:
+            return told
+        self.times_held += 1
+        return replace(told, times_held=self.times_held)
 
     def failed(self, event: HistoryEvent) -> RunEvent | None:
         """An action ended badly."""
@@ -198,7 +203,13 @@ class StoryFold:
         if request.input.name not in set(LeverKind):
             return None
         asked = result_of(request.input.args)
-        lever = Lever(LeverKind(request.input.name), str(asked.get("actor") or UNKNOWN), str(asked.get("reason") or ""))
+        lever = Lever(
+            LeverKind(request.input.name),
+            str(asked.get("actor") or UNKNOWN),
+            str(asked.get("reason") or ""),
+            step=str(asked.get("step") or ""),
+            off=bool(asked.get("off")),
+        )
         self.levers[attributes.protocol_instance_id] = lever
         message = f"{_lever_words(lever.kind, asked)}, by {lever.actor}{f': {lever.reason}' if lever.reason else ''}"
         return self._event(event, EventKind.LEVER_PULLED, message=message, lever=lever)
@@ -317,6 +328,8 @@ _RECORDED = {"held": EventKind.HELD, "resumed": EventKind.RESUMED}
 def _lever_words(kind: LeverKind, asked: Mapping[str, Any]) -> str:
     """What was asked for, for people."""
     step, seconds = str(asked.get("step") or ""), asked.get("seconds") or 0
+    if kind is LeverKind.HOLD and asked.get("off"):
+        return f"do not hold{f' before {step}' if step else ''} after all"
     return {
         LeverKind.RETRY_NOW: "try again now",
         LeverKind.HOLD: f"hold before {step or 'the next step'}",

@@ -13,6 +13,7 @@ from mulligan.activities.errors import InvalidRequest
 from mulligan.activities.events import RunEvent
 from mulligan.activities.inventory import Explanation
 from mulligan.activities.inventory.machine import Machine
+from mulligan.activities.levers import Lever
 from mulligan.activities.values import Outcome, StepEstimate
 from mulligan.api import enums, suggestions
 from mulligan.api.convert import evidence_message, machine_message, timestamp
@@ -40,6 +41,8 @@ class RunView:
     provider: str = ""
     """The provider that is claimed, or was claimed last, or is registered; empty where not known."""
     undoing: bool = False
+    holds_ahead: tuple[Lever, ...] = ()
+    """The holds that were asked for and are still ahead, as far as its story is known."""
     mended: str = ""
     """What became since of what it left behind; empty where it left nothing, or that still stands."""
 
@@ -108,6 +111,7 @@ def run_message(value: RunView) -> pb.Run:
         held=value.held,
         provider=value.provider,
         undoing=value.undoing,
+        holds_ahead=[_lever_message(each) for each in value.holds_ahead],
     )
 
 
@@ -122,14 +126,13 @@ def event_message(value: RunEvent, run_id: str, workflow_id: str = "") -> pb.Run
         message=value.message,
         provider=value.provider,
         attempts=value.attempts,
+        times_held=value.times_held,
         evidence=[evidence_message(one) for one in value.evidence],
         reason=value.reason,
         suggestions=suggestions.for_event(value, workflow_id) if workflow_id else (),
     )
     if value.lever is not None:
-        lever = value.lever
-        kind = enums.LEVER.number(lever.kind)
-        message.lever.CopyFrom(pb.Lever(kind=kind, actor=lever.actor, reason=lever.reason))
+        message.lever.CopyFrom(_lever_message(value.lever))
     if value.erase is not None:
         message.erase = enums.ERASE.number(value.erase)
     if value.outcome is not Outcome.OPEN:
@@ -138,6 +141,11 @@ def event_message(value: RunEvent, run_id: str, workflow_id: str = "") -> pb.Run
         message.explanation.CopyFrom(explanation)
     setattr(message, "try", value.try_number)
     return message
+
+
+def _lever_message(value: Lever) -> pb.Lever:
+    kind = enums.LEVER.number(value.kind)
+    return pb.Lever(kind=kind, actor=value.actor, reason=value.reason, step=value.step, off=value.off)
 
 
 def _explanation(value: Mapping[str, Any] | None) -> inventory_pb2.Explanation | None:

@@ -67,7 +67,7 @@ class Levers:
         _require_lever(found.view, kind)
         told = await self._runs.story(found) if kind in (LeverKind.ABORT, LeverKind.RESUME) else []
         undo = undo_list(told) if kind is LeverKind.ABORT else []
-        if kind is LeverKind.RESUME:
+        if kind is LeverKind.RESUME and asked.holds < 0:
             asked = replace(asked, holds=times_held(told))
         pulled = await self._update(found, kind, asked)
         after = await self._runs.find(workflow_id, found.view.run_id)

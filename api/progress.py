@@ -51,7 +51,12 @@ def awaited(events: Sequence[RunEvent]) -> Progress | None:
     last = next((event for event in reversed(events) if event.kind in ENDS_A_WAIT), None)
     if last is None or last.kind is not EventKind.AWAITING:
         return None
-    return Progress(last.try_number, last.step, AWAIT, 1, f"awaits {last.message}")
+    seen = next((each for each in reversed(events) if each.try_number == last.try_number and each.evidence), None)
+    if seen is None:
+        return Progress(last.try_number, last.step, AWAIT, 1, f"awaits {last.message}", observed_at=last.at)
+    newest = max(seen.evidence, key=lambda evidence: evidence.at)
+    message = f"awaits {last.message}; last seen: {newest.observed}"
+    return Progress(last.try_number, last.step, AWAIT, 1, message, observed_at=newest.at)
 
 
 def until(progress: Progress, due: Due | None) -> Progress:

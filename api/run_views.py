@@ -8,6 +8,7 @@ from dataclasses import replace
 from temporalio.client import WorkflowExecution, WorkflowExecutionStatus
 
 from mulligan.activities.events import EventKind, RunEvent
+from mulligan.activities.holds import holds_ahead
 from mulligan.activities.inventory import RunRecord
 from mulligan.activities.inventory.machine import Machine
 from mulligan.activities.values import Outcome
@@ -95,6 +96,7 @@ def as_told(view: RunView, events: Sequence[RunEvent]) -> RunView:
         view,
         held=is_open and is_held(events),
         undoing=is_open and view.kind is RunKind.PROVISION and is_undoing(events),
+        holds_ahead=holds_ahead(events) if is_open else (),
         provider=provider or view.provider,
     )
 

@@ -21,7 +21,7 @@ SHOW = "mulligan run show {id}"
 WATCH = "mulligan run watch {id}"
 RETRY = "mulligan run retry {id}"
 RETRY_NOW = "mulligan run retry-now {id}"
-RESUME = "mulligan run resume {id}"
+RESUME = "mulligan run resume {id} --held {held}"
 EXTEND = "mulligan run extend {id} --by 10m"
 MULLIGAN = "mulligan run mulligan {id}"
 ABORT = "mulligan run abort {id}"
@@ -115,6 +115,8 @@ class Names:
     partition: str = ""
     pinned: bool = False
     """Whether the run may use one named provider only: then there is no other one to try."""
+    held: int = 0
+    """How often the run has been held, so that what is decided now is not taken for a later hold."""
 
     @classmethod
     def of(cls, workflow_id: str, provider: str = "", *, pinned: bool = False) -> Names:
@@ -125,7 +127,7 @@ class Names:
 
 def for_event(event: RunEvent, workflow_id: str) -> list[str]:
     """The commands that may help after this event; none while all is well."""
-    names = Names.of(workflow_id, event.provider, pinned=event.pinned)
+    names = replace(Names.of(workflow_id, event.provider, pinned=event.pinned), held=event.times_held)
     if event.kind is EventKind.RUN_FINISHED and event.outcome not in _BAD:
         return []
     if event.mended or names.kind is RunKind.ENROL:
@@ -173,6 +175,6 @@ def of_a_pinned_run(commands: Iterable[str]) -> tuple[str, ...]:
 
 def _filled(commands: Iterable[str], names: Names) -> list[str]:
     commands = of_a_pinned_run(commands) if names.pinned else commands
-    known = {name: getattr(names, name) for name in ("id", "project", "machine", "provider", "partition")}
+    known = {name: getattr(names, name) for name in ("id", "project", "machine", "provider", "partition", "held")}
     wanted = [(command, re.findall(r"\{(\w+)\}", command)) for command in commands]
     return [command.format(**known) for command, needs in wanted if all(known[need] for need in needs)]

@@ -24,6 +24,8 @@ def details(run: ProvisionMachine, step: str, note: str = "", outcome: Outcome |
         lines += ["", f"> {note}"]
     if run.phase is Phase.WORKING and execution.awaiting:
         lines += ["", f"Awaiting: {execution.awaiting}, until {execution.deadline:%Y-%m-%d %H:%M:%S} UTC"]
+    if outcome is None and run.phase in (Phase.WORKING, Phase.HELD) and (ahead := run.holds_ahead.said()):
+        lines += ["", f"{ahead[:1].upper()}{ahead[1:]}."]
     if outcome is None:
         lines += ["", "| step | state |", "|:--|:--|"]
         lines += [f"| `{name}` | {_state(run, name, step)} |" for name in ORDER]

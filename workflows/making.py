@@ -37,6 +37,9 @@ GUEST_FAILED = "GUEST_FAILED"
 WRONG_DISK = "WRONG_DISK"
 """A server came up from another disk than the one that was written."""
 
+NOT_NOW = "NOT_NOW"
+"""No provider has room at this moment."""
+
 LAST_LOOK_SECONDS = 60.0
 
 TOKEN_SECONDS = timedelta(days=30).total_seconds()
@@ -111,7 +114,15 @@ class Making:
         else:
             return
         now = replace(self.request, when_none=WhenNone.FAIL)
-        await self.run.within("claim", LAST_LOOK_SECONDS, "a last look", self._claim("the wait is over; ", now))
+        look = self._claim("the wait is over; ", now)
+        try:
+            await self.run.within("claim", LAST_LOOK_SECONDS, "a last look", look)
+        except ActivityError as error:
+            failure = Failure.of(error)
+            if failure.reason != NOT_NOW:
+                raise
+            message = f"waited {seconds:.0f} s for room, and there is none: {failure.message}"
+            raise ApplicationError(message, type=NOT_NOW, non_retryable=True) from None
 
     async def _claim(self, again: str, request: MachineRequest) -> None:
         wanted = self.claim_in(request)

@@ -171,9 +171,8 @@ class ProvisionMachine(Steering):
         self.tried.append(self.making.provider)
         step = HOLDABLE[0]
         while step:
-            if self.hold_before == step:
-                self.hold_before, self.run.step = "", step
-                asked = why(self.held_by, f"held before {step}")
+            if asked := self.holds_ahead.take(step):
+                self.run.step = step
                 step = await self._decided(asked)
             try:
                 self._show(step)

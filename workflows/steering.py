@@ -21,6 +21,7 @@ with workflow.unsafe.imports_passed_through():
     from mulligan.workflows import steps
     from mulligan.workflows.execution import ORDER, Execution
     from mulligan.workflows.failures import ABORTED, MULLIGAN_ASKED, Failure
+    from mulligan.workflows.holds import Holds
 
 ABANDON = HandlerUnfinishedPolicy.ABANDON
 """A run that ends while a lever is being answered has answered it by its end."""
@@ -36,12 +37,13 @@ class Phase(StrEnum):
 
 
 POSSIBLE: Mapping[Phase, tuple[LeverKind, ...]] = {
-    Phase.WORKING: (LeverKind.RETRY_NOW, LeverKind.HOLD, LeverKind.EXTEND, LeverKind.MULLIGAN, LeverKind.ABORT),
+    Phase.WORKING: (LeverKind.EXTEND, LeverKind.RETRY_NOW, LeverKind.HOLD, LeverKind.MULLIGAN, LeverKind.ABORT),
     Phase.HELD: (LeverKind.RESUME, LeverKind.MULLIGAN, LeverKind.ABORT),
     Phase.UNDOING: (LeverKind.RETRY_NOW, LeverKind.ABORT),
     Phase.ENDING: (LeverKind.RETRY_NOW,),
 }
-"""Which levers there are in which phase. Cancelling a run that makes a machine is possible until it is ending."""
+"""Which levers there are in which phase, the likeliest first. Cancelling a run that makes a machine is possible until
+it is ending."""
 
 
 @dataclass(frozen=True)
@@ -73,10 +75,11 @@ class Undoing:
         follows `mulligan run`, without the id) first."""
         workflow_id = workflow.info().workflow_id
         commands = [command(other, workflow_id) for other in self.possible() if other is not lever]
+        last = f"mulligan run {self._last_resort()} {workflow_id}"
+        commands.insert(0 if self.phase in (Phase.UNDOING, Phase.ENDING) else len(commands), last)
         if likeliest:
             verb, *flags = likeliest.split(" ", 1)
             commands.insert(0, " ".join(("mulligan run", verb, workflow_id, *flags)))
-        commands.append(f"mulligan run {self._last_resort()} {workflow_id}")
         instead = ", ".join(f"`{each}`" for each in commands)
         told = {"remedy": commands[0], **metadata}
         return ApplicationError(f"{message}; possible now: {instead}", told, type="CONFLICT", non_retryable=True)
@@ -148,9 +151,7 @@ class Steering(Undoing):
 
     def __init__(self) -> None:
         self.phase = Phase.WORKING
-        self.hold_before = ""
-        """The step before which to hold; empty for none."""
-        self.held_by = LeverIn()
+        self.holds_ahead = Holds()
         self.holds = 0
         """How often it was held."""
         self.decision: Decision | None = None
@@ -176,17 +177,24 @@ class Steering(Undoing):
 
     @workflow.update(
         name=LeverKind.HOLD,
-        description="Hold before a step begins: `step` is image, boot or verify; empty for the next one",
+        description="Hold before `step`: image, boot or verify; empty for the next one; `off` takes it back",
         unfinished_policy=ABANDON,
     )
     async def hold(self, asked: LeverIn = LeverIn()) -> Pulled:  # noqa: B008 - frozen
-        """Hold before a step begins."""
-        self.hold_before, self.held_by = asked.step or self._later_steps()[0], asked
-        return Pulled(f"it will be held before {self.hold_before}")
+        """Hold before a step begins, or take that back."""
+        if asked.off:
+            self.holds_ahead.drop(asked.step)
+        else:
+            self.holds_ahead.add(asked, asked.step or self._later_steps()[0])
+        self.run.changed()
+        return Pulled(self.holds_ahead.said() or "it will not be held")
 
     @hold.validator
     def _may_hold(self, asked: LeverIn = LeverIn()) -> None:  # noqa: B008 - frozen
         _check_step(asked.step)
+        if asked.off:
+            self._may_take_back(asked.step)
+            return
         self._must_be(LeverKind.HOLD, Phase.WORKING, "held")
         if not self._later_steps():
             message = f"{self.run.step} is the last step and has begun; there is none to hold before"
@@ -195,6 +203,16 @@ class Steering(Undoing):
             left = self._later_steps()
             message = f"{asked.step} has begun in this try; it can be held before {' or '.join(left)}"
             raise self.refuse(LeverKind.HOLD, message, f"hold --before {left[0]}", step=self.run.step)
+
+    def _may_take_back(self, step: str) -> None:
+        """Only what is still ahead. A run that is held goes on when it is resumed."""
+        self._must_go_on(LeverKind.HOLD)
+        ahead = self.holds_ahead.steps()
+        if not ahead or step not in ("", *ahead):
+            where = f" before {step}" if step else ""
+            message = f"nobody asked to hold it{where}, so there is nothing to take back"
+            message += f"; {self.holds_ahead.said()}" if ahead else ""
+            raise self.refuse(LeverKind.HOLD, message, f"hold --off --before {ahead[0]}" if ahead else "")
 
     @workflow.update(
         name=LeverKind.RESUME,
@@ -205,7 +223,8 @@ class Steering(Undoing):
         """Go on with a held run."""
         step = self.step_to_resume(asked.step or self.run.step)
         self.decision = Decision(LeverKind.RESUME, asked, step)
-        return Pulled(f"it goes on with {step}")
+        ahead = self.holds_ahead.said()
+        return Pulled(f"it goes on with {step}{f'; {ahead}' if ahead else ''}")
 
     @resume.validator
     def _may_resume(self, asked: LeverIn = LeverIn()) -> None:  # noqa: B008 - frozen

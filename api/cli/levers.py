@@ -61,11 +61,15 @@ def retry_now(session: Session, lever: pb.LeverRequest) -> None:
 
 @click.command()
 @steers
-@click.option("--before", type=STEP, help="Hold before this step. Default: before the next one.")
+@click.option("--before", type=STEP, help="Hold before this step. Default: before the next one; with --off: any.")
+@click.option("--off", is_flag=True, help="Take back what was asked for, and not reached yet.")
 @api_command
-def hold(session: Session, lever: pb.LeverRequest, before: str | None) -> None:
-    """Hold a run before a step begins: everything stays as it is until it is resumed, aborted or cancelled."""
-    request = pb.HoldRunRequest(lever=lever, before_step=before or "")
+def hold(session: Session, lever: pb.LeverRequest, before: str | None, off: bool) -> None:
+    """Hold a run before a step begins: everything stays as it is until it is resumed, aborted or cancelled.
+
+    All that operators asked for is kept: of two, each before another step, it is held twice.
+    """
+    request = pb.HoldRunRequest(lever=lever, before_step=before or "", off=off)
     response = session.provisioning.HoldRun(request, timeout=session.deadline())
     _answered(session, response, _said(response.answer), watch=True)
 
@@ -73,12 +77,19 @@ def hold(session: Session, lever: pb.LeverRequest, before: str | None) -> None:
 @click.command()
 @steers
 @click.option("--from", "from_step", type=STEP, help="Go on with this step. Default: the one at which it is held.")
+@click.option(
+    "--held",
+    type=click.IntRange(min=1),
+    help="How often it had been held when you decided, as `next:` says: refused if it was held anew since.",
+)
 @watch_option("how it goes on")
 @api_command
-def resume(session: Session, lever: pb.LeverRequest, from_step: str | None, watching: bool) -> ExitCode:
+def resume(
+    session: Session, lever: pb.LeverRequest, from_step: str | None, held: int | None, watching: bool
+) -> ExitCode:
     """Go on with a held run. What was made by steps after the one that it goes on with is undone first."""
     view = known_so_far(session, lever.workflow_id, lever.run_id)
-    request = pb.ResumeRunRequest(lever=lever, from_step=from_step or "")
+    request = pb.ResumeRunRequest(lever=lever, from_step=from_step or "", times_held=held or 0)
     response = session.provisioning.ResumeRun(request, timeout=session.deadline())
     _answered(session, response, _said(response.answer), watch=not watching)
     return _watched_on(session, view) if watching else ExitCode.OK

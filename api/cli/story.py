@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from mulligan.activities.levers import will_be_held
 from mulligan.api.cli.display import event_lines, evidence_text, progress_text
 from mulligan.api.cli.ending import ending
 from mulligan.api.cli.explanation import explanation_lines
@@ -144,6 +145,8 @@ def now_lines(response: pb.GetRunResponse) -> Iterator[str]:
         yield from _doing(progress, response.run)
     if not response.progress and not (response.run.held or is_ending(response.run)) and response.events:
         yield from _waiting(response.events, response.run)
+    if ahead := will_be_held((each.step, each.actor) for each in response.run.holds_ahead):
+        yield clean(f"{ahead}; to take that back: mulligan run hold {response.run.workflow_id} --off")
     for number, undo in enumerate(response.undo, 1):
         if number == 1:
             yield f"{_undo_title(response.run)}, in this order:"

@@ -171,6 +171,8 @@ class RunView:
         at = seconds(event.at)
         if event.kind == run_pb2.RUN_EVENT_KIND_ACTION_STARTED:
             self.held = None
+            if event.step == UNDO:
+                self._stop_waiting(at)
             line = self._begun(line, event.step)
             line.message = event.message or line.message
             line.started = line.started or at
@@ -201,6 +203,13 @@ class RunView:
             line.ended, line.progress, line.state = seconds(event.at), None, FAILED
             line.message = event.message or line.message
 
+    def _stop_waiting(self, at: float) -> None:
+        """A step that only awaited something has come to nothing when the undo begins, or the run ends."""
+        for line in self.steps.values():
+            if line.open_actions == {AWAIT}:
+                line.open_actions.clear()
+                line.ended, line.progress, line.state, line.message = at, None, FAILED, "stopped"
+
     def _begun(self, line: StepView, step: str) -> StepView:
         """The line of an action that begins. A step that failed, and whatever comes after it, begins anew."""
         if line.state == FAILED and step in STEPS:
@@ -212,6 +221,7 @@ class RunView:
 
     def _finish(self, event: run_pb2.RunEvent) -> None:
         self.finished = event
+        self._stop_waiting(seconds(event.at))
         for line in [*self.steps.values(), *self.undo.values()]:
             line.progress = None
             if line.open_actions:

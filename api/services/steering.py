@@ -50,14 +50,18 @@ class Steering:
         """Hold a run before a step."""
         faults = Faults(request)
         _check_step(faults, "before_step", request.before_step)
-        answer = await self._pull(LeverKind.HOLD, request.lever, faults, LeverIn(step=request.before_step))
+        asked = LeverIn(step=request.before_step, off=request.off)
+        answer = await self._pull(LeverKind.HOLD, request.lever, faults, asked)
         return pb.HoldRunResponse(answer=_message(answer))
 
     async def ResumeRun(self, request: pb.ResumeRunRequest, context: Context) -> pb.ResumeRunResponse:  # noqa: N802
         """Go on with a held run."""
         faults = Faults(request)
         _check_step(faults, "from_step", request.from_step)
-        answer = await self._pull(LeverKind.RESUME, request.lever, faults, LeverIn(step=request.from_step))
+        if request.times_held < 0:
+            faults.add("times_held", "is negative; use the number that the run's hold told, or 0")
+        asked = LeverIn(step=request.from_step, holds=request.times_held or -1)
+        answer = await self._pull(LeverKind.RESUME, request.lever, faults, asked)
         return pb.ResumeRunResponse(answer=_message(answer))
 
     async def ExtendRun(self, request: pb.ExtendRunRequest, context: Context) -> pb.ExtendRunResponse:  # noqa: N802

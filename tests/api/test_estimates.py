@@ -64,6 +64,10 @@ async def test_a_wait_without_any_action_is_compared_too(api: Api, stack: Stack)
                 break
     assert seen[-1].slower_than_p95
     assert "the guest's call home" in seen[-1].message
+    assert "last seen: " in seen[-1].message
+    run = await api.provisioning.GetRun(provisioning_pb2.GetRunRequest(workflow_id=provision_id(project, "d")))
+    proved = {item.observed: item.at.ToNanoseconds() for each in run.events for item in each.evidence}
+    assert seen[-1].observed_at.ToNanoseconds() == proved[seen[-1].message.partition("last seen: ")[2]]
     assert all(each.suggestions[0].startswith("mulligan run extend") for each in seen)
     assert (seen[-1].step, seen[-1].estimate.runs) == ("verify", 3)
     await stack.client.get_workflow_handle(provision_id(project, "d")).cancel()

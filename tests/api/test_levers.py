@@ -64,8 +64,10 @@ async def test_a_run_is_held_shown_and_resumed(api: Api, stack: Stack) -> None:
     project, _ = await stack.hosts(hold="place_base:1:1")
     run_id = (await first(api.provision(spec(project), detach=True))).update.run.workflow_id
     held = await api.provisioning.HoldRun(pb.HoldRunRequest(lever=lever(run_id, "look first"), before_step="boot"))
-    assert held.answer.said == "it will be held before boot"
+    assert held.answer.said == "it will be held before boot, by alice"
     assert held.answer.run.workflow_id == run_id
+    (ahead,) = (await get(api, run_id)).run.holds_ahead
+    assert (ahead.step, ahead.actor, ahead.reason) == ("boot", "alice", "look first")
     await until(lambda: stack.machine_is(project, "m", MachineState.HELD))
 
     async def is_told() -> bool:
@@ -76,10 +78,15 @@ async def test_a_run_is_held_shown_and_resumed(api: Api, stack: Stack) -> None:
     assert listed.run.held
     story = await get(api, run_id)
     told = next(event for event in story.events if event.kind == run_pb2.RUN_EVENT_KIND_HELD)
-    assert told.suggestions[0] == f"mulligan run resume {run_id}"
+    assert told.times_held == 1
+    assert told.suggestions[0] == f"mulligan run resume {run_id} --held 1"
+    assert not story.run.holds_ahead
     assert [undo.action for undo in story.undo] == ["remove-disks", "release-claim"]
-    resumed = await api.provisioning.ResumeRun(pb.ResumeRunRequest(lever=lever(run_id, actor="bob")))
-    assert "boot" in resumed.answer.said
+    with pytest.raises(grpc.aio.AioRpcError) as stale:
+        await api.provisioning.ResumeRun(pb.ResumeRunRequest(lever=lever(run_id, actor="eve"), times_held=2))
+    assert "held anew" in str(stale.value.details())
+    asked = pb.ResumeRunRequest(lever=lever(run_id, actor="bob"), times_held=told.times_held)
+    assert "boot" in (await api.provisioning.ResumeRun(asked)).answer.said
     stream = await everything(api.watch(run_id))
     assert stream[-2].update.run.outcome == run_pb2.RUN_OUTCOME_READY
     assert not stream[-2].update.run.held
@@ -221,7 +228,8 @@ async def test_a_run_for_one_provider_only_is_offered_no_mulligan(api: Api, stac
     assert f"mulligan run retry-now {run_id}" in told
     assert f"mulligan run mulligan {run_id}" not in told
     error = await refusal(api.provisioning.ResumeRun(pb.ResumeRunRequest(lever=lever(run_id))))
-    assert info(error).metadata["remedy"] == f"mulligan run retry-now {run_id}"
+    assert info(error).metadata["remedy"] == f"mulligan run extend {run_id} --by 10m"
+    assert f"`mulligan run retry-now {run_id}`" in error.details()
     assert "run mulligan" not in error.details()
     await cancelled(api, run_id)
 
@@ -290,6 +298,7 @@ async def test_levers_of_runs_that_are_over_or_unknown(api: Api, stack: Stack) -
     [
         (pb.HoldRunRequest(lever=lever("provision:a:b"), before_step="claim"), "before_step"),
         (pb.ResumeRunRequest(lever=lever("provision:a:b"), from_step="boto"), "from_step"),
+        (pb.ResumeRunRequest(lever=lever("provision:a:b"), times_held=-1), "times_held"),
         (pb.RetryRunNowRequest(lever=lever("provision:a:b", actor="a" * 101)), "lever.actor"),
         (pb.AbortRunRequest(lever=lever("provision:a:b", actor="a\nb")), "lever.actor"),
         (pb.TakeMulliganRequest(lever=lever("provision:a:b", "r" * 501)), "lever.reason"),

@@ -36,7 +36,7 @@ from mulligan.workflows.steps import (
 
 RUN = "provision:shop:web-1"
 EXPLAIN = "mulligan claim explain --machine web-1 --project shop"
-NAMES = {"id": RUN, "project": "shop", "machine": "web-1", "provider": "hyp-1", "partition": "lab"}
+NAMES = {"held": 1, "id": RUN, "project": "shop", "machine": "web-1", "provider": "hyp-1", "partition": "lab"}
 EVERYTHING = ["tear-down", "remove-disks", "release-claim"]
 AT = datetime(2026, 9, 21, tzinfo=UTC)
 
@@ -86,7 +86,7 @@ def event(kind: EventKind, step: str = "", action: str = "", **values: object) -
         (event(EventKind.ACTION_FAILED, "claim", "claim", reason="NEVER_FITS"), EXPLAIN),
         (event(EventKind.ACTION_FAILED, "boot", "boot", provider="hyp-1"), "mulligan provider show hyp-1"),
         (event(EventKind.ACTION_FAILED, "boot", "boot"), f"mulligan run show {RUN}"),
-        (event(EventKind.HELD, "record", "held"), f"mulligan run resume {RUN}"),
+        (event(EventKind.HELD, "record", "held", times_held=1), f"mulligan run resume {RUN} --held 1"),
         (event(EventKind.SLOW, "boot"), f"mulligan run extend {RUN} --by 10m"),
         (event(EventKind.AWAITING, "claim"), EXPLAIN),
         (event(EventKind.RUN_FINISHED, outcome=Outcome.CANCELLED), f"mulligan run retry {RUN}"),

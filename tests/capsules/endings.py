@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Awaitable, Callable
 from typing import Any
 
 from temporalio.client import WorkflowFailureError, WorkflowHandle
 
+from mulligan.activities.events import EventKind
 from mulligan.activities.levers import LeverIn, LeverKind
 from mulligan.activities.story import fold
 from mulligan.activities.values import Deadlines, MachineState, OnFailure
@@ -90,6 +92,23 @@ async def held_before_a_step(stack: Stack, _: Api) -> Handle:
     return handle
 
 
+async def held_before_two_steps(stack: Stack, _: Api) -> Handle:
+    """Two operators had it held, each before another step, and let it go on each time."""
+    project, _hosts = await stack.hosts(hold="create_disks:1:2")
+    handle = await stack.start(stack.request(project))
+    await until(lambda: stack.has_finished(handle, "prepare"))
+    for step in ("verify", "boot"):
+        await pull(handle, LeverKind.HOLD, step=step)
+    for times in (1, 2):
+        await until(functools.partial(_was_held, stack, handle, times))
+        await pull(handle, LeverKind.RESUME)
+    return handle
+
+
+async def _was_held(stack: Stack, handle: Handle, times: int) -> bool:
+    return [e.kind for e in await stack.story_so_far(handle)].count(EventKind.HELD) == times
+
+
 async def given_another_by_an_operator(stack: Stack, _: Api) -> Handle:
     """An operator gave the first host up; the second one was good."""
     project, hosts = await stack.hosts(2)
@@ -159,6 +178,7 @@ ENDINGS: dict[str, Callable[[Stack, Api], Awaitable[Handle]]] = {
         held_then_cancelled,
         held_then_resumed,
         held_before_a_step,
+        held_before_two_steps,
         given_another_by_an_operator,
         aborted,
         quarantined,

@@ -221,6 +221,8 @@ def test_a_step_that_awaits_something_is_not_done() -> None:
         (None, "running"),
         (event(4, "CALLED_HOME", "verify", "", "the guest called home"), "done"),
         (event(4, "DEADLINE_PASSED", "verify", "", "not done within 20 s"), "failed"),
+        (event(4, "ACTION_STARTED", "undo", "tear-down"), "failed"),
+        (event(4, "RUN_FINISHED", outcome=run_pb2.RUN_OUTCOME_TERMINATED), "failed"),
     ):
         view = RunView()
         for update in (*awaits, *([last] if last else [])):

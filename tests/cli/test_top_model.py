@@ -67,7 +67,7 @@ async def test_runs_and_providers_arrive_and_go_on(api: ScriptedApi) -> None:
     fleet.providers = [a_provider("hyp-1")]
     run = booting(fleet, "web-1")
     async with fed(api) as known:
-        await until(lambda: known.runs() and known.runs()[0].step() == "boot" and known.providers())
+        await until(lambda: known.runs() and known.runs()[0].state() == "runs" and known.providers())
         row = known.runs()[0]
         assert (row.provider, row.state(), row.key) == ("hyp-1", "runs", Key(run.workflow_id, run.run_id))
         fleet.tell(

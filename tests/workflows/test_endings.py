@@ -89,7 +89,9 @@ async def test_a_wait_for_room_that_is_over_ends_with_why_there_is_none(stack: S
     handle = await stack.start(
         stack.request(project, "second", resources=whole, when_none=WhenNone.WAIT, deadlines=deadlines)
     )
-    assert (await last_of(stack, handle)).reason == "NOT_NOW"
+    last = await last_of(stack, handle)
+    assert last.reason == "NOT_NOW"
+    assert last.message.startswith("waited 2 s for room, and there is none: ")
     failed = [e for e in await stack.story(handle) if e.kind is EventKind.ACTION_FAILED and e.explanation]
     assert failed[-1].explanation["verdict"] == "not-now"
 

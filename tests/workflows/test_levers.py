@@ -10,14 +10,17 @@ from datetime import UTC, datetime
 
 import click
 import pytest
+from temporalio.api.sdk.v1 import WorkflowMetadata
 from temporalio.client import WorkflowFailureError, WorkflowHandle, WorkflowUpdateFailedError
 
 from mulligan.activities.drivers.simulated import journal
 from mulligan.activities.events import EventKind, RunEvent
-from mulligan.activities.levers import HOLDABLE, LeverKind, Pulled
+from mulligan.activities.holds import holds_ahead
+from mulligan.activities.levers import HOLDABLE, LeverIn, LeverKind, Pulled
 from mulligan.activities.values import Deadlines, MachineState, OnFailure, Outcome, VerifyLevel
 from mulligan.api.cli.main import cli
 from mulligan.api.progress import progress_of
+from mulligan.api.suggestions import for_event
 from tests.workflows.stack import Stack, is_clean, until
 from tests.workflows.steer import pull, refused
 
@@ -50,6 +53,11 @@ async def held(stack: Stack, project: str) -> None:
 async def is_at(handle: WorkflowHandle, phase: str) -> bool:
     """Whether the run says that it is at this."""
     return await handle.query("phase", result_type=str) == phase
+
+
+async def was_held(stack: Stack, handle: WorkflowHandle, *, times: int) -> bool:
+    """Whether the run was held so often, by now."""
+    return [e.kind for e in await stack.story_so_far(handle)].count(EventKind.HELD) == times
 
 
 def verbs(stack: Stack, project: str, verb: str) -> int:
@@ -131,6 +139,81 @@ async def test_a_hold_without_a_step_is_before_the_next_one(stack: Stack) -> Non
     assert is_clean(stack, project)
 
 
+async def test_of_two_holds_both_are_kept(stack: Stack) -> None:
+    """The later one does not take the place of the earlier one, whichever step comes first; both answers say so."""
+    project, _ = await stack.hosts(hold="create_disks:1:3")
+    handle = await stack.start(stack.request(project, deadlines=HELD))
+    await begun(stack, project, "create_disks")
+    assert await pull(handle, LeverKind.HOLD, "first", step="verify") == "it will be held before verify, by alice"
+    bob = LeverIn(actor="bob", reason="its disks", step="boot")
+    said = await handle.execute_update(LeverKind.HOLD.value, bob, result_type=Pulled)
+    assert said.said == "it will be held before boot, by bob; and before verify, by alice"
+    await held(stack, project)
+    assert "held before boot by bob: its disks" in stack.inventory.machine(project, "m").reason
+    assert await pull(handle, LeverKind.RESUME) == "it goes on with boot; it will be held before verify, by alice"
+    await until(lambda: was_held(stack, handle, times=2))
+    assert "held before verify by alice: first" in stack.inventory.machine(project, "m").reason
+    await pull(handle, LeverKind.RESUME)
+    assert (await last_of(stack, handle)).outcome is Outcome.READY
+
+
+async def test_two_who_hold_before_the_same_step_are_both_named(stack: Stack) -> None:
+    """It is held once, for both."""
+    project, _ = await stack.hosts(hold="create_disks:1:3")
+    handle = await stack.start(stack.request(project, deadlines=HELD))
+    await begun(stack, project, "create_disks")
+    await pull(handle, LeverKind.HOLD, "its disks")
+    bob = LeverIn(actor="bob", step="boot")
+    said = await handle.execute_update(LeverKind.HOLD.value, bob, result_type=Pulled)
+    assert said.said == "it will be held before boot, by alice and bob"
+    await held(stack, project)
+    assert "held before boot by alice: its disks, and by bob" in stack.inventory.machine(project, "m").reason
+    await pull(handle, LeverKind.RESUME)
+    assert (await last_of(stack, handle)).outcome is Outcome.READY
+
+
+async def test_a_hold_that_is_ahead_is_shown_and_taken_back(stack: Stack) -> None:
+    """One of them, then all; where there is none that is refused, and so is one that was not asked for."""
+    project, _ = await stack.hosts(hold="create_disks:1:3")
+    handle = await stack.start(stack.request(project, deadlines=HELD))
+    await begun(stack, project, "create_disks")
+    assert "nothing to take back" in await refused(handle, LeverKind.HOLD, off=True)
+    await pull(handle, LeverKind.HOLD, step="boot")
+    said = await refused(handle, LeverKind.HOLD, step="verify", off=True)
+    assert offered(said)[0] == f"mulligan run hold {handle.id} --off --before boot"
+    await pull(handle, LeverKind.HOLD, step="verify")
+    page = await handle.query("__temporal_workflow_metadata", result_type=WorkflowMetadata)
+    assert "It will be held before boot, by alice; and before verify, by alice." in page.current_details
+    assert [(each.step, each.actor) for each in holds_ahead(await stack.story_so_far(handle))] == [
+        ("boot", "alice"),
+        ("verify", "alice"),
+    ]
+    assert "before verify" in await pull(handle, LeverKind.HOLD, step="boot", off=True)
+    assert [each.step for each in holds_ahead(await stack.story_so_far(handle))] == ["verify"]
+    assert await pull(handle, LeverKind.HOLD, "not needed", off=True) == "it will not be held"
+    assert holds_ahead(await stack.story_so_far(handle)) == ()
+    assert (await last_of(stack, handle)).outcome is Outcome.READY
+    assert EventKind.HELD not in [e.kind for e in await stack.story(handle)]
+
+
+async def test_a_resume_that_was_decided_for_an_earlier_hold_is_refused(stack: Stack) -> None:
+    """Whoever saw the first hold has not seen the second."""
+    project, _ = await stack.hosts(hold="create_disks:1:3")
+    handle = await stack.start(stack.request(project, deadlines=HELD))
+    await begun(stack, project, "create_disks")
+    for step in ("boot", "verify"):
+        await pull(handle, LeverKind.HOLD, step=step)
+    await held(stack, project)
+    await pull(handle, LeverKind.RESUME, holds=1)
+    await until(lambda: was_held(stack, handle, times=2))
+    assert "held anew" in await refused(handle, LeverKind.RESUME, holds=1)
+    told = [e for e in await stack.story_so_far(handle) if e.kind is EventKind.HELD]
+    assert [e.times_held for e in told] == [1, 2]
+    assert f"mulligan run resume {handle.id} --held 2" in for_event(told[-1], handle.id)
+    await pull(handle, LeverKind.RESUME, holds=2)
+    assert (await last_of(stack, handle)).outcome is Outcome.READY
+
+
 async def test_what_cannot_be_held_or_resumed_is_refused(stack: Stack) -> None:
     """With what could be done instead; the run goes on."""
     project, _ = await stack.hosts(hold="define:1:2")
@@ -173,8 +256,8 @@ async def test_a_refusal_while_it_works_names_first_what_is_nearest(stack: Stack
     said = await refused(handle, LeverKind.HOLD, step="image")
     assert offered(said) == [
         f"{run.format('hold')} --before verify",
-        run.format("retry-now"),
         f"{run.format('extend')} --by 10m",
+        run.format("retry-now"),
         run.format("abort"),
         run.format("cancel"),
     ]
@@ -194,7 +277,7 @@ async def test_a_refusal_of_a_run_that_takes_down_offers_no_cancel(stack: Stack)
         return_exceptions=True,
     )
     (said,) = [each for each in (first, second) if isinstance(each, WorkflowUpdateFailedError)]
-    assert offered(str(said.cause)) == [f"mulligan run retry-now {release.id}", f"mulligan run watch {release.id}"]
+    assert offered(str(said.cause)) == [f"mulligan run watch {release.id}", f"mulligan run retry-now {release.id}"]
     assert (await last_of(stack, release)).outcome is Outcome.QUARANTINED
 
 

@@ -21,7 +21,7 @@ from mulligan.api.cli.top.feeds import Feeds
 from mulligan.api.cli.top.levers import LEVERS, Lever
 from mulligan.api.cli.top.modal import Confirm, Help
 from mulligan.api.cli.top.model import Model
-from mulligan.api.cli.top.row import Key
+from mulligan.api.cli.top.row import Row
 
 REDRAW_SECONDS = 0.5
 SIGNALS = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
@@ -150,16 +150,16 @@ class TopApp(App[ExitCode]):
             if reason is None:
                 self.board.say(f"{name} {row.key.workflow_id}: left as it is")
             else:
-                self.run_worker(self._pull(lever, row.key, reason))
+                self.run_worker(self._pull(lever, row, reason))
 
         self.push_screen(Confirm(lever, row), answered)
 
-    async def _pull(self, lever: Lever, key: Key, reason: str) -> None:
+    async def _pull(self, lever: Lever, row: Row, reason: str) -> None:
         assert self._api is not None  # there is no row before there is an API
-        what = f"{lever.name} {key.workflow_id}"
+        what = f"{lever.name} {row.key.workflow_id}"
         self.board.say(f"{what}: asked, no answer yet")
         try:
-            said = await lever.pull(self._api, key, reason)
+            said = await lever.pull(self._api, row, reason)
         except grpc.RpcError as error:
             known = of_rpc(error, noun="run", api=self._session.api)
             more = "".join(f"; next: {command}" for command in known.next_commands[:1] if command not in known.message)

@@ -43,10 +43,13 @@ def details(row: Row, now: float) -> Text:
     text = Text()
     _head(text, row, now)
     if row.says(now):
-        text.append(f"{_heading(row)} ", style="bold").append(f"{row.says(now)}\n", style=style(row))
+        says = row.says(now).removeprefix("awaits ")
+        text.append(f"{_heading(row)} ", style="bold").append(f"{says}\n", style=style(row))
     _progress(text, row)
     for number, command in enumerate(row.suggestions):
         text.append("try    " if number == 0 else "   or  ", style="bold").append(f"{clean(command)}\n", style="cyan")
+    if not row.is_over and row.ahead:
+        text.append("ahead  ", style="bold").append(f"{clean(row.ahead)}\n", style="yellow")
     for line in row.steps():
         _step(text, line, now)
     for line in row.view.undo.values():

@@ -28,7 +28,7 @@ class Lever:
     """What it does, in a few words."""
     does: str
     """What will happen, for whoever confirms it."""
-    pull: Callable[[Api, Key, str], Awaitable[str]]
+    pull: Callable[[Api, Row, str], Awaitable[str]]
     """Asks the API, with a reason; returns its answer. Raises grpc.RpcError when it refuses."""
     shows_undo: bool = False
     """Whether it undoes what was made, so that the list of that is shown before."""
@@ -42,8 +42,10 @@ def _undone(undo: Iterable[pb.UndoAction]) -> str:
     return ", ".join(each.action for each in undo)
 
 
-async def _cancel(api: Api, key: Key, reason: str) -> str:
-    request = pb.CancelRunRequest(workflow_id=key.workflow_id, run_id=key.run_id, reason=reason, actor=this_actor())
+async def _cancel(api: Api, row: Row, reason: str) -> str:
+    request = pb.CancelRunRequest(
+        workflow_id=row.key.workflow_id, run_id=row.key.run_id, reason=reason, actor=this_actor()
+    )
     answer = await api.provisioning.CancelRun(request, timeout=LEVER_SECONDS)
     if answer.run.outcome != run_pb2.RUN_OUTCOME_OPEN:
         return f"it had ended before: {word(run_pb2.RunOutcome, answer.run.outcome)}"
@@ -51,39 +53,39 @@ async def _cancel(api: Api, key: Key, reason: str) -> str:
     return f"{answer.said}; it undoes {undo}" if undo else f"{answer.said}; there is nothing to undo"
 
 
-async def _retry_now(api: Api, key: Key, reason: str) -> str:
-    request = pb.RetryRunNowRequest(lever=_asked(key, reason))
+async def _retry_now(api: Api, row: Row, reason: str) -> str:
+    request = pb.RetryRunNowRequest(lever=_asked(row.key, reason))
     return (await api.provisioning.RetryRunNow(request, timeout=LEVER_SECONDS)).answer.said
 
 
-async def _retry_afresh(api: Api, key: Key, reason: str) -> str:
-    request = pb.RetryRunRequest(workflow_id=key.workflow_id, reason=reason, actor=this_actor())
+async def _retry_afresh(api: Api, row: Row, reason: str) -> str:
+    request = pb.RetryRunRequest(workflow_id=row.key.workflow_id, reason=reason, actor=this_actor())
     answer = await api.provisioning.RetryRun(request, timeout=LEVER_SECONDS)
     return f"a new run of {answer.run.workflow_id} began"
 
 
-async def _hold(api: Api, key: Key, reason: str) -> str:
-    request = pb.HoldRunRequest(lever=_asked(key, reason))
+async def _hold(api: Api, row: Row, reason: str) -> str:
+    request = pb.HoldRunRequest(lever=_asked(row.key, reason))
     return (await api.provisioning.HoldRun(request, timeout=LEVER_SECONDS)).answer.said
 
 
-async def _resume(api: Api, key: Key, reason: str) -> str:
-    request = pb.ResumeRunRequest(lever=_asked(key, reason))
+async def _resume(api: Api, row: Row, reason: str) -> str:
+    request = pb.ResumeRunRequest(lever=_asked(row.key, reason), times_held=row.times_held)
     return (await api.provisioning.ResumeRun(request, timeout=LEVER_SECONDS)).answer.said
 
 
-async def _extend(api: Api, key: Key, reason: str) -> str:
-    request = pb.ExtendRunRequest(lever=_asked(key, reason), seconds=EXTEND_SECONDS)
+async def _extend(api: Api, row: Row, reason: str) -> str:
+    request = pb.ExtendRunRequest(lever=_asked(row.key, reason), seconds=EXTEND_SECONDS)
     return (await api.provisioning.ExtendRun(request, timeout=LEVER_SECONDS)).answer.said
 
 
-async def _mulligan(api: Api, key: Key, reason: str) -> str:
-    request = pb.TakeMulliganRequest(lever=_asked(key, reason))
+async def _mulligan(api: Api, row: Row, reason: str) -> str:
+    request = pb.TakeMulliganRequest(lever=_asked(row.key, reason))
     return (await api.provisioning.TakeMulligan(request, timeout=LEVER_SECONDS)).answer.said
 
 
-async def _abort(api: Api, key: Key, reason: str) -> str:
-    request = pb.AbortRunRequest(lever=_asked(key, reason))
+async def _abort(api: Api, row: Row, reason: str) -> str:
+    request = pb.AbortRunRequest(lever=_asked(row.key, reason))
     answer = await api.provisioning.AbortRun(request, timeout=LEVER_SECONDS)
     undo = _undone(answer.undo)
     return f"{answer.answer.said}; it undoes {undo}" if undo else answer.answer.said
@@ -124,7 +126,7 @@ LEVERS = (
         "m",
         "mulligan",
         "give its provider up, and try another",
-        "This provider is given up and another one tried. What was made here is undone:",
+        "This provider is given up and another one tried; where there is none, nothing is touched. What is undone here:",
         _mulligan,
         True,
     ),

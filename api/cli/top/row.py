@@ -9,6 +9,8 @@ from typing import NamedTuple
 
 from mulligan.activities.events import EventKind
 from mulligan.activities.events import RunEvent as StoryEvent
+from mulligan.activities.holds import holds_ahead
+from mulligan.activities.levers import Lever, LeverKind, will_be_held
 from mulligan.activities.values import Erase
 from mulligan.api.cli.output import word
 from mulligan.api.cli.text import clean, seconds
@@ -90,6 +92,16 @@ class Row:
     def is_held(self) -> bool:
         """Whether it waits for an operator."""
         return not self.is_over and (self.view.held is not None or (not self.events and self.run.held))
+
+    @property
+    def times_held(self) -> int:
+        """How often it had been held when it was held last, as it is shown; 0 where that is not known."""
+        return self.view.held.times_held if self.view.held is not None else 0
+
+    @property
+    def ahead(self) -> str:
+        """Before which steps it will be held, and by whom; empty where nobody asked for it."""
+        return will_be_held((each.step, each.actor) for each in holds_ahead(_told(self.events)))
 
     @property
     def is_cancelling(self) -> bool:
@@ -206,5 +218,19 @@ def _told(events: Iterable[run_pb2.RunEvent]) -> Iterable[StoryEvent]:
             at = datetime.fromtimestamp(seconds(event.at), UTC)
             erase = Erase(word(machine_pb2.EraseMode, event.erase)) if event.erase else None
             yield StoryEvent(
-                0, at, EventKind(kind), step=event.step, action=event.action, reason=event.reason, erase=erase
+                0,
+                at,
+                EventKind(kind),
+                step=event.step,
+                action=event.action,
+                message=event.message,
+                reason=event.reason,
+                erase=erase,
+                lever=_lever(event.lever) if event.HasField("lever") else None,
             )
+
+
+def _lever(lever: run_pb2.Lever) -> Lever | None:
+    kind = word(run_pb2.LeverKind, lever.kind)
+    known = kind in set(LeverKind)
+    return Lever(LeverKind(kind), lever.actor, lever.reason, step=lever.step, off=lever.off) if known else None

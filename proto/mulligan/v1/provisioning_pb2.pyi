@@ -534,8 +534,11 @@ class HoldRunRequest(_message.Message):
 
     LEVER_FIELD_NUMBER: _builtins.int
     BEFORE_STEP_FIELD_NUMBER: _builtins.int
+    OFF_FIELD_NUMBER: _builtins.int
     before_step: _builtins.str
     """The step before which to hold: `image`, `boot` or `verify`. Empty means the next one."""
+    off: _builtins.bool
+    """Take back what was asked for and not reached yet: do not hold before that step, or before any where it is empty."""
     @_builtins.property
     def lever(self) -> Global___LeverRequest:
         """The run, and who asks."""
@@ -545,10 +548,11 @@ class HoldRunRequest(_message.Message):
         *,
         lever: Global___LeverRequest | None = ...,
         before_step: _builtins.str = ...,
+        off: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["lever", b"lever"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["before_step", b"before_step", "lever", b"lever"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["before_step", b"before_step", "lever", b"lever", "off", b"off"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -586,9 +590,14 @@ class ResumeRunRequest(_message.Message):
 
     LEVER_FIELD_NUMBER: _builtins.int
     FROM_STEP_FIELD_NUMBER: _builtins.int
+    TIMES_HELD_FIELD_NUMBER: _builtins.int
     from_step: _builtins.str
     """The step to go on with: `image`, `boot` or `verify`; what later steps made is undone first. Empty means the step at
     which it is held.
+    """
+    times_held: _builtins.int
+    """How often the run had been held when this was decided, as its HELD event says: refused where it was held anew since.
+    0 means as it is now.
     """
     @_builtins.property
     def lever(self) -> Global___LeverRequest:
@@ -599,10 +608,11 @@ class ResumeRunRequest(_message.Message):
         *,
         lever: Global___LeverRequest | None = ...,
         from_step: _builtins.str = ...,
+        times_held: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["lever", b"lever"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["from_step", b"from_step", "lever", b"lever"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["from_step", b"from_step", "lever", b"lever", "times_held", b"times_held"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -223,22 +223,30 @@ class Lever(_message.Message):
     KIND_FIELD_NUMBER: _builtins.int
     ACTOR_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
+    STEP_FIELD_NUMBER: _builtins.int
+    OFF_FIELD_NUMBER: _builtins.int
     kind: Global___LeverKind.ValueType
     """Which."""
     actor: _builtins.str
     """Who pulled it, as they named themselves."""
     reason: _builtins.str
     """Why, in their words."""
+    step: _builtins.str
+    """Of a hold: before which step. Empty for the next one, or for all that are taken back."""
+    off: _builtins.bool
+    """Of a hold: whether it was taken back."""
     def __init__(
         self,
         *,
         kind: Global___LeverKind.ValueType = ...,
         actor: _builtins.str = ...,
         reason: _builtins.str = ...,
+        step: _builtins.str = ...,
+        off: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "kind", b"kind", "reason", b"reason"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "kind", b"kind", "off", b"off", "reason", b"reason", "step", b"step"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -304,6 +312,7 @@ class RunEvent(_message.Message):
     LEVER_FIELD_NUMBER: _builtins.int
     SUGGESTIONS_FIELD_NUMBER: _builtins.int
     ERASE_FIELD_NUMBER: _builtins.int
+    TIMES_HELD_FIELD_NUMBER: _builtins.int
     cursor: _builtins.str
     """Where a watcher resumes to get everything after this event."""
     kind: Global___RunEventKind.ValueType
@@ -324,6 +333,8 @@ class RunEvent(_message.Message):
     """How the run ended; set on RUN_FINISHED."""
     erase: _machine_pb2.EraseMode.ValueType
     """What is done to a server's disks; set on RUN_STARTED of a run that takes a server down."""
+    times_held: _builtins.int
+    """How often the run has been held, this time too; set on HELD."""
     @_builtins.property
     def at(self) -> _timestamp_pb2.Timestamp:
         """When it happened."""
@@ -362,10 +373,11 @@ class RunEvent(_message.Message):
         lever: Global___Lever | None = ...,
         suggestions: _abc.Iterable[_builtins.str] | None = ...,
         erase: _machine_pb2.EraseMode.ValueType = ...,
+        times_held: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["at", b"at", "explanation", b"explanation", "lever", b"lever"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "at", b"at", "attempts", b"attempts", "cursor", b"cursor", "erase", b"erase", "evidence", b"evidence", "explanation", b"explanation", "kind", b"kind", "lever", b"lever", "message", b"message", "outcome", b"outcome", "provider", b"provider", "reason", b"reason", "step", b"step", "suggestions", b"suggestions", "try", b"try"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "at", b"at", "attempts", b"attempts", "cursor", b"cursor", "erase", b"erase", "evidence", b"evidence", "explanation", b"explanation", "kind", b"kind", "lever", b"lever", "message", b"message", "outcome", b"outcome", "provider", b"provider", "reason", b"reason", "step", b"step", "suggestions", b"suggestions", "times_held", b"times_held", "try", b"try"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -478,6 +490,7 @@ class Run(_message.Message):
     HELD_FIELD_NUMBER: _builtins.int
     PROVIDER_FIELD_NUMBER: _builtins.int
     UNDOING_FIELD_NUMBER: _builtins.int
+    HOLDS_AHEAD_FIELD_NUMBER: _builtins.int
     workflow_id: _builtins.str
     """The id by which it is watched, retried and cancelled, e.g. `provision:default:web-1`."""
     run_id: _builtins.str
@@ -510,6 +523,10 @@ class Run(_message.Message):
     def ended_at(self) -> _timestamp_pb2.Timestamp:
         """When it ended; absent while it is open."""
 
+    @_builtins.property
+    def holds_ahead(self) -> _containers.RepeatedCompositeFieldContainer[Global___Lever]:
+        """The holds that were asked for and are still ahead, each with its step. Set by GetRun only."""
+
     def __init__(
         self,
         *,
@@ -527,10 +544,11 @@ class Run(_message.Message):
         held: _builtins.bool = ...,
         provider: _builtins.str = ...,
         undoing: _builtins.bool = ...,
+        holds_ahead: _abc.Iterable[Global___Lever] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["ended_at", b"ended_at", "started_at", b"started_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cancel_requested", b"cancel_requested", "ended_at", b"ended_at", "held", b"held", "kind", b"kind", "machine", b"machine", "machine_id", b"machine_id", "outcome", b"outcome", "project", b"project", "provider", b"provider", "reason", b"reason", "run_id", b"run_id", "started_at", b"started_at", "undoing", b"undoing", "workflow_id", b"workflow_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cancel_requested", b"cancel_requested", "ended_at", b"ended_at", "held", b"held", "holds_ahead", b"holds_ahead", "kind", b"kind", "machine", b"machine", "machine_id", b"machine_id", "outcome", b"outcome", "project", b"project", "provider", b"provider", "reason", b"reason", "run_id", b"run_id", "started_at", b"started_at", "undoing", b"undoing", "workflow_id", b"workflow_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
