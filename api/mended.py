@@ -8,7 +8,9 @@ from dataclasses import replace
 from mulligan.activities.errors import NotFound
 from mulligan.activities.events import EventKind, RunEvent
 from mulligan.activities.inventory import Inventory
+from mulligan.activities.inventory.edits import EditKind, lets_go_of
 from mulligan.activities.inventory.machine import Machine
+from mulligan.activities.levers import cause_of_cancel
 from mulligan.activities.values import MachineState, Outcome
 from mulligan.api.convert_runs import RunView
 from mulligan.api.enums import RunKind
@@ -18,6 +20,9 @@ MENDED = "mended since"
 
 ADVICE = ". When the cause is mended: "
 """What stands in a quarantine's reason before the command that takes down what is left."""
+
+_NEWEST_EDITS = 100
+"""So many changes by hand are looked through for one that forgot the machine."""
 
 _LEFT_BEHIND = frozenset({Outcome.QUARANTINED, Outcome.TERMINATED})
 _SETTLED: Mapping[MachineState, str] = {
@@ -35,7 +40,7 @@ def with_what_became(views: Iterable[RunView], inventory: Inventory) -> list[Run
         about = (view.project, view.machine)
         if _left_something(view) and about not in newest:
             newest[about] = _newest(inventory, *about)
-        since = _since(view, newest[about]) if _left_something(view) else ""
+        since = (_forgotten(view, inventory) or _since(view, newest[about])) if _left_something(view) else ""
         told.append(replace(view, reason=mended_text(view.reason, since), mended=since) if since else view)
     return told
 
@@ -66,6 +71,17 @@ def _newest(inventory: Inventory, project: str, name: str) -> Machine | None:
         return inventory.machine(project, name)
     except NotFound:
         return None
+
+
+def _forgotten(view: RunView, inventory: Inventory) -> str:
+    """That it was given up, and not undone: whatever has its name now."""
+    edits = inventory.edits(EditKind.MACHINE, view.machine, view.project, limit=_NEWEST_EDITS)
+    edit = next((each for each in edits if lets_go_of(each, view.machine_id)), None)
+    if edit is None:
+        return ""
+    where = f" on {view.provider}" if view.provider else ""
+    by = cause_of_cancel(edit.actor, edit.reason)
+    return f"forgotten since {by}; nothing was undone{where}, where it may still run"
 
 
 def _since(view: RunView, newest: Machine | None) -> str:

@@ -24,10 +24,14 @@ from mulligan.workflows.runs import ReleaseIn, provision_id, release_id
 
 
 def _too_early(machine: Machine) -> Conflict:
-    remedy = f"mulligan machine release {machine.name} --project {machine.project}"
+    release = f"mulligan machine release {machine.name} --project {machine.project}"
+    abort = f"mulligan run abort {release_id(machine.project, machine.name)}"
+    is_releasing = machine.state is MachineState.RELEASING
+    remedy = abort if is_releasing else release
+    first = "" if is_releasing else f"take it down first: `{release}`. "
     return Conflict(
-        f"machine {machine.name!r} is {machine.state}, and only one that is quarantined can be forgotten; take it down "
-        f"first: `{remedy}`. Where its provider does not answer, `mulligan run abort` on that run quarantines it",
+        f"machine {machine.name!r} is {machine.state}, and only one that is quarantined can be forgotten; {first}Where "
+        f"its provider does not answer, `{abort}` gives the release up, and quarantines it",
         machine=machine.name,
         state=machine.state,
         remedy=remedy,

@@ -7,6 +7,7 @@ from temporalio.exceptions import ApplicationError
 
 with workflow.unsafe.imports_passed_through():
     from mulligan.activities import calls
+    from mulligan.activities.levers import cause_of_cancel
     from mulligan.activities.values import Erase, MachineState, Mark, Outcome, RootDisk
     from mulligan.workflows import runs, search, steps
     from mulligan.workflows.erasing import TRIED_FOR, erasing, undo_by_erasing
@@ -27,6 +28,10 @@ class TakeDown(Undoing):
     async def take_down(self, asked: runs.ReleaseIn, ends_as: MachineState, reason: str) -> runs.ReleaseOut:
         """Take it down, and record that it is gone."""
         run = self.run
+        if asked.forget:
+            by = cause_of_cancel(asked.actor, asked.reason)
+            where = asked.target.name
+            reason = f"forgotten {by}; nothing was undone on {where}, where it may still run"
         mark = Mark(asked.project, asked.machine, asked.machine_id, asked.run_id, asked.fence)
         made, partition = calls.MadeFor(asked.target, mark), asked.target.partition
         search.upsert(step="undo", provider=asked.target.name)
@@ -34,7 +39,8 @@ class TakeDown(Undoing):
         await run.act(
             steps.RECORD_RELEASING,
             calls.MachineUpdate(asked.machine_id, MachineState.RELEASING),
-            f"Take {asked.machine} down: {reason}",
+            f"{'Only give back what is claimed for' if asked.forget else 'Take'} {asked.machine}"
+            f"{'' if asked.forget else ' down'}: {reason}",
         )
         claim = calls.ClaimRef(asked.claim_id, asked.dirty, asked.forget, asked.actor, asked.reason)
         run.undo_with(steps.RELEASE_CLAIM, claim, "Give the claim back", step="claim")
@@ -51,9 +57,10 @@ class TakeDown(Undoing):
                 await self._keep_story(asked, Outcome.QUARANTINED, left)
                 raise ApplicationError(left, type="QUARANTINED", non_retryable=True) from None
         self.phase = Phase.ENDING
+        tells = asked.forget or ends_as is MachineState.FAILED
         await run.act(
             steps.RECORD_ENDED,
-            calls.MachineUpdate(asked.machine_id, ends_as, reason=reason if ends_as is MachineState.FAILED else ""),
+            calls.MachineUpdate(asked.machine_id, ends_as, reason=reason if tells else ""),
             "Record that it is gone",
         )
         await self._keep_story(asked, Outcome.RELEASED, "")

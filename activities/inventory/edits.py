@@ -122,11 +122,19 @@ def changed(before: Mapping[str, str], after: Mapping[str, str] | None) -> tuple
     return tuple(sorted(name for name in {*before, *after} if before.get(name) != after.get(name)))
 
 
+_LET_GO = "forgotten; let go of "
+
+
+def lets_go_of(edit: Edit, machine_id: str) -> bool:
+    """Whether this is how that machine was forgotten; another one may have had its name since."""
+    return edit.what.startswith(_LET_GO) and f"(claim {machine_id}." in edit.what
+
+
 def let_go(claim: ClaimRow) -> str:
     """What it means that a machine on this claim was forgotten, in words."""
     held = claim.resources
     return (
-        f"forgotten; let go of {held.vcpu} vcpu, {held.memory_mib} MiB memory, {held.disk_gib} GiB disk of "
+        f"{_LET_GO}{held.vcpu} vcpu, {held.memory_mib} MiB memory, {held.disk_gib} GiB disk of "
         f"{claim.provider} (claim {claim.id}); nothing was asked of {claim.provider}, and nothing undone: the machine "
         "may still run there, and its disks may still be there"
     )

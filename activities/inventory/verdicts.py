@@ -9,6 +9,7 @@ from mulligan.activities.inventory.suspects import Blame, Charge, Suspect, Suspe
 _NAMED = 3
 """So many names are told; of more, how many they are."""
 
+_NEVER = "none ever came up from it"
 _REASON = 200
 """Characters of a failure's reason that are repeated in a quarantine's."""
 
@@ -23,8 +24,9 @@ def quarantine_reason(suspect: Suspect) -> str:
     last = suspect.evidence[0]
     said = last.reason if len(last.reason) <= _REASON else f"{last.reason[: _REASON - 3]}..."
     remedy = remedy_for(suspect.kind, suspect.name)
+    since = "" if suspect.verdict.endswith(_NEVER) else " since one came up"
     return (
-        f"{suspect.failures} runs failed with it since one came up; {suspect.verdict}; the last one, "
+        f"{suspect.failures} runs failed with it{since}; {suspect.verdict}; the last one, "
         f"{last.workflow_id}: {said}. `mulligan suspect list` shows all. When the cause is mended: `{remedy}`"
     )
 
@@ -43,7 +45,7 @@ def _on_image(charge: Charge, held: Sequence[Blame], proved: bool) -> str:
     sound = _names([blame.provider for blame, case in zip(held, charge.cases, strict=True) if case.provider_cleared])
     since = f"; machines from other images came up on {sound} since" if sound else ""
     if charge.to_blame:
-        history = "one came up from it before" if proved else "none ever came up from it"
+        history = "one came up from it before" if proved else _NEVER
         return f"it is to blame: it failed on {where}, which have nothing else against them{since}, and {history}"
     if sound:
         return f"it is suspect: it failed on {where}{since}; a failure on another provider would make it clear"

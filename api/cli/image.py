@@ -24,6 +24,8 @@ RECIPE_NAMES = ("demo", "debian-12")
 REMOTE = ("http://", "https://", "simulated:")
 DESCRIBED = ("digest", "format", "compression", "size_bytes", "virtual_size_bytes")
 """What a local file says of itself."""
+REFUSED = (grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.ALREADY_EXISTS, grpc.StatusCode.FAILED_PRECONDITION)
+"""Answers after which no image refers to what was copied for it."""
 
 
 @click.group()
@@ -81,16 +83,23 @@ def add(
         initrd_digest=initrd_digest or "",
         kernel_arguments=kernel_arguments or "",
     )
+    copies: list[Path] = []
     if initrd:
-        _describe_initrd(new)
+        _describe_initrd(new, copies)
     if not source.startswith(REMOTE):
-        _describe(new, source.removeprefix("file://"))
+        _describe(new, source.removeprefix("file://"), copies)
     elif not (digest and form):
         missing = " and ".join(option for option, given in (("--digest", digest), ("--format", form)) if not given)
         raise usage(
             f"an image behind a URL needs {missing}: nobody may change it unseen", f"curl -L {source} | sha256sum"
         )
-    response = session.images.AddImage(images_pb2.AddImageRequest(image=new), timeout=session.deadline())
+    try:
+        response = session.images.AddImage(images_pb2.AddImageRequest(image=new), timeout=session.deadline())
+    except grpc.RpcError as error:
+        if status_of(error) in REFUSED:
+            for copy in copies:
+                copy.unlink(missing_ok=True)
+        raise
     details(session, response.image, _facts)
 
 
@@ -156,7 +165,7 @@ def build(session: Session, recipe: str, name: str | None, rebuild: bool) -> Exi
     return ExitCode.OK
 
 
-def _describe(new: images_pb2.Image, path: str) -> None:
+def _describe(new: images_pb2.Image, path: str, copies: list[Path]) -> None:
     """Fill in what the file says of itself; what was given otherwise must agree with it."""
     from mulligan.activities.images.describe import describe_file  # noqa: PLC0415 - only where a file is read
 
@@ -178,10 +187,10 @@ def _describe(new: images_pb2.Image, path: str) -> None:
     if facts.firmware and not new.firmware:
         new.firmware.extend(value_of(machine_pb2.Firmware, each.value) for each in facts.firmware)
     form = word(images_pb2.ImageFormat, new.format)
-    new.source = _placed(absolute, new.name, new.digest, form).as_uri()
+    new.source = _placed(absolute, new.name, new.digest, form, copies).as_uri()
 
 
-def _describe_initrd(new: images_pb2.Image) -> None:
+def _describe_initrd(new: images_pb2.Image, copies: list[Path]) -> None:
     """Fill in the digest of a kernel's initrd, when it is a local file."""
     from mulligan.activities.images.describe import describe_initrd  # noqa: PLC0415 - only where a file is read
 
@@ -195,11 +204,12 @@ def _describe_initrd(new: images_pb2.Image) -> None:
     if given and given != seen and not given.startswith("sha512:"):
         raise usage(f"the digest of {absolute} is {seen}, not {given} as was given")
     new.initrd_digest = given or seen
-    new.initrd_source = _placed(absolute, new.name, new.initrd_digest, "initrd").as_uri()
+    new.initrd_source = _placed(absolute, new.name, new.initrd_digest, "initrd", copies).as_uri()
 
 
-def _placed(path: Path, name: str, digest: str, form: str) -> Path:
-    """The file where the deployment may read it: itself, or a copy in the state directory, named after its digest."""
+def _placed(path: Path, name: str, digest: str, form: str, copies: list[Path]) -> Path:
+    """The file where the deployment may read it: itself, or a copy in the state directory, named after its digest,
+    which is noted among the copies if it was made now."""
     settings, real = load_settings(), path.resolve()
     if any(real.is_relative_to(root.resolve()) for root in (settings.image_dir, *settings.image_roots)):
         return real
@@ -211,6 +221,7 @@ def _placed(path: Path, name: str, digest: str, form: str) -> Path:
         try:
             shutil.copyfile(real, partial)
             partial.replace(copy)
+            copies.append(copy)
         finally:
             partial.unlink(missing_ok=True)
     return copy

@@ -96,6 +96,9 @@ def _duration(seconds: int) -> str:
 
 def _next(made: provisioning_pb2.Plan) -> tuple[str, ...]:
     """The command that applies the plan, or that waits where nothing has room now: what was typed, as a provision."""
+    if made.there:
+        show = shlex.join(["mulligan", "machine", "show", made.spec.name, "--project", made.spec.project])
+        return (show, f"mulligan run show {made.there}")
     if made.hash:
         return (_provision(made, "--plan", made.hash),)
     if made.provider:

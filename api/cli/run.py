@@ -6,11 +6,12 @@ import sys
 from collections.abc import Iterator
 
 import click
+import grpc
 
 from mulligan.api.cli.capsule import export, replay
 from mulligan.api.cli.client import Session, api_command
 from mulligan.api.cli.ending import ending
-from mulligan.api.cli.errors import tell_next
+from mulligan.api.cli.errors import status_of, tell_next
 from mulligan.api.cli.exit_codes import ExitCode, of_outcome
 from mulligan.api.cli.follow import follow
 from mulligan.api.cli.levers import LEVERS
@@ -31,10 +32,12 @@ from mulligan.api.cli.story import story_lines
 from mulligan.api.cli.summary import finish, next_after
 from mulligan.api.cli.text import clean, clock, elapsed, seconds, shorten
 from mulligan.api.cli.view import RunView
-from mulligan.v1 import provisioning_pb2, run_pb2
+from mulligan.v1 import machine_pb2, provisioning_pb2, run_pb2
 
 REASON_WIDTH = 60
 """Characters of a reason that a table shows on a terminal; `run show` and JSON have it all."""
+
+GONE = (machine_pb2.MACHINE_STATE_RELEASED, machine_pb2.MACHINE_STATE_FAILED)
 
 HEAD = ("id", "kind", "provider", "outcome", "started", "took", "reason")
 
@@ -138,6 +141,10 @@ def _was_over(session: Session, found: run_pb2.Run, view: RunView) -> ExitCode:
     left behind without undo is told like the end of that run."""
     if not session.as_json:
         click.echo(f"{found.workflow_id} had ended before: {word(run_pb2.RunOutcome, found.outcome)}", err=True)
+    if found.outcome == run_pb2.RUN_OUTCOME_READY and not _is_there(session, found):
+        if not session.as_json:
+            click.echo(f"its machine {found.machine} was released since: there is nothing to take down", err=True)
+        return ExitCode.OK
     if found.outcome == run_pb2.RUN_OUTCOME_READY:
         if not session.as_json:
             tell_next((release_command(found),))
@@ -147,6 +154,18 @@ def _was_over(session: Session, found: run_pb2.Run, view: RunView) -> ExitCode:
     if not session.as_json:
         tell_next(next_after(view))
     return of_outcome(view.outcome)
+
+
+def _is_there(session: Session, found: run_pb2.Run) -> bool:
+    """Whether the machine that this run made is still there, and not another one by its name."""
+    asked = provisioning_pb2.GetMachineRequest(project=found.project, name=found.machine)
+    try:
+        now = session.provisioning.GetMachine(asked, timeout=session.deadline()).machine
+    except grpc.RpcError as error:
+        if status_of(error) is not grpc.StatusCode.NOT_FOUND:
+            raise
+        return False
+    return now.id == found.machine_id and now.state not in GONE
 
 
 def _took(found: run_pb2.Run) -> str:

@@ -33,7 +33,9 @@ class Planning:
             anew = made.why or "no provider fits now"
             told = f"machine {wanted.name} {state} ({there.workflow_id}), and would be given as it is; anew: {anew}"
             made = replace(made, why=told)
-        return pb.PlanMachineResponse(plan=plan_message(made))
+        plan = plan_message(made)
+        plan.there = there.workflow_id if there is not None else ""
+        return pb.PlanMachineResponse(plan=plan)
 
     async def _start(self, wanted: MachineRequest, image: Image, plan_hash: str) -> Started:
         """The run that makes a machine: by the plan, if one is named and there is no such run or machine yet."""

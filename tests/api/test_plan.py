@@ -232,6 +232,7 @@ async def test_a_plan_for_a_machine_that_is_there_says_so(api: Api, stack: Stack
         f"machine m is there already ({provision_id(project, 'm')}), and would be given as it is; "
         "anew: no provider fits now"
     )
+    assert plan.there == provision_id(project, "m")
     request = provisioning_pb2.PlanMachineRequest(spec=spec(project, mulligans=3))
     error = await refusal(api.provisioning.PlanMachine(request))
     assert error.code() is grpc.StatusCode.ALREADY_EXISTS

@@ -259,6 +259,14 @@ async def test_who_forgets_a_machine_is_listed_and_in_its_story(api: Api, stack:
     assert await edits_of(api, project) == []
     told = await everything(api.release(project, forget=True, actor="ann@ops", reason="it burnt"))
     assert "ann@ops: it burnt" in str(events(told)[0])
+    assert events(told)[1].message.startswith("Only give back what is claimed for m: forgotten by ann@ops: it burnt")
+    shown = await api.provisioning.GetMachine(provisioning_pb2.GetMachineRequest(project=project, name="m"))
+    assert shown.machine.reason.startswith("forgotten by ann@ops: it burnt; nothing was undone on")
+    runs = await everything(api.provisioning.ListRuns(provisioning_pb2.ListRunsRequest(project=project)))
+    (left,) = [each.run.reason for each in runs if each.run.outcome == run_pb2.RUN_OUTCOME_QUARANTINED]
+    said = f"forgotten since by ann@ops: it burnt; nothing was undone on {host.name}, where it may still run"
+    assert left.endswith(said)
+    assert "mended" not in left
     forget = inventory_pb2.RemoveProviderRequest(name=host.name, forget=True, actor="ann@ops", reason="it burnt")
     await api.inventory.RemoveProvider(forget)
     await everything(api.release(project, forget=True, actor="carl", reason="again"))

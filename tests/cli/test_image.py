@@ -72,6 +72,23 @@ def test_a_file_where_images_may_come_from_stays_there(
     assert [path.name for path in disk.parent.iterdir()] == ["disk.raw"]
 
 
+@pytest.mark.parametrize(("code", "kept"), [("ALREADY_EXISTS", False), ("INVALID_ARGUMENT", False), ("INTERNAL", True)])
+def test_what_was_copied_for_an_image_that_is_refused_is_removed(
+    registry: ScriptedApi, mulligan: Mulligan, tmp_path: Path, code: str, kept: bool
+) -> None:
+    """Not where it is not known whether it was registered; and never what was there before."""
+    (tmp_path / "disk.raw").write_bytes(DISK)
+    copies = tmp_path / "state" / "images"
+    registry.handlers["AddImage"] = refusal(code, "no", "REFUSED")
+    assert mulligan("image", "add", "mine", "disk.raw").returncode != ExitCode.OK
+    assert any(copies.iterdir()) is kept
+    registry.handlers["AddImage"] = lambda request, context: images_pb2.AddImageResponse(image=request.image)
+    assert mulligan("image", "add", "mine", "disk.raw").returncode == ExitCode.OK
+    registry.handlers["AddImage"] = refusal(code, "no", "REFUSED")
+    assert mulligan("image", "add", "mine", "disk.raw").returncode != ExitCode.OK
+    assert any(copies.iterdir())
+
+
 def test_a_file_that_is_not_what_was_said_is_refused(registry: ScriptedApi, mulligan: Mulligan, tmp_path: Path) -> None:
     """A digest that is given must be the file's."""
     (tmp_path / "disk.raw").write_bytes(DISK)

@@ -201,3 +201,12 @@ def test_progress_says_how_long_it_usually_takes_and_when_it_is_slower() -> None
     assert progress_text(usual) == "booting, usually 5 to 9 s"
     usual.slower_than_p95 = True
     assert "slower than p95 of 20 runs (image demo on libvirt: usually 5 to 9 s)" in progress_text(usual)
+
+
+def test_a_plan_of_a_machine_that_is_there_says_where_to_look(api: ScriptedApi, mulligan: Mulligan) -> None:
+    """Not to provision it, which would be refused, or change nothing."""
+    answers(api, a_plan(hash="", provider="", there="provision:default:web-1"))
+    done = mulligan(*ASK)
+    assert "next: mulligan machine show web-1 --project default" in done.stderr
+    assert "mulligan run show provision:default:web-1" in done.stderr
+    assert "machine provision" not in done.stderr

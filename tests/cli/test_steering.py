@@ -153,6 +153,34 @@ def test_a_cancel_tells_what_came_of_it(api: ScriptedApi, mulligan: Mulligan, sa
     assert (done.returncode, done.stdout) == (ExitCode.OK, f"{ID}: {said}\n")
 
 
+@pytest.mark.parametrize(
+    ("now", "code", "said"),
+    [
+        ("a-machine READY", ExitCode.CONFLICT, "next: mulligan machine release web-1"),
+        ("a-machine RELEASED", ExitCode.OK, "was released since"),
+        ("another READY", ExitCode.OK, "was released since"),
+        ("", ExitCode.OK, "was released since"),
+    ],
+)
+def test_a_cancel_advises_a_release_only_while_the_runs_machine_is_there(
+    api: ScriptedApi, mulligan: Mulligan, now: str, code: ExitCode, said: str
+) -> None:
+    """Not once it was released: what has its name now, if anything, is another machine."""
+    run = run_update("READY").run
+    run.machine_id = "a-machine"
+    api.handlers["GetRun"] = lambda request, context: pb.GetRunResponse(run=run)
+    api.handlers["CancelRun"] = lambda request, context: pb.CancelRunResponse(run=run)
+    api.handlers["GetMachine"] = refusal("NOT_FOUND", "there is no machine web-1", "NOT_FOUND")
+    if now:
+        of, state = now.split()
+        found = machine_pb2.Machine(id=of, name="web-1", state=machine_pb2.MachineState.Value(f"MACHINE_STATE_{state}"))
+        api.handlers["GetMachine"] = lambda request, context: pb.GetMachineResponse(machine=found)
+    done = mulligan("run", "cancel", ID)
+    assert done.returncode == code
+    assert said in done.stderr
+    assert ("machine release" in done.stderr) is (code is ExitCode.CONFLICT)
+
+
 def test_a_cancel_of_a_terminated_run_says_that_nothing_was_undone(api: ScriptedApi, mulligan: Mulligan) -> None:
     """Its exit code is that of the run, and the release comes next; where the machine is listed, it says so too."""
     run, release = run_update("TERMINATED").run, "mulligan machine release web-1 --project default"

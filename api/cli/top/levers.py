@@ -126,7 +126,7 @@ LEVERS = (
         "m",
         "mulligan",
         "give its provider up, and try another",
-        "This provider is given up and another one tried; where there is none, nothing is touched. What is undone here:",
+        "This provider is given up and another one tried; without another one nothing is touched. Undone is here:",
         _mulligan,
         True,
     ),

@@ -957,6 +957,7 @@ class Plan(_message.Message):
     DESTROYS_FIELD_NUMBER: _builtins.int
     LACKS_FIELD_NUMBER: _builtins.int
     MADE_AT_FIELD_NUMBER: _builtins.int
+    THERE_FIELD_NUMBER: _builtins.int
     hash: _builtins.str
     """Applies the plan: ProvisionMachineRequest.plan_hash. Empty when the request cannot be fulfilled now."""
     provider: _builtins.str
@@ -971,6 +972,8 @@ class Plan(_message.Message):
     """How many bytes would be put on the provider."""
     cached_bytes: _builtins.int
     """How many bytes are where they are needed already."""
+    there: _builtins.str
+    """The run that makes, or made, the machine that is there under this name already. Empty where there is none."""
     @_builtins.property
     def spec(self) -> _machine_pb2.MachineSpec:
         """The request, normalised. User data is never sent back."""
@@ -1011,10 +1014,11 @@ class Plan(_message.Message):
         destroys: _abc.Iterable[_builtins.str] | None = ...,
         lacks: _abc.Iterable[_builtins.str] | None = ...,
         made_at: _timestamp_pb2.Timestamp | None = ...,
+        there: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["explanation", b"explanation", "made_at", b"made_at", "spec", b"spec"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cached_bytes", b"cached_bytes", "destroys", b"destroys", "download_bytes", b"download_bytes", "explanation", b"explanation", "hash", b"hash", "image_digest", b"image_digest", "lacks", b"lacks", "made_at", b"made_at", "place_bytes", b"place_bytes", "provider", b"provider", "spec", b"spec", "steps", b"steps", "why", b"why"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cached_bytes", b"cached_bytes", "destroys", b"destroys", "download_bytes", b"download_bytes", "explanation", b"explanation", "hash", b"hash", "image_digest", b"image_digest", "lacks", b"lacks", "made_at", b"made_at", "place_bytes", b"place_bytes", "provider", b"provider", "spec", b"spec", "steps", b"steps", "there", b"there", "why", b"why"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
