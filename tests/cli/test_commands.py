@@ -215,6 +215,7 @@ def test_a_machine_that_is_up_is_not_cancelled_but_released(api: ScriptedApi, mu
     over = run_update("READY").run
     api.handlers["GetRun"] = lambda request, context: provisioning_pb2.GetRunResponse(run=over)
     api.handlers["CancelRun"] = lambda request, context: provisioning_pb2.CancelRunResponse(run=over)
+    api.handlers["GetMachine"] = lambda request, context: provisioning_pb2.GetMachineResponse(machine=machine())
     done = mulligan("run", "cancel", ID)
     assert done.returncode == ExitCode.CONFLICT
     assert "next: mulligan machine release web-1" in done.stderr

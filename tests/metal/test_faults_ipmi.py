@@ -53,7 +53,7 @@ async def pool(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPath
                     worked=bmc.worked,
                 )
                 server.base = f"http://127.0.0.1:{stack.boot_port}/v1/ipxe"
-                yield Lot(stack, f"metal-{number}", bmc, server, known, case.mending)
+                yield Lot(stack, f"metal-{number}", bmc, server, known, case.mending, case.steps)
 
         pool = Pool(begin, chosen(request))
         yield pool

@@ -47,7 +47,7 @@ async def pool(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPath
                 server = Guested(
                     bmc, consumes=False, hears_orders=False, look_seconds=0.05, report_seconds=1.0, worked=bmc.worked
                 )
-                yield Lot(stack, f"metal-{next(numbers)}", bmc, server, known, case.mending)
+                yield Lot(stack, f"metal-{next(numbers)}", bmc, server, known, case.mending, case.steps)
 
         pool = Pool(begin, chosen(request))
         yield pool
