@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import difflib
 import os
+import shlex
 import stat
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -59,7 +60,7 @@ class Credentials:
                     raise HostNotReady(
                         f"the credentials file {path} has mode {mode:04o}, so others than its owner may read it; take "
                         "that away, and change the passwords if somebody may have read them",
-                        remedy=f"chmod 0600 {path}",
+                        remedy=f"chmod 0600 {shlex.quote(str(path))}",
                     )
                 text = file.read(MOST_BYTES + 1)
         except FileNotFoundError:
@@ -67,7 +68,7 @@ class Credentials:
         except OSError as error:
             raise HostNotReady(
                 f"the credentials file {path} cannot be read: {error.strerror}; make it readable for this process",
-                remedy=f"ls -l {path}",
+                remedy=f"ls -l {shlex.quote(str(path))}",
             ) from None
         return cls(path, _parse(path, text))
 

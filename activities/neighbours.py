@@ -7,6 +7,7 @@ and one would not know the other's claims. Temporal knows who polls a partition'
 from __future__ import annotations
 
 import asyncio
+import shlex
 import time
 from collections.abc import Sequence
 from datetime import timedelta
@@ -148,7 +149,7 @@ def local_locks(provider: str, partition: str, directory: Path, far: Sequence[Ne
         partition=partition,
         directory=directory,
         others=told,
-        remedy=f"findmnt -T {directory}",
+        remedy=f"findmnt -T {shlex.quote(str(directory))}",
         blame=SITE,
     )
 

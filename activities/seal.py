@@ -13,6 +13,7 @@ import hashlib
 import hmac
 import os
 import secrets
+import shlex
 import stat
 from pathlib import Path
 
@@ -58,12 +59,12 @@ class Keyring:
         except OSError as error:
             raise HostNotReady(
                 f"the key file {path} cannot be read: {error.strerror}; make it readable for this process",
-                remedy=f"ls -l {path}",
+                remedy=f"ls -l {shlex.quote(str(path))}",
             ) from error
         if mode & 0o077:
             raise HostNotReady(
                 f"the key file {path} has mode {mode:04o}, so others than its owner may read it; take that away",
-                remedy=f"chmod 0600 {path}",
+                remedy=f"chmod 0600 {shlex.quote(str(path))}",
             )
         try:
             return cls(base64.urlsafe_b64decode(text.strip()))
@@ -71,7 +72,7 @@ class Keyring:
             raise HostNotReady(
                 f"the key file {path} does not hold a key ({KEY_BYTES} bytes in base64); restore it from the backup: "
                 "without it, what was sealed cannot be opened",
-                remedy=f"ls -l {path}",
+                remedy=f"ls -l {shlex.quote(str(path))}",
             ) from error
 
     def subkey(self, purpose: str) -> bytes:

@@ -14,7 +14,7 @@ from temporalio.service import RPCError, RPCStatusCode
 
 from mulligan.activities.errors import Conflict
 from mulligan.activities.events import EventKind, RunEvent
-from mulligan.activities.levers import NOTE_CANCEL, UNKNOWN, LeverIn, cause_of_cancel
+from mulligan.activities.levers import NOTE_CANCEL, UNKNOWN, LeverIn, LeverKind, cause_of_cancel, command
 from mulligan.activities.values import Outcome
 from mulligan.api.convert_runs import RunView
 from mulligan.api.enums import RunKind
@@ -113,9 +113,15 @@ def _too_late(run: RunView) -> Answer:
 def _goes_on(run: RunView) -> Conflict:
     """The answer to whoever would cancel a run that makes no machine."""
     watch = f"mulligan run watch {run.workflow_id}"
-    what = "registers a provider" if run.kind is RunKind.ENROL else "takes a machine down"
+    if run.kind is RunKind.ENROL:
+        what, levers = "registers a provider", ""
+    else:
+        what = "takes a machine down"
+        retry, abort = (command(lever, run.workflow_id) for lever in (LeverKind.RETRY_NOW, LeverKind.ABORT))
+        levers = f", try again now with `{retry}`, or give up, and quarantine what cannot be undone, with `{abort}`"
     return Conflict(
-        f"{run.workflow_id} {what} and cannot be cancelled: once begun it goes on to its end; watch it with `{watch}`",
+        f"{run.workflow_id} {what} and cannot be cancelled: once begun it goes on to its end; watch it with `{watch}`"
+        f"{levers}",
         workflow_id=run.workflow_id,
         remedy=watch,
     )

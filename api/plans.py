@@ -23,7 +23,6 @@ from mulligan.workflows import runs
 ANSWER_SECONDS = 28
 """How long planning may take in all: a little less than what `mulligan` waits for an answer."""
 
-AGAIN = "mulligan machine plan, with the same flags"
 _MIB = 2**20
 
 
@@ -89,7 +88,6 @@ class Plans:
                 f"{plan_hash} does not hold any more: {'; '.join(change.said for change in changed)}; plan again",
                 plan=plan_hash,
                 changed=",".join(dict.fromkeys(change.name for change in changed)),
-                remedy=AGAIN,
             )
         return before.provider
 
@@ -135,7 +133,6 @@ def _of_another_request(plan_hash: str, fields: list[str]) -> InvalidRequest:
         violations=[(f"spec.{field}", "differs from what was planned") for field in fields],
         plan=plan_hash,
         differing=",".join(fields),
-        remedy=AGAIN,
     )
 
 

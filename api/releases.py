@@ -131,6 +131,7 @@ class Releases:
                 machine=machine.name,
                 state=machine.state,
                 workflow_id=run,
+                remedy=f"mulligan run cancel {run}",
             )
         why = f"the held machine is to be released{f', {by.reason}' if by.reason else ''}"
         cancelled = await self._cancels.cancel(run, "", by.actor, why)

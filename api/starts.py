@@ -171,14 +171,17 @@ def _existing(machine: Machine, request: MachineRequest, wanted: str) -> Started
     if machine.state in (*BEING_MADE, MachineState.RELEASING):
         return None
     if machine.state is MachineState.QUARANTINED:
+        release = f"mulligan machine release {machine.name} --project {machine.project}"
         raise Conflict(
-            f"machine {machine.name!r} is quarantined: {machine.reason}",
+            f"machine {machine.name!r} is quarantined: {machine.reason}; take it down with `{release}`, then ask again",
             machine=machine.name,
             state=machine.state,
-            mend=f"mulligan machine release {machine.name} --project {machine.project}",
+            mend=release,
+            remedy=release,
         )
     if fingerprint(machine.request, machine.image) != wanted:
-        raise _exists(request, machine.request, f"is there and {machine.state}")
+        show = f"mulligan machine show {machine.name} --project {machine.project}"
+        raise _exists(request, machine.request, f"is there and {machine.state}", show)
     run = provision_id(machine.project, machine.name)
     return Started(run, machine.run_id, joined=True, machine=machine)
 
@@ -189,6 +192,7 @@ def _being_taken_down(machine: Machine, run: str) -> Conflict:
         machine=machine.name,
         state=machine.state,
         workflow_id=run,
+        remedy=f"mulligan run watch {run}",
     )
 
 
@@ -207,10 +211,11 @@ async def _join(found: WorkflowExecutionDescription, request: MachineRequest, wa
     if await found.memo_value(runs.MEMO_FINGERPRINT, "", type_hint=str) == wanted:
         return Started(found.id, found.run_id, joined=True)
     other = await found.memo_value(runs.MEMO_REQUEST, request, type_hint=MachineRequest)
-    raise _exists(request, other, f"is being made by {found.id}")
+    raise _exists(request, other, f"is being made by {found.id}", f"mulligan run watch {found.id}")
 
 
-def _exists(request: MachineRequest, other: MachineRequest, state: str) -> AlreadyExists:
+def _exists(request: MachineRequest, other: MachineRequest, state: str, remedy: str) -> AlreadyExists:
+    """`remedy` looks at what has the name."""
     fields = differing(request, other)
     return AlreadyExists(
         f"machine {request.name!r} of project {request.project!r} {state}, from a request that differs in "
@@ -219,4 +224,5 @@ def _exists(request: MachineRequest, other: MachineRequest, state: str) -> Alrea
         project=request.project,
         machine=request.name,
         workflow_id=provision_id(request.project, request.name),
+        remedy=remedy,
     )

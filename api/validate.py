@@ -19,6 +19,7 @@ IMAGE_NAME = re.compile(r"[a-z0-9][a-z0-9.-]{0,62}")
 _SETTING = re.compile(r"[a-z][a-z0-9_.-]{0,62}")
 _CREDENTIAL = re.compile(r"[A-Za-z0-9][A-Za-z0-9_./:@-]{0,254}")
 _NAME_RULE = "must be 1 to 63 of a-z 0-9 -, beginning with a letter"
+_PERCENT_RULE = "must be 100 (what it has) to 10000 percent, 200 for twice that; to let out less, reserve some"
 _IMAGE_RULE = "must be 1 to 63 of a-z 0-9 . -, beginning with a letter or digit"
 
 PROVIDER_SCHEMES = SCHEMES
@@ -113,7 +114,8 @@ def percents_and_reserves(faults: Faults, reserved: Mapping[str, int], percents:
         faults.between(f"reserved.{resource[:80]}", amount, 0, 2**40)
     for resource, percent in percents.items():
         faults.known(f"overcommit_percent.{resource[:80]}", resource, RESOURCES)
-        faults.between(f"overcommit_percent.{resource[:80]}", percent, 1, 10_000)
+        if not 100 <= percent <= 10_000:
+            faults.add(f"overcommit_percent.{resource[:80]}", f"{_PERCENT_RULE}, not {percent}")
 
 
 def provider_url(faults: Faults, field: str, url: str) -> None:

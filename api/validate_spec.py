@@ -135,10 +135,10 @@ def _check_live(faults: Faults, image: images_pb2.Image, roots: Sequence[Path]) 
     if image.format != images_pb2.IMAGE_FORMAT_KERNEL:
         for field in ("initrd_source", "initrd_digest", "kernel_arguments"):
             if getattr(image, field):
-                faults.add(f"image.{field}", "is only for IMAGE_FORMAT_KERNEL: nothing else is booted with it")
+                faults.add(f"image.{field}", "is only for an image of format kernel: nothing else is booted with it")
         return
     if image.compression not in (images_pb2.COMPRESSION_UNSPECIFIED, images_pb2.COMPRESSION_NONE):
-        faults.add("image.compression", "must be COMPRESSION_NONE: a kernel unpacks itself")
+        faults.add("image.compression", "must be none: a kernel unpacks itself")
     if image.architecture not in ("", "x86_64"):
         faults.add("image.architecture", "must be x86_64 for a kernel: no other is recognised")
     if image.initrd_source:

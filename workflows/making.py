@@ -168,7 +168,8 @@ class Making:
             self.written = done.written
         else:
             self.run.undo_with(steps.REMOVE_DISKS, made, "Remove disk and seed", partition=target.partition)
-            await self.run.act(steps.PLACE_DISKS, disks, "Make the disk and its seed", partition=target.partition)
+            said = "Place what it boots, and its seed" if asked.image.live else "Make the disk and its seed"
+            await self.run.act(steps.PLACE_DISKS, disks, said, partition=target.partition)
 
     def _disks_in(self, made: calls.MadeFor) -> calls.DisksIn:
         return calls.DisksIn(

@@ -12,6 +12,7 @@ import hashlib
 import os
 import re
 import secrets
+import shlex
 import socket
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -50,7 +51,7 @@ def identify(directory: Path) -> str:
         raise HostNotReady(
             f"the drivers' directory {directory} is to be written and locked by this worker, and is not "
             f"({error.strerror or error}); let its user own it, on a file system with locks (NFS: version 4)",
-            remedy=f"ls -ld {directory}",
+            remedy=f"ls -ld {shlex.quote(str(directory))}",
         ) from error
 
 

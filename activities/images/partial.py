@@ -9,6 +9,7 @@ import errno
 import hashlib
 import json
 import os
+import shlex
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -121,6 +122,6 @@ def disk_full_named(directory: Path) -> Iterator[None]:
 def _full(directory: Path, found: str) -> HostNotReady:
     return HostNotReady(
         f"not enough disk space for the image in {directory}: {found}; free some, or move the image store",
-        remedy=f"df -h {directory}",
+        remedy=f"df -h {shlex.quote(str(directory))}",
         directory=directory,
     )

@@ -6,6 +6,7 @@ PostgreSQL, where row locks decide; readers see one snapshot on both.
 
 from __future__ import annotations
 
+import shlex
 import sqlite3
 import tempfile
 import threading
@@ -166,7 +167,7 @@ def _make_directory(directory: Path) -> None:
         raise HostNotReady(
             f"database: its directory {directory} cannot be made or written ({error.strerror}); "
             "make it writable, or name another in the database URL",
-            remedy=f"install --directory --owner=$(id -un) {directory}",
+            remedy=f"install --directory --owner=$(id -un) {shlex.quote(str(directory))}",
         ) from error
 
 

@@ -11,9 +11,15 @@ from mulligan.activities.inventory import providers as store
 from mulligan.activities.inventory.claims import ClaimRequest
 from mulligan.activities.inventory.explanation import Explanation, NearMiss, Predicate, Verdict
 from mulligan.activities.inventory.search import Condition, conditions, parameters
-from mulligan.activities.inventory.tables import providers
+from mulligan.activities.inventory.tables import LIVE_CLAIM, claims, providers
 
 NEAREST = 5
+
+NAMED = 3
+"""So many machines that could be released are named."""
+
+_SERVICE = frozenset({"enabled", "not-quarantined", "clean"})
+"""Conditions that are mended on the provider, and that no release makes true."""
 
 
 def explain(connection: Connection, request: ClaimRequest) -> Explanation:
@@ -32,6 +38,8 @@ def explain(connection: Connection, request: ClaimRequest) -> Explanation:
     verdict = Verdict.FITS if remaining else Verdict.NOT_NOW if later else Verdict.NEVER
     misses = _near_misses(connection, request.provider, asked, values)
     summary = _summary(request, funnel, later, misses)
+    if request.provider and not remaining and funnel[0].remaining:
+        summary = _pinned_summary(connection, request, misses, is_later=bool(later))
     return Explanation(verdict, summary, tuple(funnel), remaining, later, never, misses)
 
 
@@ -67,8 +75,7 @@ def _near_misses(
 
 
 def _summary(request: ClaimRequest, funnel: list[Predicate], later: int, misses: tuple[NearMiss, ...]) -> str:
-    amounts = " ".join(f"{amount} {resource}" for resource, amount in request.resources.rows())
-    asked = f"{amounts} in partition {request.partition}"
+    asked = _asked(request)
     total, fits = funnel[0].remaining + funnel[0].removed, funnel[-1].remaining
     if fits:
         return f"{asked}: {fits} of {total} providers can hold it now"
@@ -81,9 +88,45 @@ def _summary(request: ClaimRequest, funnel: list[Predicate], later: int, misses:
             f"{asked}: {later} of {total} providers could hold it, but none can now (ruled out: {removals}){nearest}; "
             "wait, release a machine, or bring a provider back into service"
         )
-    if request.provider and request.provider in request.avoid:
-        return f"{asked}: it was asked for on {request.provider} only, and that was tried already"
     return (
         f"{asked}: none of {total} providers could ever hold it, even empty (ruled out: {removals}){nearest}; "
         "change the request, or register a provider that fits"
     )
+
+
+def _pinned_summary(
+    connection: Connection, request: ClaimRequest, misses: tuple[NearMiss, ...], *, is_later: bool
+) -> str:
+    """Of a request that names its provider: no other one would help it, so what that one lacks is all that counts."""
+    named, asked = request.provider, _asked(request)
+    if named in request.avoid:
+        return f"{asked}: it was asked for on {named} only, and that was tried already"
+    found = next((miss for miss in misses if miss.provider == named), None)
+    if found is None:
+        return f"{asked}: it was asked for on {named} only, and there is no such provider; name another, or none"
+    others = any(miss.failing == ("provider",) for miss in misses)
+    unpinned = f"ask without naming a provider{', for another one has room now' if others else ''}"
+    if not is_later:
+        return f"{asked}: it was asked for on {named} only, which {found.detail}; change the request, or {unpinned}"
+    helps = [] if _SERVICE.issuperset(found.failing) else ["wait", _release(connection, request)]
+    helps += [f"bring {named} back into service"] if _SERVICE.intersection(found.failing) else []
+    return (
+        f"{asked}: it was asked for on {named} only, which could hold it, but not now: {named} {found.detail}; "
+        f"{', '.join(helps)}, or {unpinned}"
+    )
+
+
+def _release(connection: Connection, request: ClaimRequest) -> str:
+    """What may be released there: machines of other projects are not named."""
+    there = LIVE_CLAIM & (claims.c.provider == request.provider)
+    own = there & (claims.c.project == request.project) & (claims.c.machine_id != request.machine_id)
+    names = list(connection.execute(select(claims.c.machine).where(own).order_by(claims.c.machine)).scalars())
+    if not names:
+        return "release a machine there"
+    more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+    return f"release a machine there (of this project: {', '.join(names[:NAMED])}{more})"
+
+
+def _asked(request: ClaimRequest) -> str:
+    amounts = " ".join(f"{amount} {resource}" for resource, amount in request.resources.rows())
+    return f"{amounts} in partition {request.partition}"

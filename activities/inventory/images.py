@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from sqlalchemy import Connection, delete, func, select
+from sqlalchemy import Connection, delete, select
 
 from mulligan.activities.errors import AlreadyExists, Conflict
 from mulligan.activities.inventory.database import insert_if_new, now
 from mulligan.activities.inventory.names import differing_fields, not_found
 from mulligan.activities.inventory.tables import FINAL, images, machines
 from mulligan.activities.values import Image
+
+NAMED = 5
+"""So many machines that keep an image from being removed are named."""
 
 
 def add(connection: Connection, image: Image) -> Image:
@@ -41,11 +44,26 @@ def every(connection: Connection) -> list[Image]:
     return list(connection.execute(select(images.c.image).order_by(images.c.name)).scalars())
 
 
+def _used(image: str, by: list[tuple[str, str]]) -> Conflict:
+    """The first of the machines are named, and the first command takes one of them down."""
+    names = ", ".join(f"{machine} of project {project}" for project, machine in by[:NAMED])
+    more = f" and {len(by) - NAMED} more" if len(by) > NAMED else ""
+    project, machine = by[0]
+    return Conflict(
+        f"image {image!r} is used by {len(by)} machine{'s' if len(by) > 1 else ''}: {names}{more}; release "
+        f"{'them' if len(by) > 1 else 'it'} first",
+        image=image,
+        machines=len(by),
+        remedy=f"mulligan machine release {machine} --project {project}",
+    )
+
+
 def remove(connection: Connection, name: str) -> None:
     """Remove an image from the registry, unless a live machine runs it."""
     get(connection, name)
     using = (machines.c.image_name == name) & machines.c.state.not_in(FINAL)
-    count = connection.execute(select(func.count()).select_from(machines).where(using)).scalar_one()
-    if count:
-        raise Conflict(f"image {name!r} is used by {count} machine(s); release them first", image=name, machines=count)
+    by = [machines.c.project, machines.c.name]
+    found = connection.execute(select(*by).where(using).order_by(*by)).all()
+    if found:
+        raise _used(name, [(row.project, row.name) for row in found])
     connection.execute(delete(images).where(images.c.name == name))

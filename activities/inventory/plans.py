@@ -50,6 +50,5 @@ def get(connection: Connection, plan_hash: str) -> Plan:
             f"no plan {plan_hash[:80]!r}: plans are kept for a day; plan again with `mulligan machine plan`",
             what="plan",
             name=plan_hash[:80],
-            remedy="mulligan machine plan, with the same flags",
         )
     return found

@@ -131,9 +131,8 @@ def _read(path: Path) -> Capsule:
         with click.open_file(str(path), "rb") as file:
             data = file.read(MOST_COMPRESSED + 1)
     except FileNotFoundError:
-        raise CliError(
-            f"there is no file {path}", ExitCode.NOT_FOUND, next_commands=("mulligan run export ID",)
-        ) from None
+        export_it = ("mulligan run list", "mulligan run export --help")
+        raise CliError(f"there is no file {path}", ExitCode.NOT_FOUND, next_commands=export_it) from None
     except OSError as error:
         raise CliError(f"{_named(path)} cannot be read: {error.strerror}", ExitCode.DENIED) from error
     if len(data) > MOST_COMPRESSED:

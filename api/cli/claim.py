@@ -9,12 +9,12 @@ import click
 
 from mulligan.api.cli.actor import ACTOR, REASON
 from mulligan.api.cli.client import Session, api_command
-from mulligan.api.cli.errors import usage
+from mulligan.api.cli.errors import tell_next, usage
 from mulligan.api.cli.exit_codes import ExitCode
-from mulligan.api.cli.explanation import show_explanation
+from mulligan.api.cli.explanation import show_explanation, what_helps
 from mulligan.api.cli.output import listing, print_json, value_of, word, words
 from mulligan.api.cli.spec_options import CLAIM_OPTIONS, options, spec_of
-from mulligan.api.cli.text import ago, clock
+from mulligan.api.cli.text import ago, clean, clock
 from mulligan.v1 import inventory_pb2, machine_pb2, provisioning_pb2
 
 DRIFT_HEAD = ("kind", "provider", "what is wrong", "repaired")
@@ -32,23 +32,40 @@ def claim() -> None:
 @api_command
 def explain(session: Session, machine: str | None, **flags: Any) -> ExitCode:
     """Say which providers could hold a machine, and what left each of the others out. Claims nothing."""
-    like = _as_asked_for(session, machine, flags) if machine is not None else None
-    request = inventory_pb2.ExplainClaimRequest(spec=spec_of(flags, like=like))
+    found = _as_asked_for(session, machine, flags) if machine is not None else None
+    request = inventory_pb2.ExplainClaimRequest(spec=spec_of(flags, like=found.spec if found is not None else None))
     explanation = session.inventory.ExplainClaim(request, timeout=session.deadline()).explanation
+    fits = explanation.verdict == inventory_pb2.Explanation.VERDICT_FITS
     if session.as_json:
         print_json(explanation)
     else:
+        if found is not None and (held := _held_by(session, found)) is not None:
+            click.echo(clean(f"{_holds(found, held)}; below is what another one like it would find\n", lines=True))
         show_explanation(explanation)
-    return ExitCode.OK if explanation.verdict == inventory_pb2.Explanation.VERDICT_FITS else ExitCode.NO_ROOM
+        tell_next(() if fits else what_helps(explanation))
+    return ExitCode.OK if fits else ExitCode.NO_ROOM
 
 
-def _as_asked_for(session: Session, machine: str, flags: Mapping[str, Any]) -> machine_pb2.MachineSpec:
+def _held_by(session: Session, found: machine_pb2.Machine) -> inventory_pb2.Claim | None:
+    """The claim that the machine has already, for which nobody asks any more."""
+    request = inventory_pb2.ListClaimsRequest(project=found.project)
+    claims = (response.claim for response in session.inventory.ListClaims(request, timeout=session.deadline()))
+    return next((each for each in claims if each.machine_id == found.id), None)
+
+
+def _holds(found: machine_pb2.Machine, claim: inventory_pb2.Claim) -> str:
+    sizes, state = claim.resources, word(machine_pb2.MachineState, found.state)
+    held = f"{sizes.vcpu} vcpu, {sizes.memory_mib} MiB memory and {sizes.disk_gib} GiB disk"
+    return f"machine {found.name} is {state}, and holds {held} of {claim.provider}"
+
+
+def _as_asked_for(session: Session, machine: str, flags: Mapping[str, Any]) -> machine_pb2.Machine:
     if flags.get("file"):
         raise usage(
             "--machine and --file both say what is asked for: give one of them", "mulligan claim explain --help"
         )
     request = provisioning_pb2.GetMachineRequest(project=flags.get("project") or "", name=machine)
-    return session.provisioning.GetMachine(request, timeout=session.deadline()).machine.spec
+    return session.provisioning.GetMachine(request, timeout=session.deadline()).machine
 
 
 @claim.command("list")

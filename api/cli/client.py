@@ -11,7 +11,8 @@ import click
 import grpc
 from pydantic import ValidationError
 
-from mulligan.api.cli.errors import CliError, of_rpc, usage
+from mulligan.activities.errors import MulliganError
+from mulligan.api.cli.errors import CliError, explain, of_rpc, usage
 from mulligan.api.cli.flags import flags_of
 from mulligan.api.cli.settings import load_settings
 from mulligan.api.cli.text import Duration
@@ -100,5 +101,9 @@ def api_command(function: Callable[..., Any]) -> Callable[..., Any]:
             except CliError as error:
                 _as_typed(error, kwargs)
                 raise
+            except MulliganError as error:
+                known = explain(error)
+                assert known is not None
+                raise _as_typed(known, kwargs) from error
 
     return command

@@ -11,8 +11,9 @@ import click
 from rich.console import Console
 
 from mulligan.api.cli.estimates import pace_text, until_text
+from mulligan.api.cli.exit_codes import NO_ROOM_REASONS
 from mulligan.api.cli.output import print_json, word
-from mulligan.api.cli.text import clean, clock, size
+from mulligan.api.cli.text import clean, clock, outcome_text, size
 from mulligan.api.cli.view import RunView
 from mulligan.v1 import machine_pb2, run_pb2
 
@@ -83,6 +84,7 @@ class PlainDisplay(_Unframed):
     def __init__(self, view: RunView) -> None:
         self._view = view
         self._named = view.run is not None
+        self._no_room = ""
         self._told: dict[tuple[str, str], tuple[float, tuple[int, str, bool, int]]] = {}
 
     def update(self, update: run_pb2.RunUpdate) -> None:
@@ -93,7 +95,7 @@ class PlainDisplay(_Unframed):
             joined = " (joined: it was there already)" if self._view.joined else ""
             self.say(f"run {update.run.workflow_id}{joined}")
         elif kind == "event":
-            for line in event_lines(update.event):
+            for line in event_lines(self._without_no_room(update.event)):
                 click.echo(line, err=True)
         elif kind == "progress":
             self._progress(update.progress)
@@ -101,6 +103,18 @@ class PlainDisplay(_Unframed):
     def say(self, message: str) -> None:
         """Write the message with the time of this host."""
         click.echo(f"{time.strftime('%Y-%m-%dT%H:%M:%SZ', time.gmtime())} {clean(message)}", err=True)
+
+    def _without_no_room(self, event: run_pb2.RunEvent) -> run_pb2.RunEvent:
+        """The event without why the first claim found no room: that is said, with all it is made of, at the end."""
+        is_first = getattr(event, "try") <= 1 and event.kind == run_pb2.RUN_EVENT_KIND_ACTION_FAILED
+        if is_first and event.reason in NO_ROOM_REASONS:
+            self._no_room = event.message
+        if not self._no_room or not event.message.endswith(self._no_room) or event.kind == run_pb2.RUN_EVENT_KIND_HELD:
+            return event
+        brief = run_pb2.RunEvent()
+        brief.CopyFrom(event)
+        brief.message = "no provider fits" if is_first else event.message.removesuffix(self._no_room).removesuffix(": ")
+        return brief
 
     def _progress(self, progress: run_pb2.RunProgress) -> None:
         key = (progress.step, progress.action)
@@ -136,7 +150,7 @@ def event_lines(event: run_pb2.RunEvent, *, detailed: bool = True) -> list[str]:
     at = clock(event.at)
     if event.kind == run_pb2.RUN_EVENT_KIND_RUN_FINISHED:
         outcome = word(run_pb2.RunOutcome, event.outcome)
-        return [clean(f"{at} run ended: {outcome}: {event.message}")]
+        return [clean(f"{at} run ended: {outcome_text(outcome, event.message)}")]
     where = event.step if event.action in ("", event.step) else f"{event.step}/{event.action}"
     tries = f" [try {getattr(event, 'try')}]" if getattr(event, "try") > 1 and detailed else ""
     provider = f" [{event.provider}]" if event.provider and detailed else ""

@@ -21,10 +21,14 @@ from grpc_status import rpc_status
 from mulligan.activities.errors import MulliganError
 from mulligan.api.cli.exit_codes import ExitCode, of_error
 from mulligan.api.cli.text import clean
+from mulligan.api.cli.typed import again, as_plan
 from mulligan.v1 import inventory_pb2
 
 _ANSWERED = (grpc.Call, grpc.aio.AioRpcError)
 """What an error is that came with a status: of a call that waits, or of one that does not."""
+
+LONGER = "10m"
+"""How long the same is waited for again that gave no answer in time."""
 
 LISTABLE = frozenset({"machine", "run", "provider", "image", "partition"})
 
@@ -185,16 +189,21 @@ def _of_domain(error: MulliganError, noun: str) -> CliError:
 def _next(reason: str, metadata: Mapping[str, str], noun: str) -> tuple[str, ...]:
     if remedy := metadata.get("remedy"):
         return (remedy,)
+    if "plan" in metadata or metadata.get("what") == "plan":  # it is no more, does not hold, or is of something else
+        return (as_plan(),)
     noun = metadata.get("what", noun)
     if reason == "NOT_FOUND" and noun in LISTABLE:
         return (f"mulligan {noun} list",)
     if reason in ("NEVER_FITS", "NOT_NOW"):
-        return ("mulligan claim explain, with the same flags", "mulligan provider list")
+        return (as_plan(), "mulligan provider list")
+    return _once_more(reason)
+
+
+def _once_more(reason: str) -> tuple[str, ...]:
+    """The same command, where that may do better."""
     if reason == "DEADLINE_EXCEEDED":
-        return ("the same command with a longer --timeout",)
-    if reason == "ABORTED":
-        return ("the same command again: it reads the newest state first",)
-    return ()
+        return (again("--timeout", LONGER, without=("--timeout",)),)
+    return (again(),) if reason == "ABORTED" else ()  # it reads the newest state first
 
 
 def _details(

@@ -8,6 +8,7 @@ import click
 
 from mulligan.api.cli.output import show, table
 from mulligan.api.cli.text import clean
+from mulligan.api.cli.typed import without_the_pin
 from mulligan.v1 import inventory_pb2
 
 VERDICTS = {
@@ -30,6 +31,23 @@ def mended_by(explanation: inventory_pb2.Explanation) -> tuple[str, ...]:
         if all(name in MENDED_BY for name in miss.failing):
             return tuple(dict.fromkeys(MENDED_BY[name].format(miss.provider) for name in miss.failing))
     return ()
+
+
+def pinned_to(explanation: inventory_pb2.Explanation) -> str:
+    """The one provider that was asked for by name; empty where any would do."""
+    asked = next((stage.description for stage in explanation.funnel if stage.name == "provider"), "")
+    return asked.removeprefix("is ")
+
+
+def what_helps(explanation: inventory_pb2.Explanation) -> tuple[str, ...]:
+    """The commands to try where nothing fits: on the one provider that was asked for, if one was, else on any."""
+    named, mended = pinned_to(explanation), mended_by(explanation)
+    if named:
+        look = () if mended else (f"mulligan provider show {named}",)
+        return (*mended, *look, *without_the_pin())
+    if explanation.verdict == inventory_pb2.Explanation.VERDICT_NOT_NOW:
+        return (*mended, "mulligan claim list", "mulligan provider list")
+    return (*mended, "mulligan provider list", "mulligan provider add --help")
 
 
 def explanation_lines(explanation: inventory_pb2.Explanation) -> Iterator[str]:
@@ -59,6 +77,9 @@ def show_explanation(explanation: inventory_pb2.Explanation, *, err: bool = Fals
     if explanation.verdict:
         click.echo(err=err)
         counts = f"{explanation.never_count} never, {explanation.not_now_count} not now"
-        click.echo(f"verdict: {VERDICTS.get(explanation.verdict, '?')} ({counts})", err=err)
+        told = VERDICTS.get(explanation.verdict, "?")
+        if explanation.verdict == inventory_pb2.Explanation.VERDICT_NEVER and (named := pinned_to(explanation)):
+            told = f"never: {named}, which was asked for, could not hold it, even empty"
+        click.echo(f"verdict: {clean(told)} ({counts})", err=err)
     if explanation.summary and not err:  # an error says it already
         click.echo(clean(explanation.summary), err=err)

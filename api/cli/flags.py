@@ -14,8 +14,12 @@ FLAGS: Mapping[str, str] = {
     "forbids": "--forbid",
     "ssh_keys": "--ssh-key",
     "when_none": "--wait-for-room",
+    "initrd_source": "--initrd",
 }
 """Fields of a request whose flag is not their own name."""
+
+CHANGES: Mapping[str, str] = {"reserved": "--reserve", "overcommit_percent": "--overcommit"}
+"""Fields of an edit that hold a number for each resource."""
 
 
 def flags_of(fields: Iterable[str], command: click.Command) -> dict[str, str]:
@@ -28,10 +32,12 @@ def flags_of(fields: Iterable[str], command: click.Command) -> dict[str, str]:
 
 def _flag(field: str) -> str:
     """The flag that a field would have, e.g. `--vcpu` for `spec.resources.vcpu`, `--deadline boot` for its seconds."""
-    path = re.sub(r"\[\d+\]", "", field).removeprefix("spec.").removeprefix("lever.")
+    path = re.sub(r"\[\d+\]", "", field).removeprefix("spec.").removeprefix("lever.").removeprefix("image.")
     head, _, rest = path.partition(".")
     if head == "deadlines" and rest:
         return f"--deadline {rest.removesuffix('_seconds')}"
+    if head in CHANGES and rest:
+        return f"{CHANGES[head]} {rest}"
     if head == "service":
         return "--service"
     return FLAGS.get(path) or f"--{path.removeprefix('resources.').replace('_', '-')}"

@@ -14,6 +14,7 @@ from mulligan.api.cli.display import Display, display_for
 from mulligan.api.cli.errors import CliError, of_rpc, status_of, tell_next
 from mulligan.api.cli.exit_codes import ExitCode
 from mulligan.api.cli.interrupts import Interrupted, Interrupts
+from mulligan.api.cli.typed import again
 from mulligan.api.cli.view import RunView
 from mulligan.v1 import provisioning_pb2, run_pb2
 
@@ -150,4 +151,4 @@ def _say_detached(view: RunView, what: str) -> None:
         tell_next(commands)
     else:
         click.echo("\nstopped before the API named the run; it may have begun", err=True)
-        tell_next(("mulligan run list", "the same command again: it joins the run"))
+        tell_next(("mulligan run list", again()))  # it joins the run

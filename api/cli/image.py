@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import shlex
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import click
 import grpc
@@ -83,20 +85,21 @@ def add(
         initrd_digest=initrd_digest or "",
         kernel_arguments=kernel_arguments or "",
     )
-    copies: list[Path] = []
-    if initrd:
-        _describe_initrd(new, copies)
+    files = _describe_initrd(new) if initrd else []
     if not source.startswith(REMOTE):
-        _describe(new, source.removeprefix("file://"), copies)
+        files.append(_describe(new, source.removeprefix("file://")))
     elif not (digest and form):
         missing = " and ".join(option for option, given in (("--digest", digest), ("--format", form)) if not given)
-        raise usage(
-            f"an image behind a URL needs {missing}: nobody may change it unseen", f"curl -L {source} | sha256sum"
-        )
+        raise usage(f"an image behind a URL needs {missing}: nobody may change it unseen", _sum_of(source))
+    if files:
+        _check(new)
+    copies: list[Path] = []
     try:
+        for file in files:
+            _place(new, file, copies)
         response = session.images.AddImage(images_pb2.AddImageRequest(image=new), timeout=session.deadline())
-    except grpc.RpcError as error:
-        if status_of(error) in REFUSED:
+    except (grpc.RpcError, OSError) as error:
+        if isinstance(error, OSError) or status_of(error) in REFUSED:
             for copy in copies:
                 copy.unlink(missing_ok=True)
         raise
@@ -165,7 +168,30 @@ def build(session: Session, recipe: str, name: str | None, rebuild: bool) -> Exi
     return ExitCode.OK
 
 
-def _describe(new: images_pb2.Image, path: str, copies: list[Path]) -> None:
+class _File(NamedTuple):
+    """A local file of the image: the field that says where it is, and how a copy of it is named."""
+
+    path: Path
+    field: str
+    digest: str
+    form: str
+
+
+def _sum_of(url: str) -> str:
+    return f"curl -L {shlex.quote(url)} | sha256sum"
+
+
+def _check(new: images_pb2.Image) -> None:
+    """Refuse what the API would refuse, before anything is copied; what is below which directory is not known yet."""
+    from mulligan.api.validate import Faults  # noqa: PLC0415 - only where a file is read
+    from mulligan.api.validate_spec import check_image  # noqa: PLC0415
+
+    faults = Faults(new)
+    check_image(faults, new, (Path("/"),))
+    faults.refuse()
+
+
+def _describe(new: images_pb2.Image, path: str) -> _File:
     """Fill in what the file says of itself; what was given otherwise must agree with it."""
     from mulligan.activities.images.describe import describe_file  # noqa: PLC0415 - only where a file is read
 
@@ -186,36 +212,37 @@ def _describe(new: images_pb2.Image, path: str, copies: list[Path]) -> None:
             setattr(new, field, seen)
     if facts.firmware and not new.firmware:
         new.firmware.extend(value_of(machine_pb2.Firmware, each.value) for each in facts.firmware)
-    form = word(images_pb2.ImageFormat, new.format)
-    new.source = _placed(absolute, new.name, new.digest, form, copies).as_uri()
+    new.source = absolute.resolve().as_uri()
+    return _File(absolute, "source", new.digest, word(images_pb2.ImageFormat, new.format))
 
 
-def _describe_initrd(new: images_pb2.Image, copies: list[Path]) -> None:
-    """Fill in the digest of a kernel's initrd, when it is a local file."""
+def _describe_initrd(new: images_pb2.Image) -> list[_File]:
+    """Fill in the digest of a kernel's initrd, when it is a local file; gives that file."""
     from mulligan.activities.images.describe import describe_initrd  # noqa: PLC0415 - only where a file is read
 
     source, given = new.initrd_source, new.initrd_digest
     if source.startswith(REMOTE):
         if not given:
-            raise usage("an initrd behind a URL needs --initrd-digest", f"curl -L {source} | sha256sum")
-        return
+            raise usage("an initrd behind a URL needs --initrd-digest", _sum_of(source))
+        return []
     absolute = Path(source.removeprefix("file://")).expanduser().absolute()
     seen = describe_initrd(absolute)
     if given and given != seen and not given.startswith("sha512:"):
         raise usage(f"the digest of {absolute} is {seen}, not {given} as was given")
     new.initrd_digest = given or seen
-    new.initrd_source = _placed(absolute, new.name, new.initrd_digest, "initrd", copies).as_uri()
+    new.initrd_source = absolute.resolve().as_uri()
+    return [_File(absolute, "initrd_source", new.initrd_digest, "initrd")]
 
 
-def _placed(path: Path, name: str, digest: str, form: str, copies: list[Path]) -> Path:
-    """The file where the deployment may read it: itself, or a copy in the state directory, named after its digest,
-    which is noted among the copies if it was made now."""
-    settings, real = load_settings(), path.resolve()
+def _place(new: images_pb2.Image, file: _File, copies: list[Path]) -> None:
+    """Say where the deployment may read the file: where it is, or in the state directory, as a copy that is named
+    after its digest, and is noted among the copies if it was made now."""
+    settings, real = load_settings(), file.path.resolve()
     if any(real.is_relative_to(root.resolve()) for root in (settings.image_dir, *settings.image_roots)):
-        return real
-    copy = settings.image_dir / f"{name}-{digest.partition(':')[2][:16]}.{form}"
+        return
+    copy = settings.image_dir / f"{new.name}-{file.digest.partition(':')[2][:16]}.{file.form}"
     if not copy.exists():
-        click.echo(f"copying {path} to {copy}, where machines' images may come from", err=True)
+        click.echo(f"copying {file.path} to {copy}, where machines' images may come from", err=True)
         copy.parent.mkdir(parents=True, exist_ok=True)
         partial = copy.with_suffix(".partial")
         try:
@@ -224,7 +251,7 @@ def _placed(path: Path, name: str, digest: str, form: str, copies: list[Path]) -
             copies.append(copy)
         finally:
             partial.unlink(missing_ok=True)
-    return copy
+    setattr(new, file.field, copy.as_uri())
 
 
 def _shown(field: str, value: object) -> str:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
+from urllib.parse import unquote
 
 from mulligan.activities.images.build import BuiltImage, build_debian, build_demo
 from mulligan.activities.values import Firmware
@@ -36,10 +38,11 @@ def build_image(recipe: str, name: str, settings: Settings) -> images_pb2.Image:
 
 def register_command(image: images_pb2.Image) -> str:
     """The command that registers an image that was built before."""
-    words = ["mulligan image add", image.name, image.source.removeprefix("file://")]
-    words += [f"--login {image.login}"] if image.login else []
-    words += [f"--firmware {'uefi' if each == machine_pb2.FIRMWARE_UEFI else 'bios'}" for each in image.firmware]
-    return " ".join(words)
+    words = ["mulligan", "image", "add", image.name, unquote(image.source.removeprefix("file://"))]
+    words += ["--login", image.login] if image.login else []
+    for each in image.firmware:
+        words += ["--firmware", "uefi" if each == machine_pb2.FIRMWARE_UEFI else "bios"]
+    return shlex.join(words)
 
 
 def _described(name: str, path: Path, built: BuiltImage) -> images_pb2.Image:

@@ -169,7 +169,10 @@ def _started(session: Session, view: RunView, updates: Updates) -> ExitCode:
 
 
 def _state(found: machine_pb2.Machine, ending: str) -> str:
-    return ", ".join(part for part in (word(machine_pb2.MachineState, found.state), ending) if part)
+    """Its state, and what is to be known with it. One whose run was cancelled has failed by no fault."""
+    is_cancelled = found.state == machine_pb2.MACHINE_STATE_FAILED and found.reason.startswith("cancelled")
+    more = "its run was cancelled" if is_cancelled else ending
+    return ", ".join(part for part in (word(machine_pb2.MachineState, found.state), more) if part)
 
 
 def _row(found: machine_pb2.Machine, ending: str = "") -> tuple[str, ...]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shlex
-import sys
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -13,10 +12,11 @@ from mulligan.api.cli.client import Session, api_command
 from mulligan.api.cli.errors import tell_next
 from mulligan.api.cli.estimates import usual_text
 from mulligan.api.cli.exit_codes import ExitCode
-from mulligan.api.cli.explanation import mended_by, show_explanation
+from mulligan.api.cli.explanation import show_explanation, what_helps
 from mulligan.api.cli.output import details, print_json, show, table
 from mulligan.api.cli.spec_options import CLAIM_OPTIONS, RUN_OPTIONS, options, wanted_spec
 from mulligan.api.cli.text import size
+from mulligan.api.cli.typed import as_provision
 from mulligan.v1 import inventory_pb2, provisioning_pb2
 
 STEPS_HEAD = ("step", "does", "at most", "usually", "undone by")
@@ -100,14 +100,8 @@ def _next(made: provisioning_pb2.Plan) -> tuple[str, ...]:
         show = shlex.join(["mulligan", "machine", "show", made.spec.name, "--project", made.spec.project])
         return (show, f"mulligan run show {made.there}")
     if made.hash:
-        return (_provision(made, "--plan", made.hash),)
+        return (as_provision("--plan", made.hash),)
     if made.provider:
         return ()
-    waits = () if made.explanation.verdict != NOT_NOW else (_provision(made, "--wait-for-room"),)
-    return (*waits, *mended_by(made.explanation), "mulligan provider list")
-
-
-def _provision(made: provisioning_pb2.Plan, *more: str) -> str:
-    typed = sys.argv[1:]
-    flags = typed[typed.index("plan") + 1 :] if "plan" in typed else [made.spec.name]
-    return shlex.join(["mulligan", "machine", "provision", *(flag for flag in flags if flag not in more), *more])
+    waits = () if made.explanation.verdict != NOT_NOW else (as_provision("--wait-for-room"),)
+    return (*waits, *what_helps(made.explanation))

@@ -114,7 +114,9 @@ def remove(session: Session, name: str, forget: bool, reason: str, actor: str) -
 @click.argument("name")
 @click.option("--enable/--disable", "enabled", default=None, help="Whether new claims may be made on it.")
 @click.option("--reserve", metavar="RESOURCE=N", multiple=True, help="Keep back for itself, e.g. vcpu=2. Repeatable.")
-@click.option("--overcommit", metavar="RESOURCE=PERCENT", multiple=True, help="E.g. vcpu=400. Repeatable.")
+@click.option(
+    "--overcommit", metavar="RESOURCE=PERCENT", multiple=True, help="E.g. vcpu=400 for four times as much. Repeatable."
+)
 @click.option("--set", "settings", metavar="KEY=VALUE", multiple=True, help="A setting of its driver. Repeatable.")
 @click.option("--clear-quarantine", is_flag=True, help="Put it back into service.")
 @click.option("--clear-suspect", is_flag=True, help="Forget its failures.")

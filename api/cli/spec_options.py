@@ -129,7 +129,7 @@ def wanted_spec(flags: Mapping[str, Any], *, name: str | None, command: str) -> 
     """
     spec = spec_of(flags, name=name)
     if not spec.name:
-        raise usage("the machine has no name", f"mulligan machine {command} NAME --image IMAGE")
+        raise usage("the machine has no name", f"mulligan machine {command} --help")
     if not spec.image:
         raise usage("no image was named: give --image", "mulligan image list")
     if NO_KEY not in flags["ssh_keys"]:

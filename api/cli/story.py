@@ -44,15 +44,17 @@ class Act:
         """Whether it ended badly."""
         return self.ended is not None and self.ended.kind == run_pb2.RUN_EVENT_KIND_ACTION_FAILED
 
-    def lines(self) -> Iterator[str]:
-        """When, what, how long, how it ended, and what was seen."""
+    def lines(self, why: str = "") -> Iterator[str]:
+        """When, what, how long, how it ended, and what was seen. `why` nothing fits was said before."""
         took, said = "", f"in progress{f': {self.began.message}' if self.began.message else ''}"
         if self.ended is not None:
             took = elapsed(seconds(self.ended.at) - seconds(self.began.at))
             said = self.ended.message or "done"
+            said = said.removesuffix(f": {why}") if why else said
             if self.failed and self.ended.reason != STOPPED:
-                why = f" [{self.ended.reason}]" if self.ended.reason else ""
-                said = f"FAILED: {said}{why}"
+                reason = f" [{self.ended.reason}]" if self.ended.reason else ""
+                is_told = self.ended.HasField("explanation") and said == why
+                said = f"FAILED: {'no provider fits, as said above' if is_told else said}{reason}"
             if self.ended.attempts > 1:
                 said += f" [{self.ended.attempts} attempts]"
         yield clean(f"{clock(self.began.at)} {self.where:<{WHERE_WIDTH}} {took:>8}  {said}")
@@ -118,21 +120,31 @@ def tries_of(events: Sequence[run_pb2.RunEvent]) -> list[Try]:
 
 
 def story_lines(response: pb.GetRunResponse) -> Iterator[str]:
-    """The whole story."""
-    tries = tries_of(response.events)
+    """The whole story; what the run says of itself, why it ended so, is not told again."""
+    tries, why = tries_of(response.events), response.run.reason
     makes = response.run.kind == run_pb2.RUN_KIND_PROVISION
     for number, each in enumerate(tries):
         if makes:
             yield clean(f"try {each.number}{f' on {each.provider}' if each.provider else ''}")
         for entry in each.entries:
-            lines = entry.lines() if isinstance(entry, Act) else event_lines(entry, detailed=False)
+            lines = entry.lines(why) if isinstance(entry, Act) else event_lines(_shorter(entry, why), detailed=False)
             yield from (f"{INDENT if makes else ''}{line}" for line in lines)
         if number < len(tries) - 1:
-            yield clean(f"{INDENT}left {each.provider or 'it'}{f': {why}' if (why := each.why_left()) else ''}")
+            yield clean(f"{INDENT}left {each.provider or 'it'}{f': {left}' if (left := each.why_left()) else ''}")
     if response.run.outcome == run_pb2.RUN_OUTCOME_OPEN:
         yield from now_lines(response)
     elif response.events:
         yield from _tried(response.events[-1].suggestions, response.run)
+
+
+def _shorter(event: run_pb2.RunEvent, why: str) -> run_pb2.RunEvent:
+    """The event; the last one without why the run ended, where that was said before."""
+    if event.kind != run_pb2.RUN_EVENT_KIND_RUN_FINISHED or event.message != why:
+        return event
+    shorter = run_pb2.RunEvent()
+    shorter.CopyFrom(event)
+    shorter.message = ""
+    return shorter
 
 
 def now_lines(response: pb.GetRunResponse) -> Iterator[str]:

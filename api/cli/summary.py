@@ -10,10 +10,11 @@ from mulligan.api.cli.client import Session
 from mulligan.api.cli.display import evidence_text
 from mulligan.api.cli.errors import CliError, render, tell_next
 from mulligan.api.cli.exit_codes import NO_ROOM_REASONS, ExitCode, of_outcome
-from mulligan.api.cli.explanation import mended_by
-from mulligan.api.cli.text import clean
+from mulligan.api.cli.explanation import what_helps
+from mulligan.api.cli.text import clean, outcome_text
+from mulligan.api.cli.typed import as_provision, asks_for_a_machine
 from mulligan.api.cli.view import RunView
-from mulligan.v1 import machine_pb2
+from mulligan.v1 import inventory_pb2, machine_pb2
 
 WHAT_IS_LEFT = {
     "FAILED": "everything that was made has been undone",
@@ -35,7 +36,7 @@ def finish(session: Session, view: RunView) -> ExitCode:
         says_it = "undone" in message or "mended since: " in message
         told = message if says_it else "; ".join(part for part in (message, left) if part)
         error = CliError(
-            f"{view.workflow_id}: {view.outcome.lower()}: {told}",
+            f"{view.workflow_id}: {outcome_text(view.outcome.lower(), told)}",
             code,
             reason=reason,
             metadata={"workflow_id": view.workflow_id, "outcome": f"RUN_OUTCOME_{view.outcome}"},
@@ -66,15 +67,19 @@ def next_after(view: RunView) -> Sequence[str]:
     """The commands to try after this run ended badly."""
     show = f"mulligan run show {view.workflow_id}"
     if view.failure[0] == "NOT_NOW":
-        mended = mended_by(view.explanation) if view.explanation is not None else ()
-        return (*mended, "mulligan claim list", "the same command with --wait-for-room")
+        waits = as_provision("--wait-for-room") if asks_for_a_machine() else f"mulligan run retry {view.workflow_id}"
+        return (*_what_helps(view), waits)
     if view.failure[0] == "NEVER_FITS":
-        return ("mulligan provider list", "mulligan provider add NAME URL")
+        return _what_helps(view)
     if view.finished is not None and view.finished.suggestions:
         return tuple(view.finished.suggestions)
     if view.outcome in ("QUARANTINED", "TERMINATED"):
         return ("mulligan claim list", show)
     return (show,)
+
+
+def _what_helps(view: RunView) -> tuple[str, ...]:
+    return what_helps(view.explanation or inventory_pb2.Explanation())
 
 
 def ssh_command(machine: machine_pb2.Machine) -> str:

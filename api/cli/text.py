@@ -94,6 +94,11 @@ def clock(moment: Timestamp) -> str:
     return datetime.fromtimestamp(moment.seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
+def outcome_text(outcome: str, message: str) -> str:
+    """How a run ended and why, without saying the one twice."""
+    return message if message.startswith(outcome) else f"{outcome}: {message}" if message else outcome
+
+
 def ago(moment: Timestamp) -> str:
     """How long ago the moment was, in one unit; a dash where it is absent."""
     if not moment.seconds:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shlex
 import signal
 import subprocess
 import time
@@ -50,7 +51,7 @@ def start_stack(settings: Settings) -> StackState:
     said = "\n  ".join(log_path.read_text(errors="replace").splitlines()[-_TAIL_LINES:])
     raise HostNotReady(
         f"the stack did not come up; it says:\n  {said}\nMend what it names, then start again",
-        remedy=f"less {log_path}",
+        remedy=f"less {shlex.quote(str(log_path))}",
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import shlex
 import signal
 import sys
 import time
@@ -135,7 +136,7 @@ class Child:
         return HostNotReady(
             f"the process `{self.spec.name}` {what}; its log says at the end:\n  {last}\n"
             "Mend what it names, then start again",
-            remedy=f"less {self.log}",
+            remedy=f"less {shlex.quote(str(self.log))}",
             process=self.spec.name,
         )
 

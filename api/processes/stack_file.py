@@ -6,6 +6,7 @@ import contextlib
 import fcntl
 import json
 import os
+import shlex
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -108,10 +109,10 @@ def make_state_dir(state_dir: Path) -> None:
         raise HostNotReady(
             f"the state directory {state_dir} cannot be made: {error.strerror}. Set MULLIGAN_STATE_DIR to a "
             "directory that you may write to",
-            remedy=f"mkdir -p {state_dir}",
+            remedy=f"mkdir -p {shlex.quote(str(state_dir))}",
         ) from error
     if not os.access(state_dir, os.W_OK | os.X_OK):
         raise HostNotReady(
             f"the state directory {state_dir} is not writable for this user. Set MULLIGAN_STATE_DIR to one that is",
-            remedy=f"chown {os.getuid()} {state_dir}",
+            remedy=f"chown {os.getuid()} {shlex.quote(str(state_dir))}",
         )

@@ -29,9 +29,9 @@ class Planning:
             await self._provisions.refuse_quarantined(wanted, image)
         made = await self._plans.make(wanted, image)
         if there is not None:
-            state = "is there already" if there.machine is not None else "is being made"
+            state = f"is there already, {there.machine.state}, made" if there.machine is not None else "is being made"
             anew = made.why or "no provider fits now"
-            told = f"machine {wanted.name} {state} ({there.workflow_id}), and would be given as it is; anew: {anew}"
+            told = f"machine {wanted.name} {state} by {there.workflow_id}, and would be given as it is; anew: {anew}"
             made = replace(made, why=told)
         plan = plan_message(made)
         plan.there = there.workflow_id if there is not None else ""

@@ -54,8 +54,8 @@ def test_a_good_live_image_has_no_faults(said: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     ("said", "field", "why"),
     [
-        ({"format": ISO, "initrd_source": "https://x/y"}, "initrd_source", "only for IMAGE_FORMAT_KERNEL"),
-        ({"format": ISO, "initrd_digest": OTHER}, "initrd_digest", "only for IMAGE_FORMAT_KERNEL"),
+        ({"format": ISO, "initrd_source": "https://x/y"}, "initrd_source", "only for an image of format kernel"),
+        ({"format": ISO, "initrd_digest": OTHER}, "initrd_digest", "only for an image of format kernel"),
         ({"format": images_pb2.IMAGE_FORMAT_RAW, "kernel_arguments": "quiet"}, "kernel_arguments", "only for"),
         ({"initrd_source": "https://x/y"}, "initrd_digest", "must be sha256:"),
         ({"initrd_source": "https://x/y", "initrd_digest": "md5:" + "0" * 32}, "initrd_digest", "can be forged"),
@@ -145,7 +145,9 @@ async def test_a_live_machine_is_planned_made_and_released(api: Api, stack: Stac
     assert (list(plan.destroys), list(plan.lacks), plan.spec.resources.disk_gib) == ([], [], 0)
     assert "no disk is touched" in {step.step: step.description for step in plan.steps}["image"]
     told = await everything(api.provision(wanted, plan_hash=plan.hash))
-    assert [event for event in events(told) if event.action == "place-disks" and "boots on" in event.message]
+    placed = [event.message for event in events(told) if event.action == "place-disks"]
+    assert placed[0] == "Place what it boots, and its seed"
+    assert "boots on" in placed[-1]
     machine = stack.inventory.machine(project, "m")
     assert (machine.state, machine.request.resources.disk_gib) == (MachineState.READY, 0)
     assert usual_erase(machine) is Erase.NONE

@@ -229,7 +229,7 @@ async def test_a_plan_for_a_machine_that_is_there_says_so(api: Api, stack: Stack
     await everything(api.provision(spec(project)))
     plan = await plan_of(api, project)
     assert plan.why == (
-        f"machine m is there already ({provision_id(project, 'm')}), and would be given as it is; "
+        f"machine m is there already, ready, made by {provision_id(project, 'm')}, and would be given as it is; "
         "anew: no provider fits now"
     )
     assert plan.there == provision_id(project, "m")
@@ -237,6 +237,7 @@ async def test_a_plan_for_a_machine_that_is_there_says_so(api: Api, stack: Stack
     error = await refusal(api.provisioning.PlanMachine(request))
     assert error.code() is grpc.StatusCode.ALREADY_EXISTS
     assert "differs in mulligans" in str(error.details())
+    assert info(error).metadata["remedy"] == f"mulligan machine show m --project {project}"
 
 
 async def test_a_provider_that_lacks_several_things_meanwhile_is_told_among_many(api: Api, stack: Stack) -> None:

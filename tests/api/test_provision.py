@@ -90,6 +90,7 @@ async def test_another_request_while_the_run_is_open_is_told_what_differs(api: A
     error = await refusal(api.provision(spec(project, hostname="other")))
     assert error.code() is grpc.StatusCode.ALREADY_EXISTS
     assert info(error).metadata["differing"] == "hostname,on_failure"
+    assert info(error).metadata["remedy"] == f"mulligan run watch {run.workflow_id}"
     holding.cancel()
     await api.provisioning.CancelRun(provisioning_pb2.CancelRunRequest(workflow_id=run.workflow_id, reason="enough"))
     ended = (await everything(api.watch(run.workflow_id)))[-2].update.run
@@ -170,6 +171,7 @@ async def test_a_machine_that_is_being_made_cannot_be_released(api: Api, stack: 
     error = await refusal(api.release(project))
     assert error.code() is grpc.StatusCode.FAILED_PRECONDITION
     assert f"mulligan run cancel provision:{project}:m" in error.details()
+    assert info(error).metadata["remedy"] == f"mulligan run cancel provision:{project}:m"
     making.cancel()
     await api.provisioning.CancelRun(provisioning_pb2.CancelRunRequest(workflow_id=f"provision:{project}:m"))
     await everything(api.watch(f"provision:{project}:m"))

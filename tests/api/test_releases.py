@@ -193,6 +193,8 @@ async def test_a_release_cannot_be_cancelled(api: Api, stack: Stack) -> None:
     error = await refusal(api.provisioning.CancelRun(cancel))
     assert error.code() is grpc.StatusCode.FAILED_PRECONDITION
     assert info(error).metadata["remedy"] == f"mulligan run watch release:{project}:m"
+    for lever in ("retry-now", "abort"):
+        assert f"`mulligan run {lever} release:{project}:m`" in str(error.details())
     assert (await everything(released))[-2].update.run.outcome == run_pb2.RUN_OUTCOME_RELEASED
     assert not (await api.provisioning.CancelRun(cancel)).run.cancel_requested
 

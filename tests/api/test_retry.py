@@ -111,6 +111,9 @@ async def test_what_is_quarantined_is_mended_first(api: Api, stack: Stack) -> No
     mend = f"mulligan machine release m --project {project}"
     assert (error.code(), info(error).metadata["remedy"]) == (grpc.StatusCode.FAILED_PRECONDITION, mend)
     assert events(made)[-1].suggestions[0] == mend
+    asked_anew = await refusal(api.provision(spec(project)))
+    assert info(asked_anew).metadata["remedy"] == mend
+    assert f"take it down with `{mend}`" in str(asked_anew.details())
     await stack.enrol_with(host, personality="")
     await everything(api.release(project))
     assert is_clean(stack, project)

@@ -302,7 +302,8 @@ async def test_specs_are_checked_in_a_thread(monkeypatch: pytest.MonkeyPatch, tm
 def test_reserves_and_percentages_are_checked_by_resource() -> None:
     """An unknown resource is told with the nearest."""
     faults = Faults(inventory_pb2.UpdateProviderRequest())
-    percents_and_reserves(faults, {"memory": 1, "vcpu": -1}, {"disk_gib": 0, "vcpu": 10_001})
+    percents_and_reserves(faults, {"memory": 1, "vcpu": -1}, {"disk_gib": 2, "memory_mib": 100, "vcpu": 10_001})
     found = dict(faults.found)
     assert "memory_mib" in found["reserved.memory"]
+    assert found["overcommit_percent.disk_gib"].endswith("200 for twice that; to let out less, reserve some, not 2")
     assert set(found) == {"reserved.memory", "reserved.vcpu", "overcommit_percent.disk_gib", "overcommit_percent.vcpu"}

@@ -306,14 +306,72 @@ def test_a_claim_is_explained_as_a_machine_was_asked_for(api: ScriptedApi, mulli
     api.handlers["GetMachine"] = lambda request, context: provisioning_pb2.GetMachineResponse(machine=asked)
     fits = inventory_pb2.Explanation(verdict=inventory_pb2.Explanation.VERDICT_FITS)
     api.handlers["ExplainClaim"] = lambda request, context: inventory_pb2.ExplainClaimResponse(explanation=fits)
+    api.handlers["ListClaims"] = lambda request, context: iter(())
     done = mulligan("claim", "explain", "--machine", "web-1", "--project", "shop", "--memory", "8G")
     assert done.returncode == ExitCode.OK
+    assert "holds" not in done.stdout and "next:" not in done.stderr
     assert (api.last("GetMachine").name, api.last("GetMachine").project) == ("web-1", "shop")
     sizes = api.last("ExplainClaim").spec.resources
     assert (sizes.vcpu, sizes.memory_mib) == (7, 8192)
     refused = mulligan("claim", "explain", "--machine", "web-1", "--file", "web-1.yaml")
     assert refused.returncode == ExitCode.USAGE
     assert "give one of them" in refused.stderr
+
+
+def test_a_machine_that_is_there_is_told_with_what_it_holds(api: ScriptedApi, mulligan: Mulligan) -> None:
+    """Before what another one would find; where that is no room, what helps is said."""
+    api.handlers["GetMachine"] = lambda request, context: provisioning_pb2.GetMachineResponse(machine=machine())
+    full = inventory_pb2.Explanation(verdict=inventory_pb2.Explanation.VERDICT_NOT_NOW, summary="no room")
+    api.handlers["ExplainClaim"] = lambda request, context: inventory_pb2.ExplainClaimResponse(explanation=full)
+    sizes = machine_pb2.Resources(vcpu=4, memory_mib=2048, disk_gib=20)
+    claims = [
+        inventory_pb2.Claim(machine="web-1", machine_id=of, provider=provider, resources=sizes)
+        for of, provider in (("one-before", "hyp-9"), ("a-machine", "hyp-1"))
+    ]
+    api.handlers["ListClaims"] = lambda request, context: iter(
+        [inventory_pb2.ListClaimsResponse(claim=claim) for claim in claims]
+    )
+    done = mulligan("claim", "explain", "--machine", "web-1")
+    assert done.returncode == ExitCode.NO_ROOM
+    held = "machine web-1 is ready, and holds 4 vcpu, 2048 MiB memory and 20 GiB disk of hyp-1"
+    assert done.stdout.startswith(f"{held}; below is what another one like it would find\n")
+    assert done.stderr == "next: mulligan claim list\n  or: mulligan provider list\n"
+
+
+@pytest.mark.parametrize(
+    ("status", "typed", "again"),
+    [
+        ("DEADLINE_EXCEEDED", "provider show hyp-1 --timeout 5s --api {api}", "provider show hyp-1 --api {api}"),
+        ("ABORTED", "provider show hyp-1", "provider show hyp-1"),
+    ],
+)
+def test_what_is_to_be_typed_again_can_be_pasted(
+    api: ScriptedApi, mulligan: Mulligan, status: str, typed: str, again: str
+) -> None:
+    """It is the command itself, with a longer time where there was too little."""
+    api.handlers["GetProvider"] = refusal(status, "not yet", "")
+    done = mulligan(*typed.format(api=api.address).split())
+    more = " --timeout 10m" if status == "DEADLINE_EXCEEDED" else ""
+    assert done.stderr.endswith(f"next: mulligan {again.format(api=api.address)}{more}\n")
+
+
+@pytest.mark.parametrize(
+    ("state", "reason", "shown"),
+    [
+        ("FAILED", "cancelled by alice: not needed", "failed, its run was cancelled"),
+        ("FAILED", "it did not boot", "failed"),
+        ("READY", "", "ready"),
+    ],
+)
+def test_a_machine_whose_run_was_cancelled_is_told_so(
+    api: ScriptedApi, mulligan: Mulligan, state: str, reason: str, shown: str
+) -> None:
+    """It is gone as one whose run failed is, but by no fault."""
+    found = machine()
+    found.state, found.reason = machine_pb2.MachineState.Value(f"MACHINE_STATE_{state}"), reason
+    api.handlers["GetMachine"] = lambda request, context: provisioning_pb2.GetMachineResponse(machine=found)
+    told = [" ".join(line.split()) for line in mulligan("machine", "show", "web-1").stdout.splitlines()]
+    assert f"state {shown}" in told
 
 
 def test_claims_are_listed_with_what_mends_them(api: ScriptedApi, mulligan: Mulligan) -> None:

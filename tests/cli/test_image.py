@@ -5,12 +5,14 @@ from __future__ import annotations
 import gzip
 import hashlib
 import json
+import shlex
 from pathlib import Path
 
 import pytest
 
 from mulligan.activities.images.build import BuiltImage
 from mulligan.activities.values import Firmware, ImageFormat
+from mulligan.api.cli import image as image_commands
 from mulligan.api.cli import image_build
 from mulligan.api.cli.building import Report
 from mulligan.api.cli.exit_codes import ExitCode
@@ -18,6 +20,7 @@ from mulligan.api.cli.main import run
 from mulligan.v1 import images_pb2, machine_pb2
 from tests.cli.conftest import Mulligan
 from tests.cli.scripted import ScriptedApi, refusal
+from tests.images.live_parts import INITRD
 
 DISK = b"\x00" * 510 + b"\x55\xaa" + b"\x00" * (1 << 20)
 
@@ -87,6 +90,38 @@ def test_what_was_copied_for_an_image_that_is_refused_is_removed(
     registry.handlers["AddImage"] = refusal(code, "no", "REFUSED")
     assert mulligan("image", "add", "mine", "disk.raw").returncode != ExitCode.OK
     assert any(copies.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("name", "words", "said"),
+    [
+        ("../mine", (), "NAME: must be 1 to 63 of a-z 0-9 . -"),
+        ("mine", ("--kernel-arguments", "quiet"), "--kernel-arguments: is only for an image of format kernel"),
+        ("mine", ("--initrd", "initrd.img"), "--initrd: is only for an image of format kernel"),
+        ("mine", ("--login", "Not A Name"), "--login: must be a user name"),
+    ],
+    ids=["name", "arguments", "initrd", "login"],
+)
+def test_what_cannot_be_registered_is_not_copied(
+    registry: ScriptedApi, mulligan: Mulligan, tmp_path: Path, name: str, words: tuple[str, ...], said: str
+) -> None:
+    """It is refused before, in the words of the command line."""
+    (tmp_path / "disk.raw").write_bytes(DISK)
+    (tmp_path / "initrd.img").write_bytes(INITRD)
+    done = mulligan("image", "add", name, "disk.raw", *words)
+    assert (done.returncode, said in done.stderr) == (ExitCode.USAGE, True), done.stderr
+    assert "IMAGE_FORMAT" not in done.stderr
+    assert registry.asked == []
+    assert sorted(path.name for path in tmp_path.rglob("*") if path.is_file()) == ["disk.raw", "initrd.img"]
+
+
+def test_what_to_type_after_a_url_or_a_build_can_be_pasted() -> None:
+    """Whatever a shell would read into it."""
+    url = "https://example.org/d?a=1&b=$HOME"
+    assert shlex.split(image_commands._sum_of(url))[:3] == ["curl", "-L", url]
+    built = images_pb2.Image(name="demo", source=Path("/my state/demo.qcow2").as_uri(), login="demo")
+    command = shlex.split(image_build.register_command(built))
+    assert command == ["mulligan", "image", "add", "demo", "/my state/demo.qcow2", "--login", "demo"]
 
 
 def test_a_file_that_is_not_what_was_said_is_refused(registry: ScriptedApi, mulligan: Mulligan, tmp_path: Path) -> None:

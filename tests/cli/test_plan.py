@@ -134,13 +134,38 @@ def test_what_does_not_fit_now_may_wait_for_room(api: ScriptedApi, mulligan: Mul
     answers(api, plan)
     waits = f"next: {shlex.join(['mulligan', 'machine', 'provision', *ASK[2:], '--wait-for-room'])}"
     for more in ((), ("--wait-for-room",)):
-        assert mulligan(*ASK, *more).stderr.splitlines() == [waits, "  or: mulligan provider list"]
+        assert mulligan(*ASK, *more).stderr.splitlines() == [
+            waits,
+            "  or: mulligan claim list",
+            "  or: mulligan provider list",
+        ]
     api.handlers["ProvisionMachine"] = provisions(story())
     assert mulligan(*shlex.split(waits)[2:]).returncode == ExitCode.OK
     assert api.last("ProvisionMachine").spec.when_none == machine_pb2.WHEN_NONE_WAIT
     plan.explanation.verdict = inventory_pb2.Explanation.VERDICT_NEVER
     answers(api, plan)
     assert "--wait-for-room" not in mulligan(*ASK).stderr
+
+
+def test_what_is_asked_of_one_provider_is_told_of_that_one(api: ScriptedApi, mulligan: Mulligan) -> None:
+    """Another provider would not help: what helps is to wait for it, to look at it, or to ask for any."""
+    plan = a_plan(provider="", why="", hash="")
+    plan.explanation.verdict = inventory_pb2.Explanation.VERDICT_NOT_NOW
+    plan.explanation.funnel.add(name="provider", description="is hv-2", remaining=1, removed=2)
+    answers(api, plan)
+    for pin in (("--provider", "hv-2"), ("--provider=hv-2",)):
+        told = mulligan(*ASK, *pin).stderr.splitlines()
+        assert told == [
+            f"next: {shlex.join(['mulligan', 'machine', 'provision', *ASK[2:], *pin, '--wait-for-room'])}",
+            "  or: mulligan provider show hv-2",
+            f"  or: {shlex.join(['mulligan', *ASK])}",
+        ]
+    plan.explanation.verdict = inventory_pb2.Explanation.VERDICT_NEVER
+    answers(api, plan)
+    assert mulligan(*ASK, "--provider", "hv-2").stderr.startswith("next: mulligan provider show hv-2\n")
+    plan.explanation.near_misses[0].failing[:] = ("enabled",)
+    answers(api, plan)
+    assert "provider set hv-2 --enable" in mulligan(*ASK, "--provider", "hv-2").stderr.splitlines()[0]
 
 
 def test_something_is_lacking(api: ScriptedApi, mulligan: Mulligan) -> None:
@@ -168,15 +193,14 @@ def test_a_machine_without_an_image_cannot_be_asked_for(mulligan: Mulligan, comm
 
 def test_a_plan_that_does_not_hold_says_what_changed(api: ScriptedApi, mulligan: Mulligan) -> None:
     """And what to type next."""
-    remedy = "mulligan machine plan, with the same flags"
     message = f"{HASH} does not hold any more: its generation was 3, is 4; plan again"
     api.handlers["ProvisionMachine"] = refusal(
-        "FAILED_PRECONDITION", message, "CONFLICT", changed="generation", remedy=remedy
+        "FAILED_PRECONDITION", message, "CONFLICT", changed="generation", plan=HASH
     )
-    done = mulligan("machine", "provision", "web-1", "--image", "demo", "--ssh-key", "none", "--plan", HASH)
+    done = mulligan("machine", "provision", *ASK[2:], "--hostname", "it's me", "--detach", "--plan", HASH)
     assert done.returncode == ExitCode.CONFLICT
     assert "its generation was 3, is 4" in done.stderr
-    assert f"next: {remedy}" in done.stderr
+    assert done.stderr.endswith(f"next: {shlex.join(['mulligan', *ASK, '--hostname', 'it' + chr(39) + 's me'])}\n")
 
 
 @pytest.mark.parametrize(

@@ -82,6 +82,9 @@ def test_a_machine_is_planned_and_made_by_its_plan(stack: Stack) -> None:
     call(stack, "provider", "set", "quick", "--overcommit", "vcpu=200")
     refused = call(stack, *command[1:], code=ExitCode.CONFLICT)
     assert "its generation was" in refused.stderr
+    assert f"next: {shlex.join(('mulligan', 'machine', 'plan', 'planned', *flags))}\n" in refused.stderr
+    too_few = call(stack, "provider", "set", "quick", "--overcommit", "vcpu=2", code=ExitCode.USAGE)
+    assert "--overcommit vcpu: must be 100 (what it has) to 10000 percent" in too_few.stderr
 
 
 def test_a_run_goes_on_without_its_watcher_until_it_is_cancelled(stack: Stack, tmp_path: Path) -> None:
@@ -93,7 +96,9 @@ def test_a_run_goes_on_without_its_watcher_until_it_is_cancelled(stack: Stack, t
     assert stack.json("run", "show", "provision:default:left")["run"]["outcome"] == "RUN_OUTCOME_OPEN"
     cancelled = call(stack, "run", "cancel", "provision:default:left")
     assert "undo/" in cancelled.stderr
-    call(stack, "run", "watch", "provision:default:left", code=ExitCode.CANCELLED)
+    over = call(stack, "run", "watch", "provision:default:left", code=ExitCode.CANCELLED)
+    assert "provision:default:left: cancelled; everything was undone" in over.stderr
+    assert "failed, its run was cancelled" in call(stack, "machine", "show", "left").stdout
     assert "left" not in call(stack, "claim", "list").stdout
 
 
@@ -170,6 +175,13 @@ def test_what_never_fits_says_why(stack: Stack) -> None:
     refused = call(stack, *asking("huge", "--provider", "quick"), "--vcpu", "4000", code=ExitCode.NO_ROOM)
     assert "size.vcpu" in refused.stderr
     assert "verdict: never" in refused.stderr
+    why = "asked for on quick only, which has"
+    assert refused.stderr.count(why) == 1, refused.stderr
+    assert "next: mulligan provider show quick" in refused.stderr
+    assert f"  or: {shlex.join(('mulligan', *asking('huge'), '--vcpu', '4000'))}\n" in refused.stderr
+    shown = call(stack, "run", "show", "provision:default:huge").stdout
+    assert shown.count(why) == 1, shown
+    assert "FAILED: no provider fits, as said above [NEVER_FITS]" in shown
 
 
 def test_levers_are_pulled_from_the_full_screen(stack: Stack, tmp_path: Path) -> None:

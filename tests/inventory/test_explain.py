@@ -160,7 +160,7 @@ def test_the_provider_that_was_asked_for_is_always_among_the_nearest(inventory: 
         "hv-6",
         "has 0 of its 4 vcpu free (asked: 1), has 0 of its 4096 memory_mib free (asked: 1024)",
     )
-    assert "nearest: hv-6 has 0 of its 4 vcpu free" in why.summary
+    assert "asked for on hv-6 only, which could hold it, but not now: hv-6 has 0 of its 4 vcpu free" in why.summary
 
 
 def test_a_run_that_may_use_one_provider_only_is_told_so(inventory: Inventory) -> None:
@@ -169,3 +169,39 @@ def test_a_run_that_may_use_one_provider_only_is_told_so(inventory: Inventory) -
     add(inventory, "h-2")
     told = inventory.explain(asking(provider="h-1", avoid=("h-1",)))
     assert told.summary.endswith("it was asked for on h-1 only, and that was tried already")
+
+
+def test_what_helps_a_request_for_one_provider_is_never_another_provider(inventory: Inventory) -> None:
+    """What holds it, if that is the project's own; that others have room; and what it lacks for good."""
+    add(inventory, "hv-1", vcpu=2)
+    for name, project in (("web-1", "mine"), ("web-2", "theirs")):
+        inventory.claim(asking(name, project=project, machine=name, provider="hv-1", resources=Resources(1, 512, 1)))
+    asked = asking("new", project="mine", provider="hv-1", resources=Resources(1, 512, 1))
+    full = inventory.explain(asked).summary
+    assert full.endswith(
+        "hv-1 has 0 of its 2 vcpu free (asked: 1); wait, release a machine there (of this project: web-1), "
+        "or ask without naming a provider"
+    )
+    add(inventory, "hv-2")
+    assert inventory.explain(asked).summary.endswith("without naming a provider, for another one has room now")
+    never = inventory.explain(asking("new", provider="hv-1", resources=Resources(3, 512, 1)))
+    assert never.verdict is Verdict.NEVER
+    assert "on hv-1 only, which has 2 vcpu in all (asked: 3); change the request, or ask without" in never.summary
+    assert "register" not in full + never.summary
+
+
+def test_one_provider_that_is_out_of_service_is_to_be_brought_back(inventory: Inventory) -> None:
+    """To release a machine there, or to wait for one, would not help."""
+    off = add(inventory, "hv-1")
+    inventory.edit_provider("hv-1", generation=off.generation, enabled=False)
+    told = inventory.explain(asking(provider="hv-1")).summary
+    assert "hv-1 is disabled; bring hv-1 back into service, or ask without naming a provider" in told
+
+
+def test_many_machines_of_the_project_are_counted_after_the_first(inventory: Inventory) -> None:
+    """On the one provider that was asked for."""
+    add(inventory, "hv-1", vcpu=5)
+    for number in range(5):
+        inventory.claim(asking(f"c{number}", machine=f"web-{number}", resources=Resources(1, 1, 1)))
+    told = inventory.explain(asking("new", provider="hv-1", resources=Resources(1, 1, 1))).summary
+    assert "(of this project: web-0, web-1, web-2 and 2 more)" in told

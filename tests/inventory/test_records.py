@@ -31,9 +31,15 @@ def test_an_image_in_use_is_not_removed(inventory: Inventory) -> None:
     """It goes once the machines that run it are no more."""
     inventory.add_image(DEBIAN)
     inventory.begin_machine(machine("m1"))
-    with pytest.raises(Conflict, match=r"used by 1 machine"):
+    with pytest.raises(Conflict, match=r"used by 1 machine: web-1 of project demo; release it first") as kept:
         inventory.remove_image("debian-12")
-    inventory.update_machine("m1", state=MachineState.FAILED)
+    assert kept.value.metadata["remedy"] == "mulligan machine release web-1 --project demo"
+    for number in range(2, 8):
+        inventory.begin_machine(machine(f"m{number}", name=f"web-{number}"))
+    with pytest.raises(Conflict, match=r"by 7 machines: web-1 of .* web-5 of project demo and 2 more; release them"):
+        inventory.remove_image("debian-12")
+    for number in range(1, 8):
+        inventory.update_machine(f"m{number}", state=MachineState.FAILED)
     inventory.remove_image("debian-12")
     assert inventory.images() == []
     with pytest.raises(NotFound):

@@ -106,7 +106,7 @@ async def test_a_runs_page_says_what_it_awaits_and_what_can_be_done(stack: Stack
     assert "| `boot` | under way |" in page
     assert "Awaiting: switching on, until 20" in page
     assert "1. Switch off and remove the machine" in page
-    assert "Levers: `retry-now`, `hold`, `extend`, `mulligan`, `abort`; or cancel it." in page
+    assert "Levers: `extend`, `retry-now`, `hold`, `mulligan`, `abort`; or cancel it." in page
     described = dict(line.split(None, 1) for line in page.splitlines() if len(line.split(None, 1)) == 2)
     assert all(described[lever].strip()[0].isupper() for lever in LeverKind)
     await handle.cancel(reason="enough")

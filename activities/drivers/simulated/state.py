@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import shlex
 import sqlite3
 import threading
 from collections.abc import Callable
@@ -132,7 +133,7 @@ def open_state(state_dir: Path, fleet: str) -> State:
             raise HostNotReady(
                 f"the simulated fleet {fleet!r} keeps its state in {key[1]}, which cannot be opened ({error}); mend or "
                 "remove it",
-                remedy=f"ls -ld {key[1].parent} {key[1]}",
+                remedy=f"ls -ld {shlex.quote(str(key[1].parent))} {shlex.quote(str(key[1]))}",
                 path=key[1],
             ) from error
         return state

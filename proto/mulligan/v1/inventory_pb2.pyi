@@ -908,7 +908,7 @@ class UpdateProviderRequest(_message.Message):
 
     @_builtins.property
     def overcommit_percent(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
-        """Per resource, how much of what is not reserved may be claimed, in percent; 1 to 10000."""
+        """Per resource, how much of what is not reserved may be claimed, in percent; 100 to 10000."""
 
     @_builtins.property
     def settings(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
