@@ -13,7 +13,7 @@ from mulligan.activities.drivers.booting import BootFrom, read_booting
 from mulligan.activities.errors import Busy, HostNotReady
 from mulligan.activities.site import Site, able
 from mulligan.activities.threads import run_blocking
-from mulligan.activities.values import Firmware, Mark, PowerState, Target
+from mulligan.activities.values import Firmware, Identity, Mark, PowerState, Target
 
 SITE = "site"
 """Whom an error blames that is about this worker or its settings, and says nothing against the server."""
@@ -97,6 +97,11 @@ def no_macs(target: Target) -> HostNotReady:
         provider=target.name,
         blame=SITE,
     )
+
+
+def identity_of(target: Target) -> Identity:
+    """Which server the deploy agent must find itself on; nothing where that is not to be checked."""
+    return target.identity if read_booting(target.settings).check_identity else Identity()
 
 
 def boot_server_url(site: Site, target: Target) -> str:

@@ -9,7 +9,7 @@ from temporalio import activity
 
 from mulligan.activities import calls
 from mulligan.activities.beat import Beat, beating
-from mulligan.activities.bmc import boot_server_url
+from mulligan.activities.bmc import boot_server_url, identity_of
 from mulligan.activities.bootserver.job import Job, JobKind, Payload, Seen, job_id
 from mulligan.activities.bootserver.reports import identity, text
 from mulligan.activities.bootserver.tokens import issue
@@ -70,6 +70,8 @@ class DeployActivities:
             asked_by=mark.run_id,
             firmware=firmware_for(asked.image, asked.request.firmware),
             root_disk=asked.request.root_disk,
+            provider=asked.target.name,
+            identity=identity_of(asked.target),
         )
         await run_blocking(forget_what_was_erased, site, mark)
         job = await run_blocking(site.jobs.open, wanted)

@@ -10,7 +10,7 @@ from temporalio import activity
 
 from mulligan.activities import calls
 from mulligan.activities.beat import beating
-from mulligan.activities.bmc import SITE
+from mulligan.activities.bmc import SITE, identity_of
 from mulligan.activities.bootserver.job import Job, JobKind, job_id
 from mulligan.activities.bootserver.reports import name_disk, text
 from mulligan.activities.deploy import SOURCE
@@ -72,6 +72,8 @@ class EraseActivities:
                 asked_by=activity.info().workflow_run_id or "",
                 root_disk=asked.root_disk,
                 erase=asked.mode,
+                provider=asked.target.name,
+                identity=identity_of(asked.target),
                 only=tried.permits if tried is not None and asked.only_if_written else (),
             )
         )

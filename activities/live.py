@@ -2,13 +2,15 @@
 
 What is booted is served for as long as the machine lives, under URLs of its own boot: by virtual media, which stay
 inserted, or from the network by MAC. No disk is written, and none is erased afterwards. That something of the medium
-was read since it was asked for is the evidence of this boot; a kernel's guest calls home besides, by its seed.
+was read since the server was switched on is the evidence of this boot, where its BMC had not fetched all of it before;
+a kernel's guest calls home besides, by its seed.
 """
 
 from __future__ import annotations
 
 import asyncio
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 from temporalio import activity
 
@@ -75,7 +77,7 @@ class LiveActivities:
             job = await run_blocking(jobs.open, _job(asked))
             if not await self._goes_on(job, power, asked):
                 job = await self._begin(asked, job, driver, beat)
-            evidence = await self._read(job.id, target.name, beat)
+            evidence = await self._read(job, target.name, beat)
             reading = await power.power(mark, soon())
             once = await _once(driver, target, mark)
         said = f"{mark.machine} runs {asked.image.name} without a disk; {target.name} says {reading.detail}"
@@ -110,6 +112,7 @@ class LiveActivities:
             else:
                 await driver.eject_media(mark, soon())
         await _boot_from(driver, asked, device, firmware)
+        await run_blocking(jobs.switching_on, job.id)
         await power.power_on(mark, soon())
         return await run_blocking(jobs.booted, job.id)
 
@@ -122,20 +125,21 @@ class LiveActivities:
         files = seed_files(asked.request, mark, user_data=plain, call_home_url=home, call_home_token=token)
         return packed(files)
 
-    async def _read(self, job_id_: str, name: str, beat: Beat) -> Evidence:
-        """Wait until something was read. Raises `Unreachable` when nothing is in the time given for it, and then waits
-        for this boot no more; `Conflict` when the machine was taken down meanwhile."""
+    async def _read(self, begun: Job, name: str, beat: Beat) -> Evidence:
+        """Wait until something was read, where that can be seen. Raises `Unreachable` when nothing is in the time given
+        for it, and then waits for this boot no more; `Conflict` when the machine was taken down meanwhile."""
         jobs, patience, deadline, since = self._site.jobs, self._patience, attempt_deadline(), datetime.now(UTC)
+        size = await run_blocking(_medium_bytes, begun)
         while True:
-            job = await run_blocking(jobs.find, job_id_)
+            job = await run_blocking(jobs.find, begun.id)
             if job is None or job.closed or job.boot is None:
                 raise Conflict(f"the live image on {name} was waited for, and its boot was ended by another action")
-            seen, now = await run_blocking(jobs.seen, job_id_), datetime.now(UTC)
-            if evidence := _evidence(seen, now):
+            seen, now = await run_blocking(jobs.seen, begun.id), datetime.now(UTC)
+            if evidence := _evidence(seen, size, now):
                 return evidence
             observed = _observed(job.boot, seen, now)
             if now > max(job.boot.at or since, since) + timedelta(seconds=patience.comes):
-                await run_blocking(jobs.give_up_boot, job_id_)
+                await run_blocking(jobs.give_up_boot, begun.id)
                 raise Unreachable(
                     f"{name} was booted into a live image, and nothing of it was read in the time given for it; "
                     f"{observed}; it is booted again. The server's screen, or its serial console, says what it is at",
@@ -157,6 +161,7 @@ def _job(asked: calls.DisksIn) -> Job:
         workflow_id=asked.workflow_id,
         run_id=mark.run_id,
         asked_by=mark.run_id,
+        provider=asked.target.name,
         firmware=firmware_for(asked.image, asked.request.firmware),
     )
 
@@ -274,18 +279,36 @@ def command_line(image: Image, seed_url: str) -> str:
     return line
 
 
-def _evidence(seen: Seen, now: datetime) -> Evidence | None:
-    """That something was read; None before."""
-    if not any(seen.fetched.get(what) for what in READ):
-        return None
-    told = " and ".join(f"{count} bytes of the {what}" for what, count in seen.fetched.items() if count)
-    return Evidence(VerifyLevel.POWER, "boot-server", f"{told} were read since it was asked to boot", now)
+def _medium_bytes(job: Job) -> int:
+    """How large the medium is that a BMC is given; 0 where there is none. Blocks."""
+    medium = job.boot.medium if job.boot is not None else None
+    iso = Path(medium.iso) if medium is not None else Path()
+    return iso.stat().st_size if iso.is_file() else 0
+
+
+def _evidence(seen: Seen, medium_bytes: int, now: datetime) -> Evidence | None:
+    """That something was read; None before. What a BMC fetched when it was given the medium tells nothing of the boot:
+    one that then had all of it reads no more here, and it is told that nothing is to be seen."""
+    since = {what: count - seen.before.get(what, 0) for what, count in seen.fetched.items()}
+    if any(since.get(what) for what in READ):
+        told = " and ".join(f"{count} bytes of the {what}" for what, count in since.items() if count)
+        return Evidence(VerifyLevel.POWER, "boot-server", f"{told} were read since it was switched on", now)
+    if medium_bytes and seen.before.get("medium", 0) >= medium_bytes:
+        told = (
+            f"the BMC fetched all {medium_bytes} bytes of the medium before the server was switched on: whether the "
+            "server reads them is not seen here"
+        )
+        return Evidence(None, "boot-server", told, now)
+    return None
 
 
 def _observed(boot: Boot, seen: Seen, now: datetime) -> str:
-    since = f"switched on {(now - boot.at).total_seconds():.0f} seconds ago" if boot.at is not None else "just begun"
-    asked = "it asked for its script, and for nothing more" if seen.fetched else "nothing was fetched yet"
-    return f"{since}, and {asked}" + (f"; {seen.refused}" if seen.refused else "")
+    on = f"switched on {(now - boot.at).total_seconds():.0f} seconds ago" if boot.at is not None else "just begun"
+    if early := seen.before.get("medium"):
+        asked = f"its BMC fetched {early} bytes of the medium before, and nothing since"
+    else:
+        asked = "it asked for its script, and for nothing more" if seen.fetched else "nothing was fetched yet"
+    return f"{on}, and {asked}" + (f"; {seen.refused}" if seen.refused else "")
 
 
 async def no_live(site: Site, driver: Driver, target: Target, image: Image, request: MachineRequest) -> tuple[str, ...]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from mulligan.activities.beat import Beat
+from mulligan.activities.bootserver.identity import mistaken
 from mulligan.activities.bootserver.job import Boot, Job, Phase, Report, Seen
 from mulligan.activities.bootserver.jobs import Jobs
 from mulligan.activities.errors import Conflict, HostNotReady, ImageRejected, MulliganError, Unreachable
@@ -75,6 +76,8 @@ class Awaited:
 
     def _trouble(self, job: Job, boot: Boot, seen: Seen, now: datetime) -> MulliganError | None:
         report = seen.report
+        if why := mistaken(job.identity, seen.hardware):
+            return another(self._name, boot, why)
         if report is not None and report.phase is Phase.FAILED:
             return failed(job, self._name, report)
         if now < self._end(boot, report):
@@ -128,6 +131,19 @@ def observation(boot: Boot, seen: Seen, now: datetime) -> str:
     else:
         told = "nothing was fetched yet"
     return f"{told}; {seen.refused}" if seen.refused else told
+
+
+def another(name: str, boot: Boot, why: str) -> HostNotReady:
+    """The error for an agent that came up on another server."""
+    return HostNotReady(
+        f"{name} was booted into the deploy agent, and the one that came from {boot.peer or 'an unknown address'} may "
+        f"change no disk: {why}. It switches that server off. See whether `macs` of {name} names a network card of "
+        "another server, or its URL is that of another server's BMC; if both are the same server, which tells "
+        f"different numbers: `mulligan provider set {name} --set check_identity=off`",
+        remedy=f"mulligan provider show {name}",
+        provider=name,
+        mistaken=why,
+    )
 
 
 def failed(job: Job, name: str, report: Report) -> MulliganError:

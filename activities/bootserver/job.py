@@ -17,7 +17,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
-from mulligan.activities.values import Erase, Firmware, Mark, RootDisk
+from mulligan.activities.values import Erase, Firmware, Identity, Mark, RootDisk
 
 
 class JobKind(StrEnum):
@@ -122,6 +122,10 @@ class Job:
     run_id: str
     asked_by: str
     """The execution of a workflow that asked for it: another one wants it done anew."""
+    provider: str = ""
+    """Whose server it is."""
+    identity: Identity = field(default_factory=Identity)
+    """Which server it is, as its BMC says; no disk of one that is known to be another may be changed."""
     url: str = ""
     """How the server reaches the boot server; empty before the first boot."""
     firmware: Firmware = Firmware.ANY
@@ -176,7 +180,11 @@ class Seen:
     attempt: int = 0
     report: Report | None = None
     fetched: Mapping[str, int] = field(default_factory=dict)
-    """Bytes that were served, by what: medium, script, kernel, initrd, image."""
+    """Bytes that were sent, by what: medium, script, kernel, initrd, and a live machine's seed by its files."""
+    before: Mapping[str, int] = field(default_factory=dict)
+    """What of that was sent before the server was switched on, as far as that was said."""
+    on_at: datetime | None = None
+    """When it was about to be switched on; None where that was not said."""
     refused: str = ""
     """Why somebody was refused last."""
     told: Order = Order.GO_ON

@@ -21,8 +21,9 @@ import structlog
 from pydantic import TypeAdapter
 
 from mulligan.activities.bootserver.job import Boot, Job, JobKind, Medium, Order, Payload, PermitGiven, Report, Seen
+from mulligan.activities.bootserver.mac_index import MacIndex
 from mulligan.activities.bootserver.tokens import AgentPermit, check_agent, issue_agent, read_agent
-from mulligan.activities.errors import AccessDenied
+from mulligan.activities.errors import AccessDenied, Conflict
 from mulligan.activities.seal import Keyring
 
 KEEP_SECONDS = 90 * 86400
@@ -57,6 +58,7 @@ class Jobs:
         self, directory: Path, keyring: Keyring, *, now: Callable[[], datetime] = lambda: datetime.now(UTC)
     ) -> None:
         self._directory = directory
+        self._macs = MacIndex(directory / "macs", _write)
         self._keyring = keyring
         self.now = now
 
@@ -127,11 +129,21 @@ class Jobs:
         return self.change(job, lambda found: replace(found, result=result))
 
     def begin_boot(self, job: str, url: str, expires_at: datetime, macs: tuple[str, ...]) -> Job:
-        """A new boot of the agent, by a boot server at `url`, with a token of its own; older tokens end."""
+        """A new boot of the agent, by a boot server at `url`, with a token of its own; older tokens end.
+
+        Raises `Conflict` when an open job of another provider boots by one of the MACs. One of the same provider, which
+        was left open, has them no more.
+        """
         with self._locked():
             found = self._there(job)
+            self._index()
+            for mac in macs:
+                other = self.for_mac(mac)
+                if other is not None and other.provider != found.provider:
+                    raise self._taken(found, mac, other)
             boot = Boot(found.attempt + 1, expires_at.replace(microsecond=0), macs)
             changed = replace(found, url=url, attempt=boot.attempt, boot=boot, order=Order.GO_ON)
+            self._macs.put(macs, job)
             self._keep(changed)
             self._keep_seen(job, Seen(boot.attempt))
             return changed
@@ -139,6 +151,12 @@ class Jobs:
     def equip(self, job: str, medium: Medium) -> Job:
         """What the newest boot is booted from."""
         return self._change_boot(job, lambda boot: replace(boot, medium=medium))
+
+    def switching_on(self, job: str) -> None:
+        """The server is about to be switched on: what was sent up to now was not for what it boots."""
+        with self._locked():
+            seen = self._seen_of(self._there(job))
+            self._keep_seen(job, replace(seen, before=seen.fetched, on_at=self.now()))
 
     def booted(self, job: str) -> Job:
         """The server was switched on for the newest boot."""
@@ -154,6 +172,7 @@ class Jobs:
             found = self.find(job)
             if found is not None and not found.closed:
                 self._keep(replace(found, closed=True, boot=None))
+                self._macs.drop(found.boot.macs if found.boot is not None else (), job)
             self._path(job, "seed").unlink(missing_ok=True)
 
     def discard(self, job: str) -> None:
@@ -225,12 +244,13 @@ class Jobs:
             self._keep_seen(job.id, replace(seen, report=report, told=job.order, hardware=hardware))
             return job.order
 
-    def note_fetched(self, job: Job, what: str, count: int) -> None:
-        """So many bytes of this were served."""
+    def note_fetched(self, job: Job, what: str, count: int, since: datetime | None = None) -> None:
+        """So many bytes of this were sent, the first of them at `since` or just now."""
         with self._locked():
             seen = self._seen_of(job)
-            fetched = {**seen.fetched, what: seen.fetched.get(what, 0) + count}
-            self._keep_seen(job.id, replace(seen, fetched=fetched))
+            early = since is not None and seen.on_at is not None and since < seen.on_at
+            before = _more(seen.before, what, count) if early else seen.before
+            self._keep_seen(job.id, replace(seen, fetched=_more(seen.fetched, what, count), before=before))
 
     def note_refused(self, job: str, why: str) -> None:
         """Somebody was refused: whoever waits for the job says so. A name that is no job's is left alone."""
@@ -241,15 +261,34 @@ class Jobs:
 
     def for_mac(self, mac: str) -> Job | None:
         """The open job whose server has this network card and boots from the network now; None when none does."""
-        for path in self._directory.glob("*.json"):
-            if path.name.endswith(".seen.json"):
-                continue
-            job = self.find(path.name.removesuffix(".json"))
-            if job is None or job.closed or job.result is not None or job.boot is None:
-                continue
-            if mac in job.boot.macs and self.now() < job.boot.expires_at:
-                return job
-        return None
+        if not self._macs.there():
+            with self._locked():
+                self._index()
+        name = self._macs.job(mac)
+        job = self.find(name) if _is_name(name) else None
+        if job is None or job.closed or job.result is not None or job.boot is None:
+            return None
+        return job if mac in job.boot.macs and self.now() < job.boot.expires_at else None
+
+    def _index(self) -> None:
+        """Have an index of MACs; the caller holds the lock."""
+        if self._macs.there():
+            return
+        names = [path.name.removesuffix(".json") for path in self._directory.glob("*.json")]
+        found = [job for name in names if not name.endswith(".seen") and (job := self.find(name)) is not None]
+        self._macs.make(sorted(found, key=lambda job: self._path(job.id, "json").stat().st_mtime))
+
+    def _taken(self, job: Job, mac: str, other: Job) -> Conflict:
+        return Conflict(
+            f"{job.provider or job.machine} is to boot from the network by {mac}, and so does "
+            f"{other.provider or 'another server'} now, for {other.machine}: one of the two would be booted in place "
+            "of the other. See which of them has that network card, and set `macs` of the other; if the machine is "
+            f"gone for good, remove {self._path(other.id, 'json')} on the worker's host",
+            provider=job.provider,
+            other=other.provider,
+            mac=mac,
+            blame="site",
+        )
 
     def _change_boot(self, job: str, change: Callable[[Boot], Boot]) -> Job:
         def changed(found: Job) -> Job:
@@ -303,6 +342,10 @@ class Jobs:
             yield
         finally:
             os.close(fd)
+
+
+def _more(counts: Mapping[str, int], what: str, count: int) -> dict[str, int]:
+    return {**counts, what: counts.get(what, 0) + count}
 
 
 def _is_name(job: str) -> bool:

@@ -2,12 +2,13 @@
 
 The ISO on the disk is the same for all runs. Where it has a hole, the run's kernel arguments are served in place of it;
 any range of bytes may be asked for, as BMCs do that read a medium block by block. An ISO without a hole is as its
-user gave it.
+user gave it. What is counted as fetched was taken by the connection: of an answer that is broken off, what went before.
 """
 
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +21,7 @@ from mulligan.activities.bootserver.jobs import Jobs, Refused
 from mulligan.activities.threads import run_blocking
 
 CHUNK_BYTES = 1024**2
-_HEADERS = {"Content-Type": "application/octet-stream", "Cache-Control": "no-store"}
+NOTE_SECONDS = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,12 +29,15 @@ class Spliced:
     """A file of which some bytes are others when it is read."""
 
     path: Path
-    offset: int
-    replacement: bytes
+    offset: int = 0
+    replacement: bytes = b""
 
     def size(self) -> int:
-        """In bytes: that of the file. Blocks."""
-        return self.path.stat().st_size
+        """In bytes: that of the file. Blocks. Raises `OSError` where there is none."""
+        found = self.path.stat()
+        if not stat.S_ISREG(found.st_mode):
+            raise FileNotFoundError(self.path)
+        return found.st_size
 
     def pieces(self, start: int, end: int) -> Iterator[bytes]:
         """The bytes from `start` up to `end`, piece by piece. Blocks."""
@@ -73,22 +77,21 @@ class MediaDoor:
         if request.match_info["run"] != job.run_id:
             raise Refused(404, "this medium is of another run", job.id)
         iso = Spliced(Path(medium.iso), medium.hole_offset, medium.hole.encode())
+        return await self._serve(request, job, "medium", iso)
+
+    async def _kernel(self, request: web.Request) -> web.StreamResponse:
+        job, medium = await self._admit(request)
+        return await self._serve(request, job, "kernel", Spliced(Path(medium.kernel)))
+
+    async def _initrd(self, request: web.Request) -> web.StreamResponse:
+        job, medium = await self._admit(request)
+        return await self._serve(request, job, "initrd", Spliced(Path(medium.initrd)))
+
+    async def _serve(self, request: web.Request, job: Job, what: str, file: Spliced) -> web.StreamResponse:
         try:
-            size = await run_blocking(iso.size)
+            size = await run_blocking(file.size)
         except OSError:
-            raise Refused(404, "the ISO is not here any more", job.id) from None
-        if not medium.hole:
-            return await self._as_it_is(request, job, iso.path, size)
-        return await self._serve(request, job, iso, size)
-
-    async def _as_it_is(self, request: web.Request, job: Job, path: Path, size: int) -> web.StreamResponse:
-        """Sent by the kernel of this host, by ranges: it may be gigabytes, and is read while the machine runs."""
-        start, end, status = chosen_range(request, "", size)
-        if request.method != hdrs.METH_HEAD and status != 416:
-            await run_blocking(self._jobs.note_fetched, job, "medium", end - start)
-        return web.FileResponse(path, headers=_HEADERS)
-
-    async def _serve(self, request: web.Request, job: Job, iso: Spliced, size: int) -> web.StreamResponse:
+            raise Refused(404, f"the {what} is not here any more", job.id) from None
         tag = f'"{job.id}.{job.attempt}"'
         start, end, status = chosen_range(request, tag, size)
         response = web.StreamResponse(status=status)
@@ -102,34 +105,24 @@ class MediaDoor:
         response.content_length = end - start
         await response.prepare(request)
         if request.method != hdrs.METH_HEAD and status != 416:
-            await self._send(response, job, iso.pieces(start, end))
+            await self._send(response, job, what, file.pieces(start, end))
         await response.write_eof()
         return response
 
-    async def _send(self, response: web.StreamResponse, job: Job, pieces: Iterator[bytes]) -> None:
-        sent = 0
+    async def _send(self, response: web.StreamResponse, job: Job, what: str, pieces: Iterator[bytes]) -> None:
+        """Send it, and note now and then what the connection took: a BMC may read one answer for a whole boot."""
+        sent, since = 0, self._jobs.now()
         try:
             while piece := await run_blocking(next, pieces, b""):
                 await response.write(piece)
                 sent += len(piece)
+                if (self._jobs.now() - since).total_seconds() > NOTE_SECONDS:
+                    noted, sent = sent, 0
+                    await run_blocking(self._jobs.note_fetched, job, what, noted, since)
+                    since = self._jobs.now()
         finally:
-            await run_blocking(self._jobs.note_fetched, job, "medium", sent)
-
-    async def _kernel(self, request: web.Request) -> web.StreamResponse:
-        job, medium = await self._admit(request)
-        return await self._whole(request, job, "kernel", medium.kernel)
-
-    async def _initrd(self, request: web.Request) -> web.StreamResponse:
-        job, medium = await self._admit(request)
-        return await self._whole(request, job, "initrd", medium.initrd)
-
-    async def _whole(self, request: web.Request, job: Job, what: str, name: str) -> web.StreamResponse:
-        path = Path(name)
-        if not name or not await run_blocking(path.is_file):
-            raise Refused(404, f"the {what} is not here any more", job.id)
-        if request.method != hdrs.METH_HEAD:
-            await run_blocking(self._jobs.note_fetched, job, what, await run_blocking(lambda: path.stat().st_size))
-        return web.FileResponse(path, headers=_HEADERS)
+            if sent:
+                await run_blocking(self._jobs.note_fetched, job, what, sent, since)
 
     async def _admit(self, request: web.Request) -> tuple[Job, Medium]:
         job, boot = await run_blocking(self._jobs.admit, request.match_info["token"])

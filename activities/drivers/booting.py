@@ -7,6 +7,7 @@ agent_address=ADDRESS/LENGTH agent_gateway=ADDRESS agent_mac=MAC
                                the agent's network where there is no DHCP; the MAC says which card has it
 agent_vlan=ID                  the tag of the agent's network, 1 to 4094, where its frames are tagged
 transfer=raw|zstd              how the image goes to the server: as it is, or compressed for a slow network
+check_identity=on|off          whether the agent must run on the server whose serial number, or UUID, the BMC tells
 """
 
 from __future__ import annotations
@@ -19,7 +20,10 @@ from dataclasses import dataclass
 from enum import StrEnum
 from urllib.parse import urlsplit
 
-SETTINGS = ("boot_url", "macs", "boot_from", "agent_address", "agent_gateway", "agent_mac", "agent_vlan", "transfer")
+SETTINGS = (
+    "boot_url", "macs", "boot_from", "agent_address", "agent_gateway", "agent_mac", "agent_vlan", "transfer",
+    "check_identity",
+)  # fmt: skip
 """Every setting that is read here."""
 MOST_MACS = 16
 
@@ -58,6 +62,7 @@ class Booting:
     mac: str = ""
     vlan: str = ""
     transfer: Transfer = Transfer.RAW
+    check_identity: bool = True
 
 
 def read_booting(settings: Mapping[str, str]) -> Booting:
@@ -71,6 +76,7 @@ def read_booting(settings: Mapping[str, str]) -> Booting:
         _mac(settings.get("agent_mac", "")),
         settings.get("agent_vlan", ""),
         Transfer(settings.get("transfer", Transfer.RAW)),
+        settings.get("check_identity", "on") == "on",
     )
 
 
@@ -85,6 +91,8 @@ def wrong_booting(settings: Mapping[str, str]) -> Iterator[tuple[str, str]]:
         yield "boot_from", f"must be one of {', '.join(BootFrom)}"
     if settings.get("transfer", Transfer.RAW) not in set(Transfer):
         yield "transfer", f"must be one of {', '.join(Transfer)}"
+    if settings.get("check_identity", "on") not in ("on", "off"):
+        yield "check_identity", "must be on or off"
     yield from _wrong_network(settings)
 
 

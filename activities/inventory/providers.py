@@ -13,7 +13,7 @@ from typing import Any
 from sqlalchemy import Connection, delete, insert, select, update
 
 from mulligan.activities.errors import AlreadyExists, Conflict, InvalidRequest
-from mulligan.activities.inventory import room
+from mulligan.activities.inventory import macs, room
 from mulligan.activities.inventory.database import insert_if_new, now
 from mulligan.activities.inventory.names import no_provider, require_partition
 from mulligan.activities.inventory.tables import inventories, partitions, provider_capabilities, providers
@@ -112,6 +112,7 @@ def put(
 ) -> Provider:
     """Register a provider, or refresh what is known of it; see `Inventory.put_provider`."""
     _check_inspection(name, inspection)
+    macs.take_turn(connection)
     require_partition(connection, partition)
     told = {
         "credential": credential,
@@ -140,6 +141,7 @@ def put(
     _put_capabilities(connection, before, inspection)
     connection.execute(update(providers).where(providers.c.name == name).values(told))
     after = get(connection, name)
+    macs.require_own(connection, after)
     if created or after == before:
         return after
     bumped = {"generation": after.generation + 1}
@@ -258,6 +260,8 @@ def edit(
     columns: Mapping[str, Any],
 ) -> Provider:
     """Change what the operator decides; see `Inventory.edit_provider`."""
+    if "settings" in columns:
+        macs.take_turn(connection)
     lock(connection, name)
     known = get(connection, name)
     if known.generation != generation:
@@ -276,7 +280,10 @@ def edit(
     room.note(connection, name)
     values = {**columns, "generation": generation + 1}
     connection.execute(update(providers).where(providers.c.name == name).values(values))
-    return get(connection, name)
+    edited = get(connection, name)
+    if "settings" in columns:
+        macs.require_own(connection, edited)
+    return edited
 
 
 def _check_edit(known: Provider, reserved: Mapping[str, int], percents: Mapping[str, int]) -> None:

@@ -33,7 +33,7 @@ from mulligan.activities.inventory.tables import (
     provider_capabilities,
     providers,
 )
-from mulligan.activities.values import RESOURCES, Claim, Resources, Target
+from mulligan.activities.values import RESOURCES, Claim, Identity, Resources, Target
 
 
 class LostRaceError(Exception):
@@ -65,12 +65,17 @@ def take(connection: Connection, request: ClaimRequest, candidate: Candidate) ->
         machine_id=request.machine_id,
         project=request.project,
         machine=request.machine,
-        target=Target(provider.name, provider.partition, provider.url, provider.settings, provider.credential),
+        target=_target(provider),
         kind=provider.kind,
         resources=held,
         fence=provider.claim_seq,
         capabilities=tuple(connection.execute(_CAPABILITIES, {"candidate": candidate.name}).scalars()),
     )
+
+
+def _target(provider: Any) -> Target:
+    who = Identity.of(provider.kind, provider.url, provider.facts)
+    return Target(provider.name, provider.partition, provider.url, provider.settings, provider.credential, who)
 
 
 def _held(request: ClaimRequest, candidate: Candidate, provider: Any) -> Resources:
@@ -94,7 +99,7 @@ def _taking(request: ClaimRequest, whole: bool) -> Update:
     return mine.returning(*(providers.c[name] for name in _TOLD), *CAPACITY.values())
 
 
-_TOLD = ("claim_seq", "name", "partition", "kind", "url", "settings", "credential")
+_TOLD = ("claim_seq", "name", "partition", "kind", "url", "settings", "credential", "facts")
 
 
 _CAPABILITIES = (

@@ -25,6 +25,7 @@ from mulligan.activities.values.choices import (
 )
 from mulligan.activities.values.holdings import (
     Claim,
+    Identity,
     Inspection,
     InventoryRow,
     Mark,
@@ -59,6 +60,7 @@ __all__ = [
     "Erase",
     "Evidence",
     "Firmware",
+    "Identity",
     "Image",
     "ImageFormat",
     "Inspection",

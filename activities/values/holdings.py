@@ -10,6 +10,23 @@ from mulligan.activities.values.requests import Resources
 
 
 @dataclass(frozen=True, slots=True)
+class Identity:
+    """By what a server is told from others, as its BMC says; empty where that is not known."""
+
+    serial: str = ""
+    """The system's serial number. What makers write in its place is not sorted out here."""
+    uuid: str = ""
+    """That of the system's SMBIOS."""
+
+    @classmethod
+    def of(cls, kind: Kind, url: str, facts: Mapping[str, str]) -> Identity:
+        """Of a provider with these facts. IPMI's GUID is left out: BMCs need not tell that of the SMBIOS there."""
+        if kind is not Kind.BARE_METAL:
+            return cls()
+        return cls(facts.get("serial", ""), "" if url.startswith("ipmi") else facts.get("uuid", ""))
+
+
+@dataclass(frozen=True, slots=True)
 class Target:
     """Which provider a driver shall speak to. `settings` are the driver's own, e.g. accelerator, pool, network."""
 
@@ -19,6 +36,8 @@ class Target:
     settings: Mapping[str, str] = field(default_factory=dict)
     credential: str = ""
     """A reference to a credential, never the credential."""
+    identity: Identity = field(default_factory=Identity)
+    """Which server it is; of those only."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +92,8 @@ class Provider:
     @property
     def target(self) -> Target:
         """What a driver needs to reach it."""
-        return Target(self.name, self.partition, self.url, self.settings, self.credential)
+        who = Identity.of(self.kind, self.url, self.facts)
+        return Target(self.name, self.partition, self.url, self.settings, self.credential, who)
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,7 @@ from mulligan.activities.bootserver.job import JobKind, Order, Payload, PermitGi
 from mulligan.activities.bootserver.jobs import Jobs
 from mulligan.activities.holes import MOST_STRETCHES, data_stretches
 from mulligan.activities.threads import run_blocking
-from mulligan.activities.values import DiskKind, Erase, Firmware, RootDisk
+from mulligan.activities.values import DiskKind, Erase, Firmware, Identity, RootDisk
 from tests.bootserver.agent_parts import DISK, Caller, a_job, an_image, begun, written
 
 MIB = 1024**2
@@ -224,6 +224,29 @@ async def test_a_disk_that_was_not_asked_for_is_not_given(
     assert [entry["event"] for entry in logs] == ["agent's permits refused"]
     assert why in jobs.seen("m-1-1-deploy").refused
     assert not written(jobs, "m-1-1-deploy")
+
+
+@pytest.mark.parametrize("what", ["write", "erase"])
+async def test_another_server_than_the_one_that_was_booted_is_given_no_disk(
+    root: str, jobs: Jobs, agent: AgentImage, tmp_path: Path, what: str
+) -> None:
+    """Neither to write nor to erase. Both servers are named, to the agent, in the log, and to whoever waits."""
+    kind = JobKind.DEPLOY if what == "write" else JobKind.ERASE
+    job = a_job(kind, identity=Identity("ABC1234"))
+    _, token = begun(jobs, agent, job, root)
+    jobs.load(job.id, an_image(tmp_path, CONTENT) if what == "write" else None, b"seed")
+    caller = Caller(f"{root}/v1/agent/{token}")
+    await caller.configuration()
+    await caller.report("hardware", hardware={"serial": "XYZ9876"})
+    await caller.report("choosing")
+    with capture_logs() as logs:
+        status, body = await caller.post("permits", {"disk": DISK, "what": what})
+    assert (status, b"XYZ9876" in body, b"ABC1234" in body) == (409, True, True)
+    (entry,) = logs
+    assert (entry["event"], "XYZ9876" in entry["why"]) == ("agent's permits refused", True)
+    assert "XYZ9876" in jobs.seen(job.id).refused and not written(jobs, job.id)
+    await caller.report("hardware", hardware={"serial": "abc1234"})
+    assert (await caller.post("permits", {"disk": DISK, "what": what}))[0] == 204
 
 
 async def test_an_eraser_must_not_write(root: str, jobs: Jobs, agent: AgentImage) -> None:

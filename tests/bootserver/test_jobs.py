@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import threading
 from collections.abc import Callable
 from dataclasses import replace
@@ -9,10 +10,12 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from structlog.testing import capture_logs
 
 from mulligan.activities.agent.image import AgentImage
 from mulligan.activities.bootserver.job import Job, JobKind, Order, PermitGiven, Phase, Report, job_id
 from mulligan.activities.bootserver.jobs import Jobs, Refused
+from mulligan.activities.errors import Conflict
 from mulligan.activities.seal import Keyring
 from mulligan.activities.values import Erase, Mark
 from tests.bootserver.agent_parts import a_job, a_medium, an_image, begun
@@ -222,6 +225,70 @@ def test_a_network_card_finds_its_job(jobs: Jobs, agent: AgentImage) -> None:
     assert jobs.for_mac(mac) is None
     jobs.close(job.id)
     assert jobs.for_mac(mac) is None
+
+
+def network_boot(jobs: Jobs, agent: AgentImage, name: str, provider: str, *macs: str) -> Job:
+    """A job of this name is open, and its server boots by these network cards."""
+    job, _ = begun(jobs, agent, replace(a_job(), id=name, provider=provider), URL, macs=macs)
+    return job
+
+
+def booted_by(jobs: Jobs, mac: str) -> str:
+    """The job for which a network card boots; empty for none."""
+    job = jobs.for_mac(mac)
+    return job.id if job is not None else ""
+
+
+def test_two_servers_are_not_booted_by_one_network_card(jobs: Jobs, agent: AgentImage) -> None:
+    """The second is refused, and the first goes on; once that is over, the second may."""
+    mac, other = "52:54:00:00:00:01", "52:54:00:00:00:02"
+    network_boot(jobs, agent, "m-1-1-deploy", "srv-1", mac)
+    with pytest.raises(Conflict, match=r"srv-2 is to boot from the network by .*:01, and so does srv-1") as refused:
+        network_boot(jobs, agent, "m-2-1-deploy", "srv-2", other, mac)
+    assert (refused.value.metadata["other"], refused.value.metadata["blame"]) == ("srv-1", "site")
+    assert (booted_by(jobs, mac), booted_by(jobs, other)) == ("m-1-1-deploy", "")
+    jobs.close("m-1-1-deploy")
+    network_boot(jobs, agent, "m-2-1-deploy", "srv-2", other, mac)
+    assert (booted_by(jobs, mac), booted_by(jobs, other)) == ("m-2-1-deploy", "m-2-1-deploy")
+
+
+def test_a_servers_next_job_has_its_network_card(jobs: Jobs, agent: AgentImage) -> None:
+    """Also where a job of it was left open; and the end of that one takes the card from nobody."""
+    mac = "52:54:00:00:00:01"
+    network_boot(jobs, agent, "m-1-1-deploy", "srv-1", mac)
+    network_boot(jobs, agent, "m-2-2-deploy", "srv-1", mac)
+    assert booted_by(jobs, mac) == "m-2-2-deploy"
+    jobs.close("m-1-1-deploy")
+    assert booted_by(jobs, mac) == "m-2-2-deploy"
+
+
+def test_a_network_card_is_looked_up_without_reading_every_job(jobs: Jobs, agent: AgentImage, tmp_path: Path) -> None:
+    """Jobs that nobody can read, which would be told in the log, are not even looked at."""
+    mac = "52:54:00:00:00:01"
+    network_boot(jobs, agent, "m-1-1-deploy", "srv-1", mac)
+    for number in range(20):
+        (tmp_path / "jobs" / f"m-9-{number}-deploy.json").write_text("{")
+    with capture_logs() as logged:
+        assert (booted_by(jobs, mac), booted_by(jobs, "52:54:00:00:00:09")) == ("m-1-1-deploy", "")
+    assert logged == []
+
+
+def test_another_process_finds_network_cards_too(
+    jobs: Jobs, agent: AgentImage, tmp_path: Path, keyring: Keyring
+) -> None:
+    """What one began the other boots, what the other closed the first does not; without an index it is made anew."""
+    macs = ("52:54:00:00:00:01", "52:54:00:00:00:02")
+    jobs.for_mac(macs[0])
+    network_boot(jobs, agent, "m-1-1-deploy", "srv-1", macs[0])
+    network_boot(jobs, agent, "m-2-1-deploy", "srv-2", macs[1])
+    other = Jobs(tmp_path / "jobs", keyring)
+    assert [booted_by(other, mac) for mac in macs] == ["m-1-1-deploy", "m-2-1-deploy"]
+    other.close("m-1-1-deploy")
+    assert [booted_by(jobs, mac) for mac in macs] == ["", "m-2-1-deploy"]
+    shutil.rmtree(tmp_path / "jobs" / "macs")
+    assert [booted_by(jobs, mac) for mac in macs] == ["", "m-2-1-deploy"]
+    jobs.discard("m-2-1-deploy")
+    assert [booted_by(jobs, mac) for mac in macs] == ["", ""]
 
 
 def test_the_seed_goes_with_its_job(jobs: Jobs, tmp_path: Path) -> None:

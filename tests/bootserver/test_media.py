@@ -6,6 +6,7 @@ import asyncio
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import aiohttp
 import pytest
@@ -13,9 +14,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mulligan.activities.agent.image import AgentImage
+from mulligan.activities.bootserver.job import JobKind, Medium
 from mulligan.activities.bootserver.jobs import Jobs
 from mulligan.activities.bootserver.media import Spliced
 from tests.bootserver.agent_parts import HOLE_OFFSET, a_job, begun
+
+MIB = 1024**2
 
 
 def expected(agent: AgentImage, root: str, token: str) -> bytes:
@@ -109,6 +113,63 @@ async def test_kernel_and_initrd_are_served(root: str, jobs: Jobs, agent: AgentI
         assert (status, body == path.read_bytes()) == (200, True)
         assert (await fetch(f"{root}/v1/boot/{token}/{name}", Range="bytes=1-4"))[1] == path.read_bytes()[1:5]
     assert set(jobs.seen(job.id).fetched) == {"kernel", "initrd"}
+
+
+async def noted(jobs: Jobs, job: str, **fetched: int) -> None:
+    """Wait until so many bytes are noted, which is done after they were sent."""
+    async with asyncio.timeout(60):
+        while jobs.seen(job).fetched != fetched:  # noqa: ASYNC110 - the files are another thread's
+            await asyncio.sleep(0.02)
+
+
+async def test_ranges_count_for_what_they_are(root: str, jobs: Jobs, agent: AgentImage) -> None:
+    """Of an ISO that is served as it is, and of a kernel; what is only asked about counts for nothing."""
+    job, token = begun(jobs, agent, a_job(JobKind.LIVE), root)
+    jobs.equip(job.id, Medium(str(agent.kernel), "", str(agent.iso), 0, "", ""))
+    iso, kernel = agent.iso.read_bytes(), agent.kernel.read_bytes()
+    at, boot = f"{root}/v1/media/{token}/run-1.iso", f"{root}/v1/boot/{token}"
+    assert (await fetch(at, Range="bytes=2048-4095"))[:2] == (206, iso[2048:4096])
+    assert (await fetch(at, "HEAD"))[0] == 200 and (await fetch(at, Range="bytes=99999999-"))[0] == 416
+    await noted(jobs, job.id, medium=2048)
+    assert (await fetch(f"{boot}/kernel", Range="bytes=-100"))[:2] == (206, kernel[-100:])
+    assert (await fetch(at))[:2] == (200, iso)
+    assert (await fetch(f"{boot}/initrd"))[0] == 404
+    await noted(jobs, job.id, medium=2048 + len(iso), kernel=100)
+
+
+async def test_of_a_fetch_that_is_broken_off_counts_what_was_sent(
+    root: str, jobs: Jobs, agent: AgentImage, tmp_path: Path
+) -> None:
+    """Not the whole file, which nobody got."""
+    size, read = 256 * MIB, 8 * MIB
+    with (tmp_path / "large.iso").open("wb") as file:
+        file.truncate(size)
+    job, token = begun(jobs, agent, a_job(JobKind.LIVE), root)
+    jobs.equip(job.id, Medium("", "", str(tmp_path / "large.iso"), 0, "", ""))
+    where = urlsplit(root)
+    reader, writer = await asyncio.open_connection(where.hostname, where.port)
+    writer.write(f"GET /v1/media/{token}/run-1.iso HTTP/1.1\r\nHost: boot\r\n\r\n".encode())
+    await reader.readexactly(read)
+    writer.transport.abort()
+    async with asyncio.timeout(60):
+        while not jobs.seen(job.id).fetched:  # noqa: ASYNC110 - the files are another thread's
+            await asyncio.sleep(0.02)
+    assert MIB <= jobs.seen(job.id).fetched["medium"] < size // 2
+
+
+async def test_what_was_fetched_before_the_power_is_told_apart(root: str, jobs: Jobs, agent: AgentImage) -> None:
+    """Also where it is noted afterwards."""
+    job, token = begun(jobs, agent, a_job(), root)
+    assert (await fetch(f"{root}/v1/media/{token}/run-1.iso", Range="bytes=0-99"))[0] == 206
+    await noted(jobs, job.id, medium=100)
+    begun_at = jobs.now()
+    jobs.switching_on(job.id)
+    jobs.note_fetched(job, "medium", 20, begun_at)
+    assert (await fetch(f"{root}/v1/media/{token}/run-1.iso", Range="bytes=0-2"))[0] == 206
+    await noted(jobs, job.id, medium=123)
+    assert jobs.seen(job.id).before == {"medium": 120}
+    jobs.begin_boot(job.id, root, job.boot.expires_at if job.boot else jobs.now(), ())
+    assert (jobs.seen(job.id).before, jobs.seen(job.id).on_at) == ({}, None)
 
 
 async def test_a_medium_of_another_run_or_boot_is_refused(root: str, jobs: Jobs, agent: AgentImage) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from mulligan.api.cli.exit_codes import ExitCode
-from tests.drivers.bmc.machine import Machine
+from tests.drivers.bmc.machine import Machine, a_mac
 from tests.drivers.bmc.server import PASSWORD, USER, LyingBmc
 from tests.services.stack import Stack
 
@@ -59,6 +59,18 @@ def test_a_server_is_added_by_its_bmc(stack: Stack, bmc: LyingBmc) -> None:
     assert {"boot.disk", "boot.virtual-media", "deploy.agent"} <= set(told.get("provider", told)["capabilities"])
     assert "52:54:00:00:00:01" in told.get("provider", told)["settings"]["macs"]
     assert bmc.changes() == []
+
+
+def test_a_server_with_the_network_card_of_another_is_not_added(stack: Stack, bmc: LyingBmc) -> None:
+    """Nor is one given it later. The refusal names the other server, and what it says to do helps."""
+    add = ("provider", "add", "srv-2", f"{bmc.url}/redfish/v1/Systems/2", "--credential", "rack")
+    done = call(stack, *add, code=ExitCode.CONFLICT)
+    assert "belongs to provider 'srv-1'" in " ".join(done.stderr.split())
+    call(stack, "provider", "show", "srv-2", code=ExitCode.NOT_FOUND)
+    call(stack, *add, "--set", "macs=52:54:00:00:00:02")
+    done = call(stack, "provider", "set", "srv-2", "--set", "macs=52-54-00-00-00-01", code=ExitCode.CONFLICT)
+    assert "belongs to provider 'srv-1'" in " ".join(done.stderr.split())
+    call(stack, "provider", "remove", "srv-2")
 
 
 def test_its_bmc_is_listed(stack: Stack, bmc: LyingBmc) -> None:
@@ -112,7 +124,7 @@ def test_a_bmc_that_does_not_answer_is_said(stack: Stack) -> None:
 
 def test_a_server_whose_bmc_is_gone_can_be_forgotten(stack: Stack) -> None:
     """At once: nothing of it has to answer for that."""
-    with LyingBmc(Machine("1")).listening() as gone:
+    with LyingBmc(Machine("1", mac=a_mac())).listening() as gone:
         call(stack, "provider", "add", "srv-3", f"{gone.url}/redfish/v1/Systems/1", "--credential", "rack")
     call(stack, "provider", "remove", "srv-3")
     call(stack, "provider", "show", "srv-3", code=ExitCode.NOT_FOUND)

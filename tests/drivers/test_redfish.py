@@ -351,6 +351,7 @@ async def test_a_device_that_the_machine_has_not_is_refused(plain: LyingBmc, tmp
         ({"agent_gateway": "10.0.0.1"}, "needs the setting agent_address"),
         ({"agent_vlan": "4095"}, "from 1 to 4094"),
         ({"transfer": "gzip"}, "must be one of raw, zstd"),
+        ({"check_identity": "no"}, "settings.check_identity must be on or off"),
         ({"agent_address": "10.0.0.5/24", "agent_mac": "eth0"}, "one MAC address"),
     ],
 )

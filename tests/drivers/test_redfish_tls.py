@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import ipaddress
 import ssl
@@ -34,8 +35,15 @@ class Secure:
 
 @pytest.fixture(scope="module")
 def secure(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Secure]:
+    """A BMC whose certificate is for its address."""
+    address = x509.IPAddress(ipaddress.ip_address("127.0.0.1"))
+    with _shown(tmp_path_factory.mktemp("tls"), address) as secure:
+        yield secure
+
+
+@contextlib.contextmanager
+def _shown(folder: Path, subject: x509.GeneralName) -> Iterator[Secure]:
     """Certificate and key as files, and a BMC that shows them."""
-    folder = tmp_path_factory.mktemp("tls")
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "bmc")])
     now = datetime.datetime.now(datetime.UTC)
@@ -47,7 +55,7 @@ def secure(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Secure]:
         .serial_number(x509.random_serial_number())
         .not_valid_before(now - datetime.timedelta(days=1))
         .not_valid_after(now + datetime.timedelta(days=1))
-        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]), False)
+        .add_extension(x509.SubjectAlternativeName([subject]), False)
         .add_extension(x509.BasicConstraints(ca=True, path_length=None), True)
         .sign(key, hashes.SHA256())
     )
@@ -97,3 +105,15 @@ async def test_an_authority_that_is_not_there_is_named(secure: Secure, tmp_path:
     async with opened(secure.bmc, tmp_path, a_target(secure.bmc, ca="/nonexistent.pem")) as driver:
         with pytest.raises(HostNotReady, match="no file on this worker"):
             await driver.inspect(soon())
+
+
+async def test_a_certificate_for_another_name_is_refused_before_a_password_is_sent(tmp_path: Path) -> None:
+    """The authority is the right one, and what it signed is another BMC's; pinned, it is taken."""
+    with _shown(tmp_path, x509.DNSName("other.example.org")) as other:
+        async with opened(other.bmc, tmp_path, a_target(other.bmc, ca=str(other.certificate))) as driver:
+            with pytest.raises(AccessDenied, match=f"{other.fingerprint}.*--set fingerprint=") as error:
+                await driver.inspect(soon())
+        assert "127.0.0.1" in error.value.message.partition("not trusted")[2]
+        assert other.bmc.opened == 0
+        async with opened(other.bmc, tmp_path, a_target(other.bmc, fingerprint=other.fingerprint)) as driver:
+            assert (await driver.power(a_mark(), soon())).state is PowerState.OFF

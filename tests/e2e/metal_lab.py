@@ -8,6 +8,8 @@ a chassis script that does so with `virsh`.
 from __future__ import annotations
 
 import contextlib
+import errno
+import os
 import re
 import shutil
 import subprocess
@@ -21,6 +23,7 @@ from pathlib import Path
 import bcrypt
 import libvirt
 
+from mulligan.activities.agent.on_machine.partitions import MIB, Partition, table
 from mulligan.activities.drivers.libvirt.daemons import ensure_daemons
 from tests.drivers.ipmi_parts import PASSWORD, ipmi_sim
 from tests.drivers.ipmi_server import USER
@@ -174,10 +177,41 @@ class Server:
         """Its disk's serial number."""
         return f"LAB-{self.name}"
 
-    def begins_with_zeros(self, count: int = 1 << 20) -> bool:
-        """Whether nothing is in the disk's first bytes."""
+    def begins_with_zeros(self) -> bool:
+        """Whether nothing is in the disk's first mebibyte."""
+        return self.is_zeros(0, MIB)
+
+    def is_zeros(self, start: int = 0, size: int = DISK_GIB << 30) -> bool:
+        """Whether nothing is in this part of the disk, or in all of it. What was never written is not read."""
         with self.disk.open("rb") as file:
-            return not any(file.read(count))
+            at = start
+            while at < start + size:
+                try:
+                    at = os.lseek(file.fileno(), at, os.SEEK_DATA)
+                except OSError as error:
+                    if error.errno != errno.ENXIO:  # no data follows
+                        raise
+                    return True
+                piece = os.pread(file.fileno(), min(MIB, max(0, start + size - at)), at)
+                if piece.count(0) != len(piece):
+                    return False
+                at += max(len(piece), 1)
+        return True
+
+    def partitions(self) -> tuple[Partition, ...]:
+        """What its disk is divided into now."""
+        return table(str(self.disk)).partitions
+
+    def is_erased(self, were: tuple[Partition, ...], *, full: bool) -> bool:
+        """Whether nothing is left of what an erase takes: everything, or the first and last mebibyte of the disk and of
+        each of the partitions that there were."""
+        if full:
+            return self.is_zeros()
+        ends = [(0, DISK_GIB << 30), *((each.start, each.size) for each in were)]
+        return all(
+            self.is_zeros(start, min(MIB, size)) and self.is_zeros(start + max(0, size - MIB), min(MIB, size))
+            for start, size in ends
+        )
 
     def said(self) -> str:
         """What came over its serial line since the beginning."""

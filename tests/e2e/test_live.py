@@ -103,6 +103,11 @@ def is_untouched(server: Server) -> bool:
     return same and server.disk.stat().st_blocks * 512 <= len(SOMEBODYS) + (1 << 20)
 
 
+def boots_from_medium(server: Server) -> bool:
+    """Whether it boots from virtual media, all of which `sushy-emulator` fetches when they are inserted."""
+    return server.name == "redfish"
+
+
 def says(server: Server, words: str, times: int = 1) -> None:
     """Wait until its serial line has said so, so many times."""
     until(lambda: server.said().count(words) >= times, BOOT_SECONDS, f"{words!r} of {server.said()[-2000:]}")
@@ -117,7 +122,8 @@ def test_a_live_kernel_runs_calls_home_and_leaves_no_trace(lab: Lab, server: Ser
     deployment.mulligan("machine", "provision", *asked, "--verify", "guest", seconds=600)
     says(server, f"live system of {name} disks: ['vda']")
     told = deployment.mulligan("run", "show", f"provision:default:{name}")
-    assert "were read since it was asked to boot" in told
+    at_once = "of the medium before the server was switched on"
+    assert (at_once if boots_from_medium(server) else "were read since it was switched on") in told
     says(server, "live system called home: 204")
     lab.rack.connection.lookupByName(_domain(lab, server)).reset()
     says(server, "live system was heard before: 409")

@@ -7,6 +7,7 @@ erases it.
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -16,6 +17,7 @@ from typing import Any
 
 import pytest
 
+from mulligan.activities.agent.on_machine.partitions import Partition
 from tests.e2e.metal_lab import GUIDE, Lab, Server, running_lab
 from tests.e2e.test_operators_guide import Typed, typed
 from tests.services.stack import MULLIGAN
@@ -106,12 +108,21 @@ def is_up(lab: Lab, server: Server, name: str) -> None:
     assert not lab.rack.has_medium(server)
     told = lab.deployment.mulligan("run", "show", f"provision:default:{name}")
     assert server.serial in told
+    if server.name == "redfish":  # IPMI's GUID need not be the SMBIOS's, and here it is not
+        assert is_known_by_its_firmware(lab, machine["provider"], machine["id"])
     assert ("the firmware boots partition" in told) == (server.name == "redfish")  # the other one is started by BIOS
 
 
-def is_clean(lab: Lab, server: Server, provider: str) -> None:
-    """The disk is as it was, the power off, and the provider to be had again."""
-    assert server.begins_with_zeros()
+def is_known_by_its_firmware(lab: Lab, provider: str, machine: str) -> bool:
+    """Whether the agent's firmware told it the UUID that the server's BMC tells: one that differs is given no disk."""
+    (jobs,) = (lab.deployment.state_dir / "drivers" / "jobs").glob(f"{machine}-*-deploy.seen.json")
+    told = str(json.loads(jobs.read_text())["hardware"]["uuid"])
+    return told.lower() == str(shown(lab, "provider", "show", provider)["facts"]["uuid"]).lower()
+
+
+def is_clean(lab: Lab, server: Server, provider: str, were: tuple[Partition, ...], *, full: bool) -> None:
+    """Of the disk is gone what was to be erased, the power is off, and the provider is to be had again."""
+    assert server.is_erased(were, full=full) and not server.partitions()
     assert not lab.rack.is_on(server)
     assert not lab.rack.has_medium(server)
     told = shown(lab, "provider", "show", provider)
@@ -121,13 +132,14 @@ def is_clean(lab: Lab, server: Server, provider: str) -> None:
 def test_a_server_goes_from_an_empty_disk_to_ssh_and_back_as_the_guide_says(reader: Reader, server: Server) -> None:
     """Each command of its section, in order; after those that change something the server itself is looked at."""
     lab, added = reader.lab, server.added_by
-    assert server.begins_with_zeros() and not lab.rack.is_on(server)
+    assert server.is_zeros() and not lab.rack.is_on(server)
     instead = {"redfish://bmc-7/redfish/v1/Systems/1": added, "ipmi://bmc-8": added}
     instead |= {"http://10.0.0.1:7421": lab.rack.boot_url, "52:54:00:00:00:08": server.mac}
     for each in section(SECTIONS[server.name]):
+        words, were = each.command.split(), server.partitions()
         reader.types(each, instead, server)
-        words = each.command.split()
         if words[1:3] == ["machine", "provision"]:
             is_up(lab, server, words[3])
         if words[1:3] == ["machine", "release"]:
-            is_clean(lab, server, words[3].replace("db", "srv"))
+            assert len(were) > 1  # those of the image, and the seed's
+            is_clean(lab, server, words[3].replace("db", "srv"), were, full="full" in words)

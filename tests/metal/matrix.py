@@ -210,6 +210,7 @@ class Lot:
         target = Target(self.name, "default", self.bmc.url, self.bmc.settings, "rack")
         if self.mending is not Mending.NONE:
             found = await self.known.of(self.stack, target)
+            found = replace(found, settings={**found.settings, "macs": self.server.mac})
             self.stack.inventory.put_provider(self.name, "default", target.url, "rack", found, target.settings)
             return True
         for _ in range(3):

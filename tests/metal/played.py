@@ -62,6 +62,8 @@ class PlayedServer:
     report_seconds: float = LOOK_SECONDS
     """Between two of its agent's reports that say the same."""
     disk_said: dict[str, Any] = field(default_factory=lambda: dict(DISK))
+    hardware: dict[str, Any] | None = None
+    """What its agent tells of the server itself."""
 
     def __post_init__(self) -> None:
         self.go_on.set()
@@ -118,7 +120,7 @@ class PlayedServer:
             return
         told = await caller.configuration()
         self.asked.append(told)
-        await caller.report("starting")
+        await caller.report("starting", **({"hardware": self.hardware} if self.hardware is not None else {}))
         if self.silent_after == "starting":
             return
         if self.fails is not None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from tests.drivers.bmc.machine import Lies, Machine
+from tests.drivers.bmc.machine import Lies, Machine, a_mac
 from tests.drivers.bmc.once import Request
 from tests.drivers.bmc.server import LyingBmc
 from tests.metal.steps import FIRST_LOOK, LOOKS, Course, changes
@@ -24,9 +25,13 @@ class Lie:
     looks: Callable[[LyingBmc], None] | None = None
     """How it falls on a look; None where it cannot."""
 
+    first: bool = True
+    """Whether it can fall on the very first look too, where nothing is known of the BMC."""
+
     def steps(self) -> list[str]:
         """The steps that it can fall on."""
-        return changes(self.kinds) + ([FIRST_LOOK, *LOOKS.values()] if self.looks is not None else [])
+        looks = [*([FIRST_LOOK] if self.first else []), *LOOKS.values()]
+        return changes(self.kinds) + (looks if self.looks is not None else [])
 
 
 def _says(**lies: Any) -> Callable[[LyingBmc], None]:
@@ -47,6 +52,22 @@ def _wrong_etag(bmc: LyingBmc) -> None:
     bmc.lies.wrong_etag = True
 
 
+def _not_there_yet(bmc: LyingBmc) -> None:
+    bmc.lies.absent_until = time.monotonic() + 1.5
+
+
+def _login_lost(bmc: LyingBmc) -> None:
+    """It restarts, and the answer to the next log-in is lost."""
+    bmc.expire_sessions()
+    bmc.lies.drops_logins = 1
+
+
+def _login_refused(bmc: LyingBmc) -> None:
+    """It restarts, and refuses the right password for a while."""
+    bmc.expire_sessions()
+    bmc.lies.refuses_logins = 2
+
+
 GARBAGE = (b'{"Id": "1", "PowerState": "O', b"[]", b"<html>Please wait</html>")
 EVER = 10**6
 SOON: Mapping[str, Any] = {"retry_after": "1"}
@@ -59,6 +80,9 @@ LIES: Mapping[str, Lie] = {
     "busy-409": Lie(_says(busy=2, busy_status=409, **SOON)),
     "busy-503": Lie(_says(busy=2, **SOON), looks=_says(busy_reads=2, **SOON)),
     "session-expired": Lie(LyingBmc.expire_sessions, looks=LyingBmc.expire_sessions),
+    "not-there-yet": Lie(_not_there_yet, looks=_not_there_yet, first=False),
+    "login-lost": Lie(_login_lost, looks=_login_lost),
+    "login-refused": Lie(_login_refused, looks=_login_refused),
     "garbage": Lie(_garbage, looks=_garbage),
     "slow-post": Lie(_says(post_seconds=2.0), ("on",)),
     "power-late": Lie(_says(late_power_seconds=6.5), ("on", "off")),
@@ -117,7 +141,7 @@ class LyingRedfish(LyingBmc):
     """A BMC that tells one lie, at some steps. Its server is on at first, with somebody's old medium in its drive."""
 
     def __init__(self, lie: Lie, steps: Sequence[str]) -> None:
-        machine = Machine("1", power="On", shown_power="On", image="http://boot.test/old.iso")
+        machine = Machine("1", mac=a_mac(), power="On", shown_power="On", image="http://boot.test/old.iso")
         machine.progress = {"LastState": "None"}
         super().__init__(machine)
         if set(steps) & set(LOOKS.values()):
@@ -153,8 +177,9 @@ class LyingRedfish(LyingBmc):
             self.plotted.course.worked = True
 
     def open_sessions(self) -> int:
-        """How many there are."""
-        return len(self.sessions)
+        """How many there are, but for those that it told nobody of: nobody can end them."""
+        with self.lock:
+            return len(set(self.sessions) - self.lost)
 
     def heal(self) -> None:
         """Lie no more."""

@@ -45,7 +45,7 @@ from mulligan.v1 import inventory_pb2 as pb
 from mulligan.workflows import runs
 from tests.api.serving import Api, everything, refusal
 from tests.bootserver.agent_parts import an_agent
-from tests.drivers.bmc.machine import Machine
+from tests.drivers.bmc.machine import Machine, a_mac
 from tests.drivers.bmc.parts import credentials_in
 from tests.drivers.bmc.server import PASSWORD, LyingBmc
 from tests.drivers.ipmi_parts import SIZES
@@ -87,7 +87,7 @@ async def api(stack: Stack) -> AsyncIterator[Api]:
 @asynccontextmanager
 async def a_server() -> AsyncIterator[LyingBmc]:
     """A server that is played, behind its BMC."""
-    with LyingBmc(Machine("1")).listening() as bmc:
+    with LyingBmc(Machine("1", mac=a_mac())).listening() as bmc:
         playing = asyncio.create_task(PlayedServer(bmc).run())
         yield bmc
         playing.cancel()
@@ -128,8 +128,8 @@ async def looked_at(stack: Stack, bmc: LyingBmc) -> Inspection:
 
 def register(stack: Stack, url: str, inspection: Inspection, partition: str = "default") -> str:
     """A provider, as if it had been looked at while it was well; its name."""
-    if url.startswith("ipmi"):
-        inspection = replace(inspection, settings={**SIZES, "macs": "52:54:00:00:00:09"})
+    inspected = SIZES if url.startswith("ipmi") else inspection.settings
+    inspection = replace(inspection, settings={**inspected, "macs": a_mac()})
     name = a_name()
     stack.inventory.put_provider(name, partition, url, "rack", inspection, inspection.settings)
     return name

@@ -15,7 +15,7 @@ from mulligan.activities.bootserver.job import JobKind, job_id
 from mulligan.activities.deploy import DeployActivities
 from mulligan.activities.errors import Busy, HostNotReady, ImageRejected, Unreachable
 from mulligan.activities.threads import run_blocking
-from mulligan.activities.values import ImageFormat, RootDisk
+from mulligan.activities.values import Identity, ImageFormat, RootDisk
 from tests.bootserver.agent_parts import written
 from tests.metal.conftest import CONTENT, IMAGE, MARK, PATIENT, Lab, an_environment, until
 from tests.metal.played import MAC
@@ -151,6 +151,39 @@ async def test_a_disk_that_was_not_asked_for_is_not_written(lab: Lab) -> None:
         await lab.deploy(lab.deploying(root_disk=RootDisk(serial="OTHER")))
     assert lab.server.disk == b""
     assert not written(lab.site().jobs, JOB)
+
+
+async def test_another_server_that_answers_is_left_as_it_is(lab: Lab) -> None:
+    """One that boots by this one's network card, say: the step ends at once, and names both; neither is written, and
+    an operator who knows better has the last word."""
+    lab.server.hardware = {"serial": "XYZ9876", "disks": []}
+    asked = lab.deploying()
+    known = replace(asked, target=replace(asked.target, identity=Identity("ABC1234")))
+    with pytest.raises(HostNotReady, match=r"XYZ9876, and the BMC says .* has ABC1234.*check_identity=off"):
+        await lab.deploy(known)
+    assert lab.server.disk == b""
+    assert not written(lab.site().jobs, JOB)
+    job = lab.site().jobs.find(JOB)
+    assert job is not None and (job.boot, job.provider) == (None, "srv-1")
+    await until(lambda: not lab.server.on)
+    settings = {**asked.target.settings, "check_identity": "off"}
+    lab.site().jobs.discard(JOB)
+    await lab.deploy(replace(known, target=replace(known.target, settings=settings)))
+    assert lab.server.disk == CONTENT
+
+
+async def test_another_server_that_answers_is_not_erased(lab: Lab) -> None:
+    """Its release is told why, and can be asked for again."""
+    await lab.deploy()
+    lab.server.hardware = {"serial": "XYZ9876", "disks": []}
+    asked = lab.erasing()
+    known = replace(asked, target=replace(asked.target, identity=Identity("ABC1234")))
+    with pytest.raises(HostNotReady, match="XYZ9876, and the BMC says that the server has ABC1234"):
+        await lab.erase(known)
+    assert lab.server.disk == CONTENT
+    lab.server.hardware = {"serial": "ABC1234", "disks": []}
+    await lab.erase(known)
+    assert lab.server.disk == b""
 
 
 async def test_a_bmc_that_forgets_the_override_boots_nothing(lab: Lab) -> None:

@@ -14,7 +14,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from mulligan.activities.drivers.redfish import bmc as redfish_bmc
-from mulligan.activities.drivers.redfish import faults, media, power, wire
+from mulligan.activities.drivers.redfish import faults, logins, media, power, systems, wire
 from mulligan.activities.values import Outcome
 from tests.drivers.bmc.server import PASSWORD
 from tests.metal.cases import Case, Mending, lasting, passing
@@ -37,6 +37,9 @@ async def pool(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPath
         (wire, "READ_SECONDS", 2.0),
         (redfish_bmc, "LINGER_SECONDS", 2.0),
         (faults, "COOL_DOWN_SECONDS", 1.0),
+        (systems, "ABSENT_SECONDS", 1.0),
+        (logins, "REFUSED_SECONDS", (1.0, 1.0, 1.0)),
+        (logins, "LOST_SECONDS", 1.0),
     )
     async with stacked(tmp_path_factory.mktemp("stack"), PASSWORD, *brief) as stack:
 
@@ -45,8 +48,9 @@ async def pool(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPath
             lie = (LASTING if case.lasts else LIES)[case.lie]
             with LyingRedfish(lie, case.steps).listening() as bmc:
                 server = Guested(
-                    bmc, consumes=False, hears_orders=False, look_seconds=0.05, report_seconds=1.0, worked=bmc.worked
-                )
+                    bmc, consumes=False, mac=bmc.machine.mac, hears_orders=False, look_seconds=0.05, report_seconds=1.0,
+                    worked=bmc.worked,
+                )  # fmt: skip
                 yield Lot(stack, f"metal-{next(numbers)}", bmc, server, known, case.mending, case.steps)
 
         pool = Pool(begin, chosen(request))

@@ -6,7 +6,9 @@ import io
 import itertools
 import json
 import re
+import urllib.request
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -19,6 +21,7 @@ from mulligan.activities import calls
 from mulligan.activities.agent.image import ISO, MANIFEST, empty_hole, folder_of
 from mulligan.activities.boot import BootActivities
 from mulligan.activities.bootserver.job import JobKind, job_id
+from mulligan.activities.bootserver.jobs import Jobs
 from mulligan.activities.errors import Busy, HostNotReady, ImageRejected, MulliganError, Unreachable, Unsupported
 from mulligan.activities.image import ImageActivities
 from mulligan.activities.live import LiveActivities
@@ -282,6 +285,53 @@ async def test_what_is_never_read_is_taken_out_again(lab: Lab) -> None:
     assert (await fetched(url))[0] == 410
     await tear_down(lab)
     assert lab.is_at_rest()
+
+
+@pytest.fixture
+def fetched_early(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
+    """Makes the BMC fetch so many bytes of what is in its drive before it switches the server on; 0 for all."""
+    switching_on = Jobs.switching_on
+
+    def fetches(count: int) -> None:
+        def before(jobs: Jobs, job: str) -> None:
+            asked = urllib.request.Request(url_of(lab), headers={"Range": f"bytes=0-{count - 1}"} if count else {})
+            with urllib.request.urlopen(asked, timeout=60) as answer:
+                answer.read()
+            switching_on(jobs, job)
+
+        monkeypatch.setattr(Jobs, "switching_on", before)
+
+    return fetches
+
+
+async def test_what_a_bmc_reads_when_it_is_given_the_medium_proves_no_boot(
+    lab: Lab, fetched_early: Callable[[int], None]
+) -> None:
+    """A server that then boots nothing is not taken for one that does; it is said what was read before."""
+    lab.server.dead = True
+    fetched_early(100)
+    patience = replace(PATIENT, comes=0.5)
+    with pytest.raises(Unreachable, match="its BMC fetched 100 bytes of the medium before, and nothing since"):
+        await boot(lab, booting(lab, live_iso(lab.directory)), patience)
+
+
+async def test_what_is_read_after_that_is_told_without_it(lab: Lab, fetched_early: Callable[[int], None]) -> None:
+    """As the evidence of the boot."""
+    fetched_early(100)
+    (told,) = (await boot(lab, booting(lab, live_iso(lab.directory)))).evidence
+    assert told.level is VerifyLevel.POWER
+    assert told.observed == f"{len(an_iso())} bytes of the medium were read since it was switched on"
+
+
+async def test_of_a_bmc_that_fetches_all_at_once_no_reading_is_seen(
+    lab: Lab, fetched_early: Callable[[int], None]
+) -> None:
+    """So none is claimed, and none is waited for: that it has power is all that is proved."""
+    lab.server.dead = True
+    fetched_early(0)
+    (told,) = (await boot(lab, booting(lab, live_iso(lab.directory)))).evidence
+    assert told.level is None
+    assert f"fetched all {len(an_iso())} bytes of the medium before the server was switched on" in told.observed
 
 
 async def test_no_disk_is_touched_from_boot_to_release(lab: Lab) -> None:

@@ -21,11 +21,11 @@ from mulligan.activities.values import MachineState, Outcome, Target, VerifyLeve
 from mulligan.v1 import machine_pb2, provisioning_pb2, run_pb2
 from tests.api.serving import Api, everything, first, spec
 from tests.bootserver.agent_parts import an_agent
-from tests.drivers.bmc.machine import Machine
+from tests.drivers.bmc.machine import Machine, a_mac
 from tests.drivers.bmc.parts import credentials_in
 from tests.drivers.bmc.server import LyingBmc
 from tests.images.live_parts import live_iso, live_kernel
-from tests.metal.played import MAC, PlayedServer
+from tests.metal.played import PlayedServer
 from tests.services.temporal import running_temporal
 from tests.workflows.stack import Stack, running_stack, until
 
@@ -79,14 +79,15 @@ async def api(stack: Stack) -> AsyncIterator[Api]:
 @pytest.fixture
 def bmc() -> Iterator[LyingBmc]:
     """A BMC with one machine."""
-    with LyingBmc(Machine("1")).listening() as running:
+    with LyingBmc(Machine("1", mac=a_mac())).listening() as running:
         yield running
 
 
 @pytest.fixture
 async def server(bmc: LyingBmc, stack: Stack) -> AsyncIterator[WithLiveGuest]:
     """The server behind it, with somebody's data on its disk."""
-    server = WithLiveGuest(bmc, disk=b"somebody's data", base=f"http://127.0.0.1:{stack.boot_port}/v1/ipxe")
+    base, mac = f"http://127.0.0.1:{stack.boot_port}/v1/ipxe", bmc.machine.mac
+    server = WithLiveGuest(bmc, disk=b"somebody's data", base=base, mac=mac)
     playing = asyncio.create_task(server.run())
     yield server
     playing.cancel()
@@ -125,7 +126,7 @@ async def test_a_kernel_calls_home_and_its_release_erases_nothing(
     api: Api, stack: Stack, server: WithLiveGuest
 ) -> None:
     """From the network; what was read and who called are the evidence."""
-    name = await enrolled(stack, server, boot_from="network", macs=MAC)
+    name = await enrolled(stack, server, boot_from="network", macs=server.mac)
     server.may_call.set()
     await everything(api.provision(asked(name, "diskless", GUEST)))
     machine = stack.inventory.machine(name, "m")
@@ -166,7 +167,7 @@ async def test_disks_are_erased_after_a_live_machine_when_that_is_asked_for(
 
 async def test_a_cancelled_live_boot_leaves_nothing(api: Api, stack: Stack, server: WithLiveGuest) -> None:
     """While its guest's call is awaited."""
-    name = await enrolled(stack, server, boot_from="network", macs=MAC)
+    name = await enrolled(stack, server, boot_from="network", macs=server.mac)
     await first(api.provision(asked(name, "diskless", GUEST), detach=True))
     handle = stack.client.get_workflow_handle(f"provision:{name}:m")
     await until(lambda: stack.has_finished(handle, "boot"), 120)

@@ -91,7 +91,8 @@ def uefi(sys: Path = SYS) -> bool:
 def hardware(sys: Path = SYS, dev: Path = DEV, proc: Path = PROC) -> dict[str, Any]:
     """The report: who made the machine, processors, memory, disks, network cards, firmware."""
     dmi = sys / "class/dmi/id"
-    names = {"vendor": "sys_vendor", "model": "product_name", "serial": "product_serial", "bios": "bios_version"}
+    names = {"vendor": "sys_vendor", "model": "product_name", "serial": "product_serial", "uuid": "product_uuid"}
+    names |= {"board_serial": "board_serial", "bios": "bios_version"}
     processors = [line for line in read(proc / "cpuinfo").splitlines() if line.startswith("model name")]
     memory = next(
         (line for line in read(proc / "meminfo").splitlines() if line.startswith("MemTotal")), "MemTotal: 0 kB"

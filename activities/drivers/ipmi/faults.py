@@ -57,6 +57,8 @@ _WORDS: Mapping[Trouble, tuple[type[MulliganError], str, str]] = {
 def error_of(trouble: BmcTrouble, provider: str, address: str, doing: str) -> MulliganError:
     """The error for a trouble, with the BMC's own words and code."""
     kind, found, then = _WORDS[trouble.trouble]
+    if trouble.trouble is Trouble.FAILED and trouble.code:
+        kind = Busy  # it said so itself: it answers
     own = ", ".join(filter(None, (trouble.said, f"code {trouble.code:#04x}" if trouble.code else "")))
     message = f"{provider}: {doing}: the BMC at {address}: {found}{f' ({own})' if own else ''}; {then}"
     told = {"provider": provider, "bmc": address, "trouble": trouble.trouble, "code": f"{trouble.code:#04x}"}

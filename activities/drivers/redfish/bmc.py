@@ -17,10 +17,12 @@ from mulligan.activities.credentials import Credential
 from mulligan.activities.drivers.base import Deadline
 from mulligan.activities.drivers.lane import Lane, bmc_name
 from mulligan.activities.drivers.orders import Orders
+from mulligan.activities.drivers.redfish import systems
 from mulligan.activities.drivers.redfish.address import Address
 from mulligan.activities.drivers.redfish.faults import speaking
+from mulligan.activities.drivers.redfish.logins import LoginGate
 from mulligan.activities.drivers.redfish.wire import Login, Wire, within
-from mulligan.activities.errors import Unreachable
+from mulligan.activities.errors import AccessDenied, Busy, MulliganError, NotFound, Unreachable
 from mulligan.activities.threads import run_in
 
 T = TypeVar("T")
@@ -45,6 +47,9 @@ class Bmc:
         self._wire: Wire | None = None
         self._login: Login | None = None
         self._root: sushy.Sushy | None = None
+        self._gate = LoginGate()
+        self.seen: set[str] = set()
+        """The systems that were found behind it."""
         self.orders = Orders()
         """What each system was last asked to be: the answer may have been lost."""
 
@@ -60,10 +65,40 @@ class Bmc:
 
     def _work(self, provider: str, doing: str, deadline: Deadline, work: Callable[[sushy.Sushy], T]) -> T:
         secret = self._credential.password
-        with speaking(doing, provider, self.host, self._patience, secret), within(deadline):
-            if self._root is None:
-                self._root = self._log_in()
-            return work(self._root)
+        self._gate.check(f"{provider}: {doing}")
+        try:
+            with speaking(doing, provider, self.host, self._patience, secret), within(deadline):
+                if self._root is None:
+                    self._root = self._log_in()
+                    self._gate.entered()
+                done = work(self._root)
+        except MulliganError as error:
+            self._look_at(error)
+            raise
+        self._gate.passed()
+        return done
+
+    def _look_at(self, error: MulliganError) -> None:
+        """A log-in that was refused, or whose answer was lost, is not repeated at once."""
+        if isinstance(error, AccessDenied) and error.metadata.get("status") == "401":
+            self._forget_session()
+            self._gate.refused(error)
+        elif self._wire is not None and self._wire.login_was_lost:
+            self._wire.login_was_lost = False
+            self._forget_session()
+            self._gate.lost()
+        elif isinstance(error, NotFound) and error.metadata.get("status") == "404" and self.seen:
+            raise Busy(
+                f"{error.message}; the system was there before, and BMCs that restart answer so: it is asked again",
+                after_seconds=systems.ABSENT_SECONDS,
+                **error.metadata,
+            ) from error
+
+    def _forget_session(self) -> None:
+        """What is asked next begins with a log-in."""
+        login, self._login, self._root = self._login, None, None
+        if login is not None:
+            _end(login)
 
     def _log_in(self) -> sushy.Sushy:
         """A session. A refused password is tried once only: accounts are locked after a few."""

@@ -54,7 +54,7 @@ class RedfishDriver:
             self._fences.forget(self._system)
             return found
 
-        return await self._look("looking at the server", deadline, look)
+        return await self._look("looking at the server", deadline, look, registered=False)
 
     async def remains(self, machine_id: str, deadline: Deadline) -> tuple[str, ...]:
         """The virtual drives that hold an image of the machine's last run."""
@@ -134,11 +134,11 @@ class RedfishDriver:
     async def _switch(self, doing: str, mark: Mark, wanted: PowerState, deadline: Deadline) -> None:
         await self._change(doing, mark, deadline, lambda system: power.switch(self._bmc, system, wanted, deadline))
 
-    async def _look(self, doing: str, deadline: Deadline, work: Callable[[System], T]) -> T:
+    async def _look(self, doing: str, deadline: Deadline, work: Callable[[System], T], *, registered: bool = True) -> T:
         """Run `work` on the system, read afresh."""
 
         def visit(root: sushy.Sushy) -> T:
-            return work(find_system(root, self._address))
+            return work(self._find(root, registered=registered))
 
         return await self._bmc.call(self._name, doing, deadline, visit)
 
@@ -146,8 +146,14 @@ class RedfishDriver:
         """Run `work` on the system, read afresh, unless a newer claim holds it."""
 
         def visit(root: sushy.Sushy) -> T:
-            system = find_system(root, self._address)
+            system = self._find(root, registered=True)
             self._fences.take(self._system, mark)
             return work(system)
 
         return await self._bmc.call(self._name, doing, deadline, visit)
+
+    def _find(self, root: sushy.Sushy, *, registered: bool) -> System:
+        """The system. A server that is registered was seen then; any other may have been seen by this BMC's session."""
+        system = find_system(root, self._address, known=registered or self._system in self._bmc.seen)
+        self._bmc.seen.add(self._system)
+        return system

@@ -9,8 +9,10 @@ from sushy import exceptions
 from sushy.resources.system.system import System
 
 from mulligan.activities.drivers.redfish.address import Address
-from mulligan.activities.errors import Conflict, InvalidRequest, NotFound
+from mulligan.activities.errors import Busy, Conflict, InvalidRequest, NotFound
 
+ABSENT_SECONDS = 15.0
+"""When a BMC that lists no system is asked again for one that it had."""
 _PLACEHOLDERS = ("o.e.m", "default string", "not specified", "none", "unknown", "serial", "0123456789")
 """What is in the place of a serial number where a maker forgot it."""
 
@@ -22,12 +24,35 @@ def serial_of(system: System) -> str:
     return "" if made_up else text
 
 
-def find_system(root: sushy.Sushy, address: Address) -> System:
-    """The system, read afresh.
+def find_system(root: sushy.Sushy, address: Address, *, known: bool = False) -> System:
+    """The system, read afresh. `known` says that it was there before.
 
     Raises `NotFound` with those that there are, `InvalidRequest` when several could be meant, and `Conflict` when
-    another machine is where ours was.
+    another machine is where ours was. `Busy` when a known one is not there and no other is: BMCs that restart list
+    none for a while.
     """
+    try:
+        return _found(root, address)
+    except (NotFound, InvalidRequest, exceptions.ResourceNotFoundError):
+        if known and _none(root):
+            raise Busy(
+                f"{address.provider}: the BMC at {address.host.url} had the system and lists none now, as BMCs do that "
+                "restart; it is asked again; if that lasts, look at the BMC itself",
+                after_seconds=ABSENT_SECONDS,
+                provider=address.provider,
+            ) from None
+        raise
+
+
+def _none(root: sushy.Sushy) -> bool:
+    """Whether it lists no system at all, or has no list."""
+    try:
+        return not root.get_system_collection().members_identities
+    except exceptions.ResourceNotFoundError:
+        return True
+
+
+def _found(root: sushy.Sushy, address: Address) -> System:
     if not address.path:
         return _by_serial(_all(root), address) if address.serial else _only(_all(root), address)
     try:

@@ -80,6 +80,8 @@ class Wire(Connector):  # type: ignore[misc]  # sushy has no types
             self._session.mount("https://", _Pinned(host.fingerprint))
         self.last: requests.Response | None = None
         """The newest answer."""
+        self.login_was_lost = False
+        """Whether a session was asked for and no answer came: the BMC may have one that nobody knows."""
 
     def check_retry_on_exception(self, exception_msg: Any) -> bool:
         """Never: a change that was refused as too early is tried again by the workflow, which can be seen."""
@@ -124,7 +126,13 @@ class Login(SessionAuth):  # type: ignore[misc]  # sushy has no types
         document = self._root_resource.json
         if not (document.get("Links") or {}).get("Sessions") and not document.get("SessionService"):
             raise exceptions.MissingAttributeError(attribute="SessionService", resource=self._root_resource.path)
-        super()._do_authenticate()
+        wire = self._connector
+        wire.login_was_lost = False
+        try:
+            super()._do_authenticate()
+        except exceptions.ConnectionError as error:
+            wire.login_was_lost = _was_sent(error)
+            raise
 
     def refresh_session(self) -> None:
         """End the one that the BMC refuses, and begin another; what is forbidden stays so with a new one."""
@@ -150,6 +158,11 @@ def _timeout(method: str, path: str) -> tuple[float, float]:
     deadline.check(f"{method} {path}")
     left = max(0.05, deadline.remaining)  # requests takes no 0
     return min(CONNECT_SECONDS, left), min(READ_SECONDS, left)
+
+
+def _was_sent(error: exceptions.ConnectionError) -> bool:
+    """Whether the request may have arrived."""
+    return _was_lost(error) or isinstance(error.__context__, ReadTimeout)
 
 
 def _was_lost(error: exceptions.ConnectionError) -> bool:

@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 ROOT = "/redfish/v1"
+_numbers = itertools.count(1)
+
+
+def a_mac() -> str:
+    """The address of a network card that no other machine of this process has."""
+    number = next(_numbers)
+    return f"52:54:00:01:{number >> 8:02x}:{number & 0xFF:02x}"
 
 
 @dataclass
@@ -15,6 +23,7 @@ class Machine:
 
     identity: str
     serial: str = "SN-4711-A"
+    mac: str = "52:54:00:00:00:01"
     power: str = "Off"
     target: str = "None"
     enabled: str = "Disabled"
@@ -31,6 +40,10 @@ class Machine:
     drives_under: str = "Managers"
     progress: dict[str, str] = field(default_factory=dict)
     """What it says of its boot; nothing where it says nothing."""
+    ejects_by_action: bool = True
+    """Without the action, its drive is emptied by a PATCH."""
+    storage: dict[str, int] = field(default_factory=dict)
+    """Bytes of each drive of its Storage, by model; without any it has SimpleStorage only."""
     sources: list[str] = field(default_factory=lambda: ["None", "Pxe", "Cd", "Hdd"])
     """What it says that it can be told to boot from."""
 
@@ -82,6 +95,8 @@ class Machine:
         }  # fmt: skip
         if self.progress:
             document["BootProgress"] = self.progress
+        if self.storage:
+            document["Storage"] = {"@odata.id": f"{self.path}/Storage"}
         if self.drives_under == "Systems":
             document["VirtualMedia"] = {"@odata.id": f"{self.path}/VirtualMedia"}
         return document
@@ -93,7 +108,7 @@ class Machine:
             str(n): {"Model": "Xeon", "ProcessorArchitecture": "x86", "InstructionSet": "x86-64", "TotalCores": 8,
                      "TotalThreads": 16} for n in (1, 2)
         })  # fmt: skip
-        found |= _collection(f"{self.path}/EthernetInterfaces", {"nic1": {"MACAddress": "52:54:00:00:00:01"}})
+        found |= _collection(f"{self.path}/EthernetInterfaces", {"nic1": {"MACAddress": self.mac}})
         found |= _collection(f"{self.path}/SimpleStorage", {"s1": {"Devices": [
             {"Name": "disk", "Model": "SSD-1", "CapacityBytes": 480 << 30},
             {"Name": "other", "CapacityBytes": 960 << 30},
@@ -109,9 +124,20 @@ class Machine:
         found |= _collection(drives, {"Cd": {
             "MediaTypes": ["CD", "DVD"], "Image": self.image or None, "Inserted": False,
             "Actions": {f"#VirtualMedia.{verb}Media": {"target": f"{self.drive}/Actions/VirtualMedia.{verb}Media"}
-                        for verb in ("Insert", "Eject")},
+                        for verb in ("Insert", *(["Eject"] if self.ejects_by_action else []))},
         }})  # fmt: skip
-        return found
+        return found | self._storage()
+
+    def _storage(self) -> dict[str, dict[str, Any]]:
+        """A controller, and each of its drives."""
+        if not self.storage:
+            return {}
+        drives = {f"{self.path}/Storage/1/Drives/{model}": size for model, size in self.storage.items()}
+        found = _collection(f"{self.path}/Storage", {"1": {"Drives": [{"@odata.id": each} for each in drives]}})
+        return found | {
+            path: {"@odata.id": path, "Id": (model := path.rpartition("/")[2]), "Name": "Drive", "Model": model,
+                   "CapacityBytes": size} for path, size in drives.items()
+        }  # fmt: skip
 
     def act(self, path: str, body: dict[str, Any]) -> None:
         """Do what a change asks for."""
@@ -121,7 +147,7 @@ class Machine:
             self.power = "On" if body["ResetType"] == "On" else "Off"
         elif verb == "VirtualMedia.InsertMedia":
             self.image = body["Image"]
-        elif verb == "VirtualMedia.EjectMedia":
+        elif verb == "VirtualMedia.EjectMedia" or (path == self.drive and body.get("Image", "") is None):
             self.image = ""
         else:
             boot = body["Boot"]
@@ -168,6 +194,12 @@ class Lies:
     wrong_etag: bool = False
     """The ETag that it tells of is never the one that it wants; without one it takes a change."""
     no_sessions: bool = False
+    drops_logins: int = 0
+    """It begins a session, and closes the connection without saying so."""
+    refuses_logins: int = 0
+    """It refuses the right password."""
+    absent_until: float = 0.0
+    """Until then, on the monotonic clock, it lists no system, and what belongs to one is not there."""
     refuses_session: int = 0
     """It takes a session for expired, and keeps it open all the same."""
     forbids: bool = False

@@ -72,6 +72,8 @@ class LyingBmc:
         self.log: list[Sent] = []
         self.sessions: dict[str, str] = {}
         """Path of each session that is open, by its token."""
+        self.lost: set[str] = set()
+        """Tokens of sessions that it told nobody of."""
         self.opened = 0
         self.refused_logins = 0
         self.plot: Callable[[str, str, dict[str, Any]], None] = lambda *_: None
@@ -170,6 +172,8 @@ class _Handler(BaseHTTPRequestHandler):
         if path.startswith(SESSIONS):
             bmc.sessions = {token: each for token, each in bmc.sessions.items() if each != path}
             return self._reply(204)
+        if time.monotonic() < lies.absent_until:
+            return self._absent(path, body)
         if lies.silent:
             lies.silent -= 1
             self._note(path, body)
@@ -177,6 +181,13 @@ class _Handler(BaseHTTPRequestHandler):
         if lies.redirects_to:
             return self._reply(307, headers={"Location": lies.redirects_to})
         return self._read(path) if self.command == "GET" else self._change(path, body)
+
+    def _absent(self, path: str, body: dict[str, Any]) -> Any:
+        """As a BMC that restarts: it does not know its systems yet."""
+        if path == f"{ROOT}/Systems":
+            return self._reply(200, {"Name": "Systems", "Members": []})
+        self._note(path, body, answer=404)
+        return self._refuse(404, "Base.1.0.ResourceMissingAtURI", "no such thing yet")
 
     def _read(self, path: str) -> Any:
         bmc, lies = self.owner, self.owner.lies
@@ -229,7 +240,8 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _act(self, machine: Machine, path: str, body: dict[str, Any]) -> Any:
         lies = self.owner.lies
-        eject, override = path.endswith("EjectMedia"), self.command == "PATCH"
+        eject = path.endswith("EjectMedia") or path == machine.drive
+        override = self.command == "PATCH" and not eject
         already = machine.would_stay(path, body)
         if eject and lies.ignores_ejects:
             lies.ignores_ejects -= 1
@@ -271,9 +283,17 @@ class _Handler(BaseHTTPRequestHandler):
         if (body.get("UserName"), body.get("Password")) != (USER, PASSWORD):
             bmc.refused_logins += 1
             return self._refuse(401, "Base.1.0.NoValidSession", f"wrong password {body.get('Password')}")
+        if bmc.lies.refuses_logins:
+            bmc.lies.refuses_logins -= 1
+            bmc.refused_logins += 1
+            return self._refuse(401, "Base.1.0.NoValidSession", "not now")
         bmc.opened += 1
         token, path = f"token-{bmc.opened}", f"{SESSIONS}/{bmc.opened}"
         bmc.sessions[token] = path
+        if bmc.lies.drops_logins:
+            bmc.lies.drops_logins -= 1
+            bmc.lost.add(token)
+            return self._drop
         location = f"http://192.0.2.1{path}" if bmc.lies.foreign_links else path
         return self._reply(201, {"Id": str(bmc.opened)}, {"X-Auth-Token": token, "Location": location})
 

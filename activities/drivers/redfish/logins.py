@@ -1,0 +1,57 @@
+"""When a BMC may be asked for a session again: accounts are locked after a few refusals, lost sessions fill a BMC."""
+
+from __future__ import annotations
+
+import time
+
+from mulligan.activities.errors import AccessDenied, Busy
+
+REFUSED_SECONDS = (60.0, 120.0, 300.0)
+"""A password that worked before is tried again after each of these; then it counts as wrong."""
+LOST_SECONDS = 15.0
+"""How long no other session is asked for after the answer to one was lost: the BMC may keep one that nobody knows."""
+
+
+class LoginGate:
+    """For one BMC and one credential, in one process."""
+
+    def __init__(self) -> None:
+        self._worked = False
+        self._refusals = 0
+        self._until = 0.0
+        """When the next log-in may be, on the monotonic clock."""
+        self._why = ""
+
+    def check(self, doing: str) -> None:
+        """Raises `Busy` where it is too early; nothing is then sent."""
+        left = self._until - time.monotonic()
+        if left > 0:
+            raise Busy(f"{doing}: {self._why}; the next one is in {left:.0f} s", after_seconds=left)
+
+    def entered(self) -> None:
+        """The BMC gave a session. Whether it honours it is to be seen: refusals are counted on."""
+        self._worked = True
+
+    def passed(self) -> None:
+        """The BMC answered what was asked of it."""
+        self._worked, self._refusals = True, 0
+
+    def refused(self, error: AccessDenied) -> None:
+        """The BMC answered 401. Raises `Busy` where the password worked before, as BMCs refuse all while they restart;
+        returns where it never did, or was refused too often."""
+        if not self._worked or self._refusals >= len(REFUSED_SECONDS):
+            self._worked, self._refusals = False, 0
+            return
+        seconds = REFUSED_SECONDS[self._refusals]
+        self._refusals += 1
+        self._until, self._why = time.monotonic() + seconds, "the BMC refused a password that it took before"
+        raise Busy(
+            f"{error.message}; it took this password before, and BMCs that restart refuse all: try {self._refusals} of "
+            f"{len(REFUSED_SECONDS)} more is in {seconds:.0f} s",
+            after_seconds=seconds,
+            **error.metadata,
+        ) from error
+
+    def lost(self) -> None:
+        """The answer to a log-in was lost."""
+        self._until, self._why = time.monotonic() + LOST_SECONDS, "the answer to the last log-in was lost"

@@ -1,0 +1,117 @@
+"""A Redfish BMC that restarts: systems that are not there yet, passwords that are refused, log-ins unanswered."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from mulligan.activities.drivers.redfish import logins
+from mulligan.activities.errors import AccessDenied, Busy, NotFound, Unreachable
+from mulligan.activities.values import PowerState
+from tests.drivers.bmc.machine import Machine
+from tests.drivers.bmc.parts import a_mark, opened
+from tests.drivers.bmc.server import LyingBmc
+from tests.drivers.contract import soon
+
+LONG = float("inf")
+
+
+@pytest.fixture
+def bmc() -> Iterator[LyingBmc]:
+    """A BMC with one machine."""
+    with LyingBmc(Machine("1")).listening() as running:
+        yield running
+
+
+async def test_a_registered_system_that_is_not_there_yet_is_waited_for(bmc: LyingBmc, tmp_path: Path) -> None:
+    """With an empty list of systems, a BMC is still starting; also for who did not see the system himself."""
+    bmc.lies.absent_until = LONG
+    async with opened(bmc, tmp_path) as driver:
+        with pytest.raises(Busy, match=r"lists none now.*restart") as error:
+            await driver.power(a_mark(), soon())
+        assert error.value.after_seconds > 0
+        bmc.lies.absent_until = 0.0
+        assert (await driver.power(a_mark(), soon())).state is PowerState.OFF
+    assert bmc.changes() == []
+
+
+async def test_a_system_that_nobody_saw_is_not_found(bmc: LyingBmc, tmp_path: Path) -> None:
+    """When a provider is added, an address without a system is wrong; once it was seen, it is waited for."""
+    async with opened(bmc, tmp_path) as driver:
+        bmc.lies.absent_until = LONG
+        with pytest.raises(NotFound, match="it has none"):
+            await driver.inspect(soon())
+        bmc.lies.absent_until = 0.0
+        await driver.inspect(soon())
+        bmc.lies.absent_until = LONG
+        with pytest.raises(Busy):
+            await driver.inspect(soon())
+
+
+async def test_a_part_that_goes_while_it_is_spoken_to_is_waited_for(bmc: LyingBmc, tmp_path: Path) -> None:
+    """The system was read, and the order for power finds nothing."""
+
+    def goes(method: str, path: str, body: object) -> None:
+        bmc.lies.absent_until = LONG if method == "POST" else bmc.lies.absent_until
+
+    async with opened(bmc, tmp_path) as driver:
+        bmc.plot = goes
+        with pytest.raises(Busy, match=r"HTTP 404.*BMCs that restart"):
+            await driver.power_on(a_mark(), soon())
+        bmc.plot, bmc.lies.absent_until = lambda *_: None, 0.0
+        await driver.power_on(a_mark(), soon())
+    assert bmc.acts() == ["ComputerSystem.Reset"]
+
+
+async def test_a_password_that_worked_is_tried_again_slowly(bmc: LyingBmc, tmp_path: Path) -> None:
+    """Accounts are locked after a few refusals: nothing is sent before it is time."""
+    async with opened(bmc, tmp_path) as driver:
+        await driver.power(a_mark(), soon())
+        bmc.expire_sessions()
+        bmc.lies.refuses_logins = 1
+        with pytest.raises(Busy, match=r"it took this password before.*try 1 of 3") as error:
+            await driver.power(a_mark(), soon())
+        assert error.value.after_seconds == logins.REFUSED_SECONDS[0] >= 60
+        with pytest.raises(Busy, match="refused a password that it took before"):
+            await driver.power(a_mark(), soon())
+    assert bmc.refused_logins == 1
+
+
+async def test_a_password_that_worked_is_not_tried_for_ever(
+    bmc: LyingBmc, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After the last try it counts as wrong; one that is taken in between begins the count anew."""
+    monkeypatch.setattr(logins, "REFUSED_SECONDS", (0.0, 0.0, 0.0))
+    async with opened(bmc, tmp_path) as driver:
+        await driver.power(a_mark(), soon())
+        for refusals, expected in ((2, [Busy, Busy]), (10**6, [Busy, Busy, Busy, AccessDenied])):
+            bmc.expire_sessions()
+            bmc.lies.refuses_logins = refusals
+            for kind in expected:
+                with pytest.raises(kind):
+                    await driver.power(a_mark(), soon())
+            if refusals == 2:
+                await driver.power(a_mark(), soon())
+    assert bmc.refused_logins == 6
+
+
+async def test_a_log_in_whose_answer_is_lost_is_not_repeated_at_once(
+    bmc: LyingBmc, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The BMC may keep a session that nobody knows, one for each answer that is lost; the others are ended."""
+    bmc.lies.drops_logins = 1
+    async with opened(bmc, tmp_path) as driver:
+        with pytest.raises(Unreachable):
+            await driver.power(a_mark(), soon())
+        with pytest.raises(Busy, match="the answer to the last log-in was lost"):
+            await driver.power(a_mark(), soon())
+    assert bmc.opened == 1
+    monkeypatch.setattr(logins, "LOST_SECONDS", 0.0)
+    bmc.lies.drops_logins = 1
+    async with opened(bmc, tmp_path) as driver:
+        with pytest.raises(Unreachable):
+            await driver.power(a_mark(), soon())
+        await driver.power(a_mark(), soon())
+    assert (bmc.opened, set(bmc.sessions)) == (3, bmc.lost)

@@ -1,0 +1,41 @@
+"""What Redfish leaves open to makers: where disks are told of, and how a drive is emptied."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.drivers.bmc.machine import Machine
+from tests.drivers.bmc.parts import a_mark, opened
+from tests.drivers.bmc.server import LyingBmc
+from tests.drivers.contract import soon
+
+
+@pytest.fixture(params=["Systems", "Managers"])
+def bmc(request: pytest.FixtureRequest) -> Iterator[LyingBmc]:
+    """A BMC with one machine, its drives under the system or under its manager."""
+    with LyingBmc(Machine("1", drives_under=request.param)).listening() as running:
+        yield running
+
+
+async def test_disks_are_read_from_storage(bmc: LyingBmc, tmp_path: Path) -> None:
+    """Where a BMC has Storage, its drives count, and not those of the older SimpleStorage."""
+    bmc.machine.storage = {"NVMe-A": 1 << 40, "SSD-B": 240 << 30}
+    async with opened(bmc, tmp_path) as driver:
+        found = await driver.inspect(soon())
+    assert found.facts["disks"] == "NVMe-A 1024 GiB, SSD-B 240 GiB"
+    assert {row.resource: row.total for row in found.inventory}["disk_gib"] == 1024
+
+
+async def test_media_are_ejected_where_there_is_no_action_for_it(bmc: LyingBmc, tmp_path: Path) -> None:
+    """By one PATCH of the drive, which is looked at afterwards; an empty drive is left alone."""
+    bmc.machine.ejects_by_action, bmc.machine.image = False, "http://boot.test/old.iso"
+    async with opened(bmc, tmp_path) as driver:
+        bmc.lies.drops_changes = 1
+        await driver.eject_media(a_mark(), soon())
+        bmc.lies.drops_changes = 0
+        await driver.eject_media(a_mark(), soon())
+    assert bmc.machine.image == ""
+    assert [(each.method, each.path) for each in bmc.changes()] == [("PATCH", bmc.machine.drive)]
