@@ -107,7 +107,9 @@ def _already(first: RunEvent) -> str:
 
 
 def _too_late(run: RunView) -> Answer:
-    return Answer(run, f"had ended before: {run.outcome}")
+    outcome = str(run.outcome)
+    why = run.reason if run.reason.startswith(outcome) else ", ".join(filter(None, (outcome, run.reason)))
+    return Answer(run, f"had ended before: {why}")
 
 
 def _goes_on(run: RunView) -> Conflict:

@@ -62,10 +62,10 @@ class Releases:
         """The run that takes the machine down, or the machine if it is gone already.
 
         A machine that is held is taken down by cancelling the run that holds it. One that an ended run left behind
-        with nothing claimed is gone with this call, which is kept as a change by hand. The run keeps `by` in its
-        history. `forget` asks nothing of the provider of one that is quarantined. `erase` is what is done to a server's
-        disks; None for what fits: nothing where a live image ran, else METADATA. Raises `NotFound`, and `Conflict`
-        while a run makes the machine, or for one that is to be forgotten too early.
+        with nothing claimed is gone with this call, which is kept as a change by hand, as is who joins a release. The
+        run keeps `by` in its history. `forget` asks nothing of the provider of one that is quarantined. `erase` is what
+        is done to a server's disks; None for what fits: nothing where a live image ran, else METADATA. Raises
+        `NotFound`, and `Conflict` while a run makes the machine, or for one that is to be forgotten too early.
         """
         machine = await run_blocking(self._inventory.machine, project, name)
         if machine.state in FINAL:
@@ -75,6 +75,7 @@ class Releases:
         if machine.state in BEING_MADE and await self._runs.making(project, name, machine.id) is not None:
             return await self._end_hold(machine, by)
         if (run := await self._runs.taking_down(machine)) is not None:
+            await run_blocking(self._inventory.also_released, machine, by)
             return Started(run.id, run.run_id, joined=True)
         claim = await run_blocking(self._inventory.live_claim_of, machine.id)
         if claim is None and machine.state in BEING_MADE:
@@ -86,9 +87,9 @@ class Releases:
             claim = await run_blocking(self._inventory.claim_by_id, machine.claim_id)
         erase = erase or usual_erase(machine)
         asked = replace(await self._asked(machine, claim), forget=forget, erase=erase)
-        return await self._begin(machine, replace(asked, actor=by.actor, reason=by.reason))
+        return await self._begin(machine, replace(asked, actor=by.actor, reason=by.reason), by)
 
-    async def _begin(self, machine: Machine, asked: ReleaseIn) -> Started:
+    async def _begin(self, machine: Machine, asked: ReleaseIn, by: By) -> Started:
         try:
             handle = await self._client.start_workflow(
                 runs.RELEASE,
@@ -109,6 +110,7 @@ class Releases:
                 priority=turn_of(machine.project),
             )
         except WorkflowAlreadyStartedError as error:
+            await run_blocking(self._inventory.also_released, machine, by)
             return Started(error.workflow_id, error.run_id or "", joined=True)
         return Started(handle.id, handle.first_execution_run_id or "")
 

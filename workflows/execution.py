@@ -47,6 +47,9 @@ WHY_WITHIN = timedelta(seconds=10)
 LAST_CHANCE = timedelta(seconds=5)
 """How long an undo that is given up may still take."""
 
+TRIED_AGAIN = "; it will be tried again"
+"""How the reason of an attempt may end: untrue of the last one."""
+
 AWAIT_AT_MOST = timedelta(days=30)
 """How long a step may await something that is not in its hands; its own deadline comes long before."""
 
@@ -180,10 +183,11 @@ class Execution:
         Empty when the claim turns out to be given back already: the undo was done, only its answer was lost.
         """
         mend = f"mulligan machine release {machine} --project {project}"
-        reason = f"{failure.action} could not be done: {failure.message}. When the cause is mended: {mend}"
+        said = failure.message.removesuffix(TRIED_AGAIN)  # no longer
+        reason = f"{failure.action} could not be done: {said}. When the cause is mended: {mend}"
         quarantine = calls.Quarantine(claim_id, machine_id, reason, mend)
         try:
-            await self.act(QUARANTINE, quarantine, f"Quarantine what is left: {failure.message}")
+            await self.act(QUARANTINE, quarantine, f"Quarantine what is left: {said}")
         except ActivityError as error:
             workflow.logger.warning("not quarantined: %s", Failure.of(error).message)
             return ""

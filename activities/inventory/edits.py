@@ -28,6 +28,9 @@ REMOVED_IMAGE = "removed from the registry; its bytes stay at their source, and 
 GONE = "recorded as gone when it was to be released: its run had ended, and nothing was claimed for it"
 
 
+ALSO_RELEASED = "asked to be released too, while its release was under way"
+
+
 class EditKind(StrEnum):
     """What can be changed by hand."""
 
@@ -140,8 +143,9 @@ def let_go(claim: ClaimRow) -> str:
     )
 
 
-def forgotten(failures: int, quarantined: str) -> str:
-    """What clearing a suspect means, in words."""
-    parts = [f"{failures} failure(s) forgotten"] if failures else []
+def forgotten(failures: int, quarantined: str, also: Sequence[str] = ()) -> str:
+    """What clearing a suspect means, in words. `also` names the others that they were held against."""
+    with_it = f", for {', '.join(also)} too" if also else ""
+    parts = [f"{failures} failure(s) forgotten{with_it}"] if failures or also else []
     parts += [f"put back into service, which was quarantined: {quarantined}"] if quarantined else []
     return "; ".join(parts) or "cleared, though nothing was held against it"

@@ -27,7 +27,7 @@ from mulligan.activities.inventory.suspects import (
     judge,
 )
 from mulligan.activities.inventory.tables import failures, image_standings, images, providers
-from mulligan.activities.inventory.verdicts import quarantine_reason, remedy_for, verdict_on
+from mulligan.activities.inventory.verdicts import STAYS, quarantine_reason, remedy_for, verdict_on
 from mulligan.activities.values import Image
 
 JUDGED = 2000
@@ -106,9 +106,10 @@ def held_against(connection: Connection, kind: SuspectKind, name: str) -> Suspec
     return mine[0] if mine else None
 
 
-def clear(connection: Connection, kind: SuspectKind, name: str) -> None:
+def clear(connection: Connection, kind: SuspectKind, name: str) -> tuple[Suspect, ...]:
     """Forget its failures, for the other suspect of each too; see `Inventory.clear_failures`."""
     take_turn(connection)
+    before = suspects(connection)
     done = {"provider_cleared": True, "image_cleared": True}
     if kind is SuspectKind.PROVIDER:
         store.lock(connection, name)
@@ -121,6 +122,9 @@ def clear(connection: Connection, kind: SuspectKind, name: str) -> None:
         in_service = update(image_standings).where(image_standings.c.digest.in_(digests)).values(quarantined="")
         connection.execute(in_service)
     _judge_anew(connection)
+    left = {(each.kind, each.name): each.failures for each in suspects(connection)}
+    others = [each for each in before if (each.kind, each.name) != (kind, name)]
+    return tuple(each for each in others if left.get((each.kind, each.name), 0) < each.failures)
 
 
 def forget_provider(connection: Connection, name: str) -> None:
@@ -167,6 +171,9 @@ def _suspect(opened: _Open, kind: SuspectKind, name: str, digest: str, quarantin
     charges = opened.judgement.images if is_image else opened.judgement.providers
     charge = charges.get(digest if is_image else name, Charge(to_blame=False))
     held = [opened.blames[place] for place in charge.places]
+    verdict = verdict_on(kind, charge, held, proved=digest in opened.proved)
+    if quarantined and held and not charge.to_blame:
+        verdict += f"; {STAYS}"
     return Suspect(
         kind=kind,
         name=name,
@@ -174,7 +181,7 @@ def _suspect(opened: _Open, kind: SuspectKind, name: str, digest: str, quarantin
         failures=len(held),
         quarantined=quarantined,
         evidence=tuple(held[:EVIDENCE]),
-        verdict=verdict_on(kind, charge, held, proved=digest in opened.proved),
+        verdict=verdict,
     )
 
 

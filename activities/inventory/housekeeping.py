@@ -9,6 +9,7 @@ from sqlalchemy import Connection, delete, exists, not_, select, update
 from mulligan.activities.errors import Conflict, NotFound
 from mulligan.activities.inventory import failures as failing
 from mulligan.activities.inventory import providers as store
+from mulligan.activities.inventory.claims import ClaimState
 from mulligan.activities.inventory.database import Database, now
 from mulligan.activities.inventory.tables import (
     FINAL,
@@ -59,16 +60,20 @@ def remove(connection: Connection, name: str) -> None:
 
 
 def _refuse_held(connection: Connection, name: str) -> None:
-    chosen = select(claims.c.project, claims.c.machine).where(claims.c.provider == name, LIVE_CLAIM)
+    chosen = select(claims.c.project, claims.c.machine, claims.c.state).where(claims.c.provider == name, LIVE_CLAIM)
     rows = connection.execute(chosen.order_by(claims.c.project, claims.c.machine)).all()
     if not rows:
         return
     named = ", ".join(f"{row.machine} (project {row.project})" for row in rows[:_NAMED])
     more = f" and {len(rows) - _NAMED} more" if len(rows) > _NAMED else ""
     release = f"mulligan machine release {rows[0].machine} --project {rows[0].project}"
+    if rows[0].state == ClaimState.QUARANTINED:
+        release += " --forget"
+        how = f"its release was tried before: if the provider is gone for good, `{release}` gives it up"
+    else:
+        how = f"release them first, e.g. `{release}` (with `--forget` where that ends quarantined: it is gone)"
     raise Conflict(
-        f"provider {name!r} cannot be removed: {len(rows)} machine(s) hold something of it: {named}{more}; release "
-        f"them first, e.g. `{release}` (with `--forget` where that ends quarantined because the provider is gone)",
+        f"provider {name!r} cannot be removed: {len(rows)} machine(s) hold something of it: {named}{more}; {how}",
         remedy=release,
         provider=name,
         machines=",".join(f"{row.project}/{row.machine}" for row in rows[:_NAMED]),

@@ -65,18 +65,23 @@ class Upkeep:
         with self._database.read() as connection:
             return failures.held_against(connection, kind, name)
 
-    def clear_failures(self, kind: SuspectKind, name: str, by: By = NOBODY) -> None:
+    def clear_failures(self, kind: SuspectKind, name: str, by: By = NOBODY) -> tuple[Suspect, ...]:
         """Forget the failures of a provider or an image, and end the quarantine that they caused.
 
-        They are forgotten for the other suspect of each too: whoever mended the one has found the cause. Who that was
-        is kept. Raises `NotFound`.
+        They are forgotten for the other suspect of each too: whoever mended the one has found the cause. Those others
+        are returned, as they were. Who that was is kept. Raises `NotFound`.
         """
         with self._database.write() as connection:
             failures.take_turn(connection)
             held = failures.held_against(connection, kind, name)
-            failures.clear(connection, kind, name)
-            what = edits.forgotten(held.failures if held else 0, held.quarantined if held else "")
+            also = failures.clear(connection, kind, name)
+            what = edits.forgotten(
+                held.failures if held else 0,
+                held.quarantined if held else "",
+                [f"{other.kind} {other.name}" for other in also],
+            )
             edits.keep(connection, EditKind(kind), name, what, by)
+            return also
 
     def edits(
         self, kind: EditKind | None = None, name: str = "", project: str = "", *, limit: int = PAGE
@@ -109,6 +114,13 @@ class Upkeep:
             if by is not None and after.state is not before.state:
                 edits.keep(connection, EditKind.MACHINE, after.name, edits.GONE, by, after.project)
             return after
+
+    def also_released(self, machine: Machine, by: By) -> None:
+        """Keep who asked for a release that is under way, once: clients repeat what they got no answer to."""
+        with self._database.write() as connection:
+            last = edits.listed(connection, EditKind.MACHINE, machine.name, machine.project, 1)
+            if not last or (last[0].what, last[0].actor, last[0].reason) != (edits.ALSO_RELEASED, by.actor, by.reason):
+                edits.keep(connection, EditKind.MACHINE, machine.name, edits.ALSO_RELEASED, by, machine.project)
 
     def unsettled(self, seconds: int, after: str = "", limit: int = PAGE) -> list[Machine]:
         """Machines provisioning, held or releasing that were begun at least so many seconds ago, by the database.

@@ -9,6 +9,7 @@ from mulligan.activities.inventory.suspects import Blame, Charge, Suspect, Suspe
 _NAMED = 3
 """So many names are told; of more, how many they are."""
 
+STAYS = "it stays quarantined for what was found against it then, until it is cleared"
 _NEVER = "none ever came up from it"
 _REASON = 200
 """Characters of a failure's reason that are repeated in a quarantine's."""

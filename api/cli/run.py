@@ -118,7 +118,7 @@ def cancel(session: Session, lever: provisioning_pb2.LeverRequest, watching: boo
     if session.as_json:
         print_json(response)
     if before.outcome != run_pb2.RUN_OUTCOME_OPEN:
-        return _was_over(session, response.run, view)
+        return _was_over(session, response.run, response.said, view)
     if not session.as_json:
         click.echo(clean(f"{workflow_id}: {response.said}"))
         tell_undo(response.undo)
@@ -136,11 +136,11 @@ def cancel(session: Session, lever: provisioning_pb2.LeverRequest, watching: boo
     return stopped or finish(session, view)
 
 
-def _was_over(session: Session, found: run_pb2.Run, view: RunView) -> ExitCode:
+def _was_over(session: Session, found: run_pb2.Run, said: str, view: RunView) -> ExitCode:
     """Say how a run had ended before it could be cancelled. A machine that is there makes that a conflict; what a run
     left behind without undo is told like the end of that run."""
     if not session.as_json:
-        click.echo(f"{found.workflow_id} had ended before: {word(run_pb2.RunOutcome, found.outcome)}", err=True)
+        click.echo(clean(f"{found.workflow_id} {said}"), err=True)
     if found.outcome == run_pb2.RUN_OUTCOME_READY and not _is_there(session, found):
         if not session.as_json:
             click.echo(f"its machine {found.machine} was released since: there is nothing to take down", err=True)

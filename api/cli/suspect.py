@@ -37,7 +37,8 @@ def list_suspects(session: Session, kind: str | None) -> None:
     listing(session, found, HEAD, _row)
     if found and not session.as_json:
         named = word(inventory_pb2.SuspectKind, found[0].kind), found[0].name
-        tell_next(("mulligan {} show {}".format(*named), "mulligan suspect clear {} {}".format(*named)))
+        clear_it = ("mulligan suspect clear {} {}".format(*named),) if found[0].quarantined else ()
+        tell_next(("mulligan {} show {}".format(*named), *clear_it))
 
 
 @suspect.command()
@@ -49,15 +50,19 @@ def list_suspects(session: Session, kind: str | None) -> None:
 def clear(session: Session, kind: str, name: str, reason: str, actor: str) -> None:
     """Forget the failures of a provider or an image, and put it back into service if they had quarantined it.
 
-    Who did so, and why, is in `mulligan edit list`.
+    Each failure is held against a provider and an image: it is forgotten for both. Who did so, and why, is in
+    `mulligan edit list`.
     """
     number = value_of(inventory_pb2.SuspectKind, kind)
     request = inventory_pb2.ClearSuspectRequest(kind=number, name=name, reason=reason, actor=actor)
     response = session.inventory.ClearSuspect(request, timeout=session.deadline())
     if session.as_json:
-        print_json(response.suspect)
-    else:
-        click.echo(f"nothing is held against {kind} {name} any more")
+        print_json(response)
+        return
+    click.echo(f"nothing is held against {kind} {name} any more")
+    if response.also:
+        others = ", ".join(f"{word(inventory_pb2.SuspectKind, each.kind)} {each.name}" for each in response.also)
+        click.echo(f"its failures were held against {others} too, and are no more")
 
 
 def suspicion(found: inventory_pb2.Suspect) -> Iterator[tuple[str, str]]:

@@ -148,8 +148,9 @@ class InventoryEdge(inventory_pb2_grpc.InventoryServiceServicer):
         faults.refuse()
         kind = enums.SUSPECT_KIND.word(request.kind)
         by = By(request.actor or UNKNOWN, request.reason)
-        await run_blocking(self._inventory.clear_failures, kind, request.name, by)
-        return pb.ClearSuspectResponse(suspect=pb.Suspect(kind=request.kind, name=request.name))
+        also = await run_blocking(self._inventory.clear_failures, kind, request.name, by)
+        cleared = pb.Suspect(kind=request.kind, name=request.name)
+        return pb.ClearSuspectResponse(suspect=cleared, also=[suspect_message(each) for each in also])
 
     async def ListEdits(  # noqa: N802 - the protocol's name
         self, request: pb.ListEditsRequest, context: Context

@@ -49,7 +49,7 @@ async def test_a_cancel_answers_with_what_it_undoes_and_keeps_who_asked(api: Api
     assert stream[-2].update.run.outcome == run_pb2.RUN_OUTCOME_CANCELLED
     late = await api.provisioning.CancelRun(request)
     assert not late.undo
-    assert late.said == "had ended before: cancelled"
+    assert late.said == "had ended before: cancelled by carol: not needed"
     assert is_clean(stack, project)
 
 

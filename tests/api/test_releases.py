@@ -13,7 +13,7 @@ from temporalio.api.workflowservice.v1 import ResetWorkflowExecutionRequest
 from mulligan.activities.bootserver.tokens import Permit
 from mulligan.activities.call_home import RunListener
 from mulligan.activities.inventory.tables import claims
-from mulligan.activities.values import CallHome, MachineState
+from mulligan.activities.values import CallHome, MachineState, Target
 from mulligan.api.reclaim import Reaper
 from mulligan.v1 import inventory_pb2, machine_pb2, provisioning_pb2, run_pb2
 from tests.api.serving import Api, events, everything, first, info, refusal, spec, violations
@@ -135,6 +135,21 @@ async def test_a_release_joins_the_reclaim_that_is_under_way(api: Api, stack: St
     assert released[0].update.run.workflow_id == f"reclaim:{claim_id}"
     assert released[-2].update.run.outcome == run_pb2.RUN_OUTCOME_RELEASED
     assert is_clean(stack, project)
+
+
+async def test_who_joins_a_release_is_kept(api: Api, stack: Stack) -> None:
+    """As a change by hand, once however often a client repeats itself; whoever began it is in its story."""
+    project, _ = await stack.hosts(**SLOW_UNDO)
+    await api.made(project)
+    begun = (await first(api.release(project, actor="alice", reason="done"))).update.run
+    for _ in range(2):
+        joined = await first(api.release(project, actor="bob", reason="its disk fails"))
+        assert (joined.joined, joined.update.run.run_id) == (True, begun.run_id)
+    assert [(each.name, each.actor, each.reason) for each in await edits_of(api, project)] == [
+        ("m", "bob", "its disk fails")
+    ]
+    stream = await everything(api.watch(begun.workflow_id))
+    assert events(stream)[0].message == "run started, asked for by alice: done"
 
 
 async def test_a_release_keeps_who_asked_and_why(api: Api, stack: Stack) -> None:
@@ -259,6 +274,9 @@ async def test_who_forgets_a_machine_is_listed_and_in_its_story(api: Api, stack:
     await everything(api.release(project, actor="bob", reason="not needed"))
     assert await stack.machine_is(project, "m", MachineState.QUARANTINED)
     assert await edits_of(api, project) == []
+    forget = inventory_pb2.RemoveProviderRequest(name=host.name, forget=True, actor="ann@ops", reason="it burnt")
+    error = await refusal(api.inventory.RemoveProvider(forget))
+    assert info(error).metadata["remedy"] == f"mulligan machine release m --project {project} --forget"
     told = await everything(api.release(project, forget=True, actor="ann@ops", reason="it burnt"))
     assert "ann@ops: it burnt" in str(events(told)[0])
     assert events(told)[1].message.startswith("Only give back what is claimed for m: forgotten by ann@ops: it burnt")
@@ -269,7 +287,6 @@ async def test_who_forgets_a_machine_is_listed_and_in_its_story(api: Api, stack:
     said = f"forgotten since by ann@ops: it burnt; nothing was undone on {host.name}, where it may still run"
     assert left.endswith(said)
     assert "mended" not in left
-    forget = inventory_pb2.RemoveProviderRequest(name=host.name, forget=True, actor="ann@ops", reason="it burnt")
     await api.inventory.RemoveProvider(forget)
     await everything(api.release(project, forget=True, actor="carl", reason="again"))
     (edit,) = await edits_of(api, project)
@@ -279,5 +296,10 @@ async def test_who_forgets_a_machine_is_listed_and_in_its_story(api: Api, stack:
     assert "may still run there" in edit.what
     by_name = inventory_pb2.ListEditsRequest(name=host.name)
     assert [each.edit.actor for each in await everything(api.inventory.ListEdits(by_name))] == ["ann@ops"]
+    await stack.enrol(Target(f"{project}-h1", "default", f"simulated://{project}/{project}-h1?speed=0"))
+    await api.made(project)
+    runs = await everything(api.provisioning.ListRuns(provisioning_pb2.ListRunsRequest(project=project)))
+    reasons = [each.run.reason for each in runs if each.run.outcome == run_pb2.RUN_OUTCOME_QUARANTINED]
+    assert reasons == [left], "what became of the name since is no matter"
     error = await refusal(api.inventory.ListEdits(inventory_pb2.ListEditsRequest(project="Not a name")))
     assert list(violations(error)) == ["project"]

@@ -62,6 +62,7 @@ async def test_an_image_that_is_quarantined_is_refused_until_it_is_cleared(api: 
     assert listed.evidence[0].at.seconds > 0
     cleared = await api.inventory.ClearSuspect(inventory_pb2.ClearSuspectRequest(kind=KIND_IMAGE, name=bad.name))
     assert cleared.suspect == inventory_pb2.Suspect(kind=KIND_IMAGE, name=bad.name)
+    assert not cleared.also  # the image was to blame: nothing was held against its hosts
     assert bad.name not in await suspects(api)
     again = (await first(api.provision(spec(project, image=bad.name, deadlines=wait), detach=True))).update.run
     for each in (run, again):
@@ -108,7 +109,9 @@ async def test_who_changed_what_by_hand_is_kept(api: Api, stack: Stack) -> None:
     assert list(violations(error)) == ["reason"]
     listing = inventory_pb2.ListEditsRequest(kind=inventory_pb2.EDIT_KIND_PROVIDER, name=host.name)
     last, first_ = [each.edit for each in await everything(api.inventory.ListEdits(listing))]
-    assert (first_.actor, first_.reason, first_.what) == ("ann@ops", "new fan", "1 failure(s) forgotten")
+    assert (first_.actor, first_.reason, first_.what) == (
+        "ann@ops", "new fan", "1 failure(s) forgotten, for image blameless too",
+    )  # fmt: skip
     assert (last.actor, last.reason) == ("bob", "")
     assert last.what == (
         "taken out of service; settings: speed; put back into service, which was quarantined: smells of smoke; "

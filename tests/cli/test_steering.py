@@ -186,7 +186,9 @@ def test_a_cancel_of_a_terminated_run_says_that_nothing_was_undone(api: Scripted
     run, release = run_update("TERMINATED").run, "mulligan machine release web-1 --project default"
     last = event(20, "RUN_FINISHED", outcome=run.outcome, reason="TERMINATED", suggestions=[release]).event
     api.handlers["GetRun"] = lambda request, context: pb.GetRunResponse(run=run, events=[last])
-    api.handlers["CancelRun"] = lambda request, context: pb.CancelRunResponse(run=run)
+    api.handlers["CancelRun"] = lambda request, context: pb.CancelRunResponse(
+        run=run, said="had ended before: terminated"
+    )
     done = mulligan("run", "cancel", ID)
     assert done.returncode == ExitCode.TERMINATED
     assert "had ended before: terminated" in done.stderr

@@ -80,6 +80,11 @@ def test_a_suspect_is_cleared(api: ScriptedApi, mulligan: Mulligan) -> None:
     assert (done.returncode, done.stdout) == (ExitCode.OK, "nothing is held against image bad any more\n")
     assert (api.last("ClearSuspect").name, api.last("ClearSuspect").reason) == ("bad", "")
     assert "@" in api.last("ClearSuspect").actor
+    also = inventory_pb2.ClearSuspectResponse(also=[suspect("PROVIDER", "n1"), suspect("PROVIDER", "n2")])
+    api.handlers["ClearSuspect"] = lambda request, context: also
+    assert mulligan(*CLEAR.split()[1:]).stdout.splitlines()[1] == (
+        "its failures were held against provider n1, provider n2 too, and are no more"
+    )
     mulligan("suspect", "clear", "image", "bad", "--reason", "rebuilt", "--actor", "ann")
     assert (api.last("ClearSuspect").actor, api.last("ClearSuspect").reason) == ("ann", "rebuilt")
     api.handlers["ClearSuspect"] = refusal("NOT_FOUND", "no image 'bd': did you mean bad?", "NOT_FOUND", nearest="bad")

@@ -188,11 +188,37 @@ def test_clearing_an_image_does_not_blame_the_hosts(inventory: Inventory) -> Non
     assert held(inventory) == {"bad": 1, "h1": 1}
 
 
+def test_who_is_cleared_with_another_is_told(inventory: Inventory) -> None:
+    """As it was; what is held against it for other failures stays."""
+    fleet(inventory, 2)
+    inventory.record_failure(blame("h1", GOOD))
+    inventory.record_failure(blame("h2", BAD))
+    inventory.record_failure(blame("h2", BAD))
+    (other,) = inventory.clear_failures(PROVIDER, "h1")
+    assert (other.kind, other.name, other.failures) == (IMAGE, GOOD.name, 1)
+    assert held(inventory) == {"h2": 2, "bad": 2}
+    (edit,) = inventory.edits()
+    assert edit.what == f"1 failure(s) forgotten, for image {GOOD.name} too"
+
+
+def test_a_quarantine_whose_grounds_became_unclear_says_that_it_stays(inventory: Inventory) -> None:
+    """Beside a verdict that would contradict it."""
+    fleet(inventory, 3)
+    for image in (GOOD, BAD, GOOD):
+        inventory.record_failure(blame("h1", image))
+    inventory.record_failure(blame("h2", GOOD))
+    inventory.record_failure(blame("h2", BAD))
+    (h1,) = [each for each in inventory.suspects() if each.name == "h1"]
+    assert h1.quarantined
+    assert "not clear yet" in h1.verdict
+    assert h1.verdict.endswith("it stays quarantined for what was found against it then, until it is cleared")
+
+
 def test_what_is_not_there_cannot_be_cleared_or_suspected(inventory: Inventory) -> None:
     """The nearest name is told."""
     fleet(inventory, 1)
     inventory.add_image(GOOD)
-    inventory.clear_failures(IMAGE, "good")
+    assert inventory.clear_failures(IMAGE, "good") == ()
     with pytest.raises(NotFound, match="did you mean good"):
         inventory.clear_failures(IMAGE, "goood")
     with pytest.raises(NotFound, match="h1"):

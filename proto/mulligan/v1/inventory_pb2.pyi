@@ -1202,18 +1202,26 @@ class ClearSuspectResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     SUSPECT_FIELD_NUMBER: _builtins.int
+    ALSO_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def suspect(self) -> Global___Suspect:
         """The suspect as it is now."""
+
+    @_builtins.property
+    def also(self) -> _containers.RepeatedCompositeFieldContainer[Global___Suspect]:
+        """The other suspects of its failures, as they were: those failures are held against nobody any more. What else was held
+        against them stays.
+        """
 
     def __init__(
         self,
         *,
         suspect: Global___Suspect | None = ...,
+        also: _abc.Iterable[Global___Suspect] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["suspect", b"suspect"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["suspect", b"suspect"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["also", b"also", "suspect", b"suspect"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
