@@ -13,7 +13,7 @@ from tests.e2e.deployment import documents
 from tests.e2e.lab import NAME, Lab, running_lab
 from tests.services.stack import until
 
-pytestmark = pytest.mark.timeout(900)
+pytestmark = pytest.mark.timeout(1800)
 
 
 @pytest.fixture(scope="module")
@@ -173,7 +173,7 @@ def test_a_full_debian_is_set_up_by_cloud_init(lab: Lab, tmp_path: Path) -> None
     )
     size = ("--vcpu", "2", "--memory", "1024", "--disk", "4", "--user-data", str(user_data))
     told = lab.deployment.documents(
-        *lab.provision("full", "debian-12", *size, "--deadline", "verify=800s"), seconds=900
+        *lab.provision("full", "debian-12", *size, "--deadline", "verify=1500s"), seconds=1700
     )
     machine = told[-1]["machine"]
     address = machine["addresses"][0]

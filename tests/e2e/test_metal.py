@@ -22,9 +22,9 @@ from tests.e2e.metal_lab import GUIDE, Lab, Server, running_lab
 from tests.e2e.test_operators_guide import Typed, typed
 from tests.services.stack import MULLIGAN
 
-pytestmark = pytest.mark.timeout(1800)
+pytestmark = pytest.mark.timeout(3600)
 
-COMMAND_SECONDS = 900.0
+COMMAND_SECONDS = 1700.0
 SECTIONS = {"redfish": "A server with Redfish", "ipmi": "A server with IPMI"}
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import json
 import re
 import subprocess
 import uuid
@@ -114,13 +115,17 @@ class PlayedServer:
             await self._agent(Caller(url, str(uuid.uuid4())))
 
     async def _agent(self, caller: Caller) -> None:
-        status, _ = await caller.get("configuration")
+        status, body = await caller.get("configuration")
         if status != 200:
             self._off()
             return
-        told = await caller.configuration()
+        told = json.loads(body)
         self.asked.append(told)
-        await caller.report("starting", **({"hardware": self.hardware} if self.hardware is not None else {}))
+        hardware = {"hardware": self.hardware} if self.hardware is not None else {}
+        status, _ = await caller.post("reports", {"phase": "starting", **hardware})
+        if status != 200:
+            self._off()
+            return
         if self.silent_after == "starting":
             return
         if self.fails is not None:
@@ -153,7 +158,9 @@ class PlayedServer:
         self.disk = _disk(first + rest, told["image"]["compression"])
         digest = f"sha256:{hashlib.sha256(self.disk).hexdigest()}"
         assert digest == told["image"]["digest"]
-        _, self.seed = await caller.get("seed")
+        status, self.seed = await caller.get("seed")
+        if status != 200:
+            raise Gone
         wrote = {"written_bytes": len(self.disk), "digest": digest, "read_back": True}
         return {"disk": self.disk_said, "boot_entry": "Boot0007", **wrote}
 

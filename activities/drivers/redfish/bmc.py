@@ -79,15 +79,18 @@ class Bmc:
         return done
 
     def _look_at(self, error: MulliganError) -> None:
-        """A log-in that was refused, or whose answer was lost, is not repeated at once."""
+        """A log-in that was refused, or whose answer was lost, is not repeated at once. Any other answer tells that the
+        BMC lets this session in."""
         if isinstance(error, AccessDenied) and error.metadata.get("status") == "401":
             self._forget_session()
-            self._gate.refused(error)
+            self._gate.refused(error, given=self._wire is not None and self._wire.has_session)
         elif self._wire is not None and self._wire.login_was_lost:
             self._wire.login_was_lost = False
             self._forget_session()
             self._gate.lost()
-        elif isinstance(error, NotFound) and error.metadata.get("status") == "404" and self.seen:
+        elif self._root is not None and not isinstance(error, Unreachable):
+            self._gate.passed()
+        if isinstance(error, NotFound) and error.metadata.get("status") == "404" and self.seen:
             raise Busy(
                 f"{error.message}; the system was there before, and BMCs that restart answer so: it is asked again",
                 after_seconds=systems.ABSENT_SECONDS,

@@ -18,6 +18,9 @@ class LoginGate:
     def __init__(self) -> None:
         self._worked = False
         self._refusals = 0
+        """Of the password, one after the other."""
+        self._in_vain = 0
+        """Sessions that were given and not honoured, one after the other."""
         self._until = 0.0
         """When the next log-in may be, on the monotonic clock."""
         self._why = ""
@@ -29,24 +32,32 @@ class LoginGate:
             raise Busy(f"{doing}: {self._why}; the next one is in {left:.0f} s", after_seconds=left)
 
     def entered(self) -> None:
-        """The BMC gave a session. Whether it honours it is to be seen: refusals are counted on."""
-        self._worked = True
+        """The BMC gave a session, so it takes the password. Whether it honours the session is to be seen."""
+        self._worked, self._refusals = True, 0
 
     def passed(self) -> None:
         """The BMC answered what was asked of it."""
-        self._worked, self._refusals = True, 0
+        self._worked, self._refusals, self._in_vain = True, 0, 0
 
-    def refused(self, error: AccessDenied) -> None:
-        """The BMC answered 401. Raises `Busy` where the password worked before, as BMCs refuse all while they restart;
-        returns where it never did, or was refused too often."""
-        if not self._worked or self._refusals >= len(REFUSED_SECONDS):
-            self._worked, self._refusals = False, 0
+    def refused(self, error: AccessDenied, *, given: bool) -> None:
+        """The BMC answered 401; `given` says that it did so in a session that it had just given.
+
+        Raises `Busy` where the password worked before, as BMCs refuse all while they restart; returns where it never
+        did, or was refused too often.
+        """
+        if given:
+            self.entered()
+            self._in_vain += 1
+        else:
+            self._refusals += 1
+        number = max(self._refusals, self._in_vain)
+        if not self._worked or number > len(REFUSED_SECONDS):
+            self._worked, self._refusals, self._in_vain = False, 0, 0
             return
-        seconds = REFUSED_SECONDS[self._refusals]
-        self._refusals += 1
+        seconds = REFUSED_SECONDS[number - 1]
         self._until, self._why = time.monotonic() + seconds, "the BMC refused a password that it took before"
         raise Busy(
-            f"{error.message}; it took this password before, and BMCs that restart refuse all: try {self._refusals} of "
+            f"{error.message}; it took this password before, and BMCs that restart refuse all: try {number} of "
             f"{len(REFUSED_SECONDS)} more is in {seconds:.0f} s",
             after_seconds=seconds,
             **error.metadata,

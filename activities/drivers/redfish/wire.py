@@ -82,6 +82,8 @@ class Wire(Connector):  # type: ignore[misc]  # sushy has no types
         """The newest answer."""
         self.login_was_lost = False
         """Whether a session was asked for and no answer came: the BMC may have one that nobody knows."""
+        self.has_session = False
+        """Whether the newest log-in was given one."""
 
     def check_retry_on_exception(self, exception_msg: Any) -> bool:
         """Never: a change that was refused as too early is tried again by the workflow, which can be seen."""
@@ -127,12 +129,13 @@ class Login(SessionAuth):  # type: ignore[misc]  # sushy has no types
         if not (document.get("Links") or {}).get("Sessions") and not document.get("SessionService"):
             raise exceptions.MissingAttributeError(attribute="SessionService", resource=self._root_resource.path)
         wire = self._connector
-        wire.login_was_lost = False
+        wire.login_was_lost = wire.has_session = False
         try:
             super()._do_authenticate()
         except exceptions.ConnectionError as error:
             wire.login_was_lost = _was_sent(error)
             raise
+        wire.has_session = True
 
     def refresh_session(self) -> None:
         """End the one that the BMC refuses, and begin another; what is forbidden stays so with a new one."""
