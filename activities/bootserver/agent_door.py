@@ -17,7 +17,7 @@ from aiohttp import web
 
 from mulligan.activities.bootserver.checks import forbidden, unproved
 from mulligan.activities.bootserver.door import Handler, guarded
-from mulligan.activities.bootserver.identity import mistaken
+from mulligan.activities.bootserver.identity import mistaken, untold
 from mulligan.activities.bootserver.job import Job, Payload
 from mulligan.activities.bootserver.jobs import Jobs, Refused
 from mulligan.activities.bootserver.reports import BODY_BYTES, Malformed, parse_permit, parse_report
@@ -75,7 +75,7 @@ class AgentDoor:
         except Malformed as error:
             return web.Response(status=400, text=f"{error}\n")
         hardware = (await run_blocking(self._jobs.seen, job.id)).hardware
-        if why := mistaken(job.identity, hardware) or forbidden(job, asked):
+        if why := mistaken(job.identity, hardware) or untold(job.identity, hardware) or forbidden(job, asked):
             raise Refused(409, f"{asked.named} must not be changed: {why}", job.id)
         await run_blocking(self._jobs.permit, token, owner, asked.given(self._jobs.now()))
         log.info("the agent may change a disk", job=job.id, what=asked.what, disk=asked.named)

@@ -1,7 +1,8 @@
 """Whether the server that the deploy agent runs on is the one that was booted: its own word against its BMC's.
 
-The system's UUID decides where both tell one: a BMC may tell the board's serial number for the system's. Else the
-serial number does. What makers leave in place of either tells no machine apart, and counts as not known.
+The system's UUID decides where both tell one. Else the serial number does; as a BMC may tell the board's for the
+system's, one that is the board's says that it is the same server, and an agent that does not tell the board's, as older
+ones, says nothing by its system's. What makers leave in place of either tells no machine apart: it counts as not known.
 """
 
 from __future__ import annotations
@@ -28,11 +29,17 @@ def mistaken(known: Identity, hardware: Mapping[str, Any]) -> str:
     if theirs is not None and ours is not None:
         same = theirs == ours or uuid.UUID(bytes_le=theirs.bytes) == ours  # older firmware swaps bytes
         return "" if same else _told("UUID", str(theirs), str(ours))
-    serials = [each for each in map(_serial, (hardware.get("serial"), hardware.get("board_serial"))) if each]
-    if not serials or not _serial(known.serial) or _serial(known.serial) in serials:
+    serial, board = (_serial(hardware.get(name)) for name in ("serial", "board_serial"))
+    if not serial or "board_serial" not in hardware or _serial(known.serial) in {"", serial, board}:
         return ""
-    said = hardware["serial"] if _serial(hardware.get("serial")) else hardware["board_serial"]
-    return _told("serial number", text(said, 80), text(known.serial, 80))
+    return _told("serial number", text(hardware["serial"], 80), text(known.serial, 80))
+
+
+def untold(known: Identity, hardware: Mapping[str, Any]) -> str:
+    """That the agent did not tell which server it runs on, where that is to be checked; empty where it did."""
+    if hardware or known == Identity():
+        return ""
+    return "the agent did not tell in this boot on which server it runs"
 
 
 def _told(what: str, theirs: str, ours: str) -> str:

@@ -23,6 +23,7 @@ from pydantic import TypeAdapter
 from mulligan.activities.bootserver.job import Boot, Job, JobKind, Medium, Order, Payload, PermitGiven, Report, Seen
 from mulligan.activities.bootserver.mac_index import MacIndex
 from mulligan.activities.bootserver.tokens import AgentPermit, check_agent, issue_agent, read_agent
+from mulligan.activities.cards import distinctive
 from mulligan.activities.errors import AccessDenied, Conflict
 from mulligan.activities.seal import Keyring
 
@@ -137,9 +138,9 @@ class Jobs:
         with self._locked():
             found = self._there(job)
             self._index()
-            for mac in macs:
+            for mac in distinctive(macs):
                 other = self.for_mac(mac)
-                if other is not None and other.provider != found.provider:
+                if other is not None and other.provider not in {found.provider, ""}:  # older jobs do not say whose
                     raise self._taken(found, mac, other)
             boot = Boot(found.attempt + 1, expires_at.replace(microsecond=0), macs)
             changed = replace(found, url=url, attempt=boot.attempt, boot=boot, order=Order.GO_ON)
@@ -247,6 +248,8 @@ class Jobs:
     def note_fetched(self, job: Job, what: str, count: int, since: datetime | None = None) -> None:
         """So many bytes of this were sent, the first of them at `since` or just now."""
         with self._locked():
+            if self.seen(job.id).attempt > job.attempt:
+                return  # the end of a connection of an earlier boot
             seen = self._seen_of(job)
             early = since is not None and seen.on_at is not None and since < seen.on_at
             before = _more(seen.before, what, count) if early else seen.before
@@ -270,10 +273,18 @@ class Jobs:
             return None
         return job if mac in job.boot.macs and self.now() < job.boot.expires_at else None
 
+    def index(self) -> None:
+        """Make the index of MACs anew: another version's worker may have begun jobs that are not in it. Blocks."""
+        if self._directory.is_dir():
+            with self._locked():
+                self._make_index()
+
     def _index(self) -> None:
         """Have an index of MACs; the caller holds the lock."""
-        if self._macs.there():
-            return
+        if not self._macs.there():
+            self._make_index()
+
+    def _make_index(self) -> None:
         names = [path.name.removesuffix(".json") for path in self._directory.glob("*.json")]
         found = [job for name in names if not name.endswith(".seen") and (job := self.find(name)) is not None]
         self._macs.make(sorted(found, key=lambda job: self._path(job.id, "json").stat().st_mtime))

@@ -7,6 +7,7 @@ is left over does no harm. Where there is no index yet, it is made from the jobs
 from __future__ import annotations
 
 import contextlib
+import shutil
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
@@ -28,13 +29,18 @@ class MacIndex:
 
     def make(self, jobs: Iterable[Job]) -> None:
         """Make it anew; of jobs that name the same MAC the last one has it. Complete before it is there."""
-        new = self._folder.with_name(self._folder.name + ".new")
-        new.mkdir(mode=0o700, exist_ok=True)
+        new, old = (self._folder.with_name(f"{self._folder.name}.{age}") for age in ("new", "old"))
+        for left in (new, old):
+            shutil.rmtree(left, ignore_errors=True)
+        new.mkdir(mode=0o700)
         made = MacIndex(new, self._keep)
         for job in jobs:
             if job.boot is not None and not job.closed:
                 made.put(job.boot.macs, job.id)
+        with contextlib.suppress(FileNotFoundError):
+            self._folder.rename(old)
         new.rename(self._folder)
+        shutil.rmtree(old, ignore_errors=True)
 
     def job(self, mac: str) -> str:
         """The name of the job that took the MAC last; empty when none did."""

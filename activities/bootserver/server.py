@@ -28,6 +28,7 @@ from mulligan.activities.bootserver.media import MediaDoor
 from mulligan.activities.bootserver.tokens import Permit, check
 from mulligan.activities.errors import AccessDenied, Busy, HostNotReady, Transient
 from mulligan.activities.seal import Keyring
+from mulligan.activities.threads import run_blocking
 from mulligan.activities.values import CallHome
 
 BODY_BYTES = 64 * 1024
@@ -75,6 +76,7 @@ class BootServer:
         app = web.Application(client_max_size=BODY_BYTES)
         app.add_routes([web.post("/v1/call-home", self._call_home), web.get("/healthz", self._healthz)])
         if self._jobs is not None:
+            await run_blocking(self._jobs.index)
             for door in (AgentDoor(self._jobs), MediaDoor(self._jobs), IpxeDoor(self._jobs), LiveDoor(self._jobs)):
                 app.add_routes(door.routes())
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=SHUTDOWN_SECONDS)

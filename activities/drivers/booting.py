@@ -14,11 +14,12 @@ from __future__ import annotations
 
 import difflib
 import ipaddress
-import re
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from urllib.parse import urlsplit
+
+from mulligan.activities.cards import MAC
 
 SETTINGS = (
     "boot_url", "macs", "boot_from", "agent_address", "agent_gateway", "agent_mac", "agent_vlan", "transfer",
@@ -27,7 +28,6 @@ SETTINGS = (
 """Every setting that is read here."""
 MOST_MACS = 16
 
-_MAC = re.compile("[0-9a-f]{2}(:[0-9a-f]{2}){5}")
 _VLANS = frozenset(map(str, range(1, 4095)))
 _NO_ADDRESS = ipaddress.ip_address(0)
 
@@ -85,7 +85,7 @@ def wrong_booting(settings: Mapping[str, str]) -> Iterator[tuple[str, str]]:
     if not _is_url(settings.get("boot_url", "http://host")):
         yield "boot_url", "must be http://HOST or http://HOST:PORT, as BMC and server reach the boot server"
     macs = _macs(settings["macs"]) if "macs" in settings else ["00:00:00:00:00:00"]
-    if not 0 < len(macs) <= MOST_MACS or not all(map(_MAC.fullmatch, macs)):
+    if not 0 < len(macs) <= MOST_MACS or not all(map(MAC.fullmatch, macs)):
         yield "macs", f"must be 1 to {MOST_MACS} MAC addresses with commas between: 52:54:00:12:34:56,52:54:00:12:34:57"
     if settings.get("boot_from", BootFrom.AUTO) not in set(BootFrom):
         yield "boot_from", f"must be one of {', '.join(BootFrom)}"
@@ -113,7 +113,7 @@ def _wrong_network(settings: Mapping[str, str]) -> Iterator[tuple[str, str]]:
     gateway = settings.get("agent_gateway", "")
     if gateway and address is not None and _address(gateway) not in address.network:
         yield "agent_gateway", f"must be an address in the network of agent_address, {address.network}"
-    if "agent_mac" in settings and not _MAC.fullmatch(_mac(settings["agent_mac"])):
+    if "agent_mac" in settings and not MAC.fullmatch(_mac(settings["agent_mac"])):
         yield "agent_mac", "must be one MAC address, such as 52:54:00:12:34:56"
 
 

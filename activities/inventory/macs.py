@@ -10,6 +10,7 @@ from collections.abc import Mapping
 
 from sqlalchemy import Connection, Text, select, text, type_coerce
 
+from mulligan.activities.cards import distinctive, is_local
 from mulligan.activities.errors import Conflict
 from mulligan.activities.inventory.tables import providers
 from mulligan.activities.values import Kind, Provider
@@ -19,7 +20,6 @@ _TURN = 0x6D756C6C_0003
 _SETTINGS = ("macs", "agent_mac")
 _MAC = re.compile(r"(?<![0-9a-f:])[0-9a-f]{2}(?::[0-9a-f]{2}){5}(?![0-9a-f:])")
 _NOBODYS = frozenset({"00:00:00:00:00:00", "ff:ff:ff:ff:ff:ff"})
-_LOCAL_BIT = 0x02
 
 
 def take_turn(connection: Connection) -> None:
@@ -31,12 +31,12 @@ def take_turn(connection: Connection) -> None:
 def macs_of(settings: Mapping[str, str], facts: Mapping[str, str]) -> frozenset[str]:
     """The MACs of a server, in lower case with colons: those in its settings, and those that its BMC told of.
 
-    Of what the BMC told only what a maker gave out: BMCs put a network card of their own into every server, and many
-    makers give all of those the same locally administered address.
+    Of what the BMC told only what a maker gave out, and so of the settings where they have such, for an inspection may
+    have set them.
     """
-    said = _found(" ".join(settings.get(name, "") for name in _SETTINGS))
-    told = {mac for mac in _found(facts.get("nics", "")) if not int(mac[:2], 16) & _LOCAL_BIT}
-    return frozenset(said | told) - _NOBODYS
+    said = distinctive(_found(" ".join(settings.get(name, "") for name in _SETTINGS)))
+    told = {mac for mac in _found(facts.get("nics", "")) if not is_local(mac)}
+    return frozenset({*said, *told}) - _NOBODYS
 
 
 def require_own(connection: Connection, provider: Provider) -> None:

@@ -281,7 +281,7 @@ def edit(
     values = {**columns, "generation": generation + 1}
     connection.execute(update(providers).where(providers.c.name == name).values(values))
     edited = get(connection, name)
-    if "settings" in columns:
+    if macs.macs_of(edited.settings, edited.facts) != macs.macs_of(known.settings, known.facts):
         macs.require_own(connection, edited)
     return edited
 

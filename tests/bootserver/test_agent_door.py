@@ -237,7 +237,9 @@ async def test_another_server_than_the_one_that_was_booted_is_given_no_disk(
     jobs.load(job.id, an_image(tmp_path, CONTENT) if what == "write" else None, b"seed")
     caller = Caller(f"{root}/v1/agent/{token}")
     await caller.configuration()
-    await caller.report("hardware", hardware={"serial": "XYZ9876"})
+    status, body = await caller.post("permits", {"disk": DISK, "what": what})
+    assert (status, b"did not tell in this boot" in body) == (409, True)
+    await caller.report("hardware", hardware={"serial": "XYZ9876", "board_serial": ""})
     await caller.report("choosing")
     with capture_logs() as logs:
         status, body = await caller.post("permits", {"disk": DISK, "what": what})

@@ -19,7 +19,8 @@ SWAPPED = "44454c4c-3100-1035-8052-b4c04f4a3132"
         (Identity("", UUID), {"uuid": UUID.upper()}),
         (Identity("", UUID), {"uuid": SWAPPED}),
         (Identity("CN747553", UUID), {"serial": "ABC1234", "uuid": UUID}),
-        (Identity("ABC1234"), {"serial": "To Be Filled By O.E.M."}),
+        (Identity("ABC1234"), {"serial": "To Be Filled By O.E.M.", "board_serial": "XYZ9876"}),
+        (Identity("ABC1234"), {"serial": "XYZ9876"}),
         (Identity("ABC1234"), {"serial": "Not Specified", "board_serial": "Default string"}),
         (Identity("System Serial Number"), {"serial": "ABC1234"}),
         (Identity("0000000000"), {"serial": "ABC1234"}),
@@ -32,7 +33,8 @@ SWAPPED = "44454c4c-3100-1035-8052-b4c04f4a3132"
         (Identity(), {"serial": "ABC1234", "uuid": UUID}),
     ],
     ids=[
-        "serial", "board", "uuid", "swapped-uuid", "uuid-decides", "to-be-filled", "not-specified", "placeholder-known",
+        "serial", "board", "uuid", "swapped-uuid", "uuid-decides", "board-only", "older-agent", "not-specified",
+        "placeholder-known",
         "zeros", "uuid-of-zeros", "uuid-of-ones", "uuid-of-many-boards", "no-uuid", "nothing-said", "nonsense",
         "nothing-known",
     ],
@@ -45,12 +47,12 @@ def test_a_server_is_itself_unless_it_is_known_not_to_be(known: Identity, said: 
 @pytest.mark.parametrize(
     ("known", "said", "both"),
     [
-        (Identity("ABC1234"), {"serial": "XYZ9876"}, ("serial number XYZ9876", "has ABC1234")),
-        (Identity("ABC1234"), {"serial": "None", "board_serial": "XYZ9876"}, ("XYZ9876", "ABC1234")),
+        (Identity("ABC1234"), {"serial": "XYZ9876", "board_serial": ""}, ("serial number XYZ9876", "has ABC1234")),
+        (Identity("ABC1234"), {"serial": "XYZ9876", "board_serial": "B-77551"}, ("XYZ9876", "ABC1234")),
         (Identity("", UUID), {"uuid": OTHER}, (OTHER, UUID)),
         (Identity("ABC1234", UUID), {"serial": "ABC1234", "uuid": OTHER}, (OTHER, UUID)),
-        (Identity("ABC1234", "none"), {"serial": "XYZ9876", "uuid": UUID}, ("XYZ9876", "ABC1234")),
-        (Identity("ABC1234"), {"serial": "XYZ\n9876" + "y" * 500}, ("XYZ9876", "ABC1234")),
+        (Identity("ABC1234", "none"), {"serial": "XYZ9876", "board_serial": "", "uuid": UUID}, ("XYZ9876", "ABC1234")),
+        (Identity("ABC1234"), {"serial": "XYZ\n9876" + "y" * 500, "board_serial": ""}, ("XYZ9876", "ABC1234")),
     ],
     ids=["serial", "board", "uuid", "uuid-decides", "one-uuid-only", "text-without-end"],
 )

@@ -252,6 +252,28 @@ def test_two_servers_are_not_booted_by_one_network_card(jobs: Jobs, agent: Agent
     assert (booted_by(jobs, mac), booted_by(jobs, other)) == ("m-2-1-deploy", "m-2-1-deploy")
 
 
+def test_what_tells_no_servers_apart_is_no_conflict(jobs: Jobs, agent: AgentImage) -> None:
+    """The BMCs' own cards, of one local address; and a job that an older worker left open, which says no provider."""
+    own, older = "be:3a:f2:b6:05:9f", "0c:c4:7a:00:00:03"
+    network_boot(jobs, agent, "m-1-1-deploy", "srv-1", "0c:c4:7a:00:00:01", own)
+    network_boot(jobs, agent, "m-2-1-deploy", "srv-2", "0c:c4:7a:00:00:02", own)
+    network_boot(jobs, agent, "m-3-1-live", "", older)
+    network_boot(jobs, agent, "m-4-1-deploy", "srv-3", older)
+    assert booted_by(jobs, older) == "m-4-1-deploy"
+
+
+def test_what_an_earlier_boot_still_fetches_is_not_of_this_one(jobs: Jobs, agent: AgentImage) -> None:
+    """And takes nothing away of what this one told."""
+    before, _ = begun(jobs, agent, a_job(), URL)
+    now, _ = begun(jobs, agent, a_job(), URL)
+    jobs.switching_on(now.id)
+    told = jobs.seen(now.id)
+    jobs.note_fetched(before, "initrd", 4096)
+    assert jobs.seen(now.id) == told and told.on_at is not None
+    jobs.note_fetched(now, "initrd", 1)
+    assert jobs.seen(now.id).fetched == {"initrd": 1}
+
+
 def test_a_servers_next_job_has_its_network_card(jobs: Jobs, agent: AgentImage) -> None:
     """Also where a job of it was left open; and the end of that one takes the card from nobody."""
     mac = "52:54:00:00:00:01"
@@ -286,6 +308,10 @@ def test_another_process_finds_network_cards_too(
     other.close("m-1-1-deploy")
     assert [booted_by(jobs, mac) for mac in macs] == ["", "m-2-1-deploy"]
     shutil.rmtree(tmp_path / "jobs" / "macs")
+    assert [booted_by(jobs, mac) for mac in macs] == ["", "m-2-1-deploy"]
+    (tmp_path / "jobs" / "macs" / macs[1].replace(":", "-")).unlink()  # as if an older worker had begun it
+    assert booted_by(jobs, macs[1]) == ""
+    other.index()
     assert [booted_by(jobs, mac) for mac in macs] == ["", "m-2-1-deploy"]
     jobs.discard("m-2-1-deploy")
     assert [booted_by(jobs, mac) for mac in macs] == ["", ""]

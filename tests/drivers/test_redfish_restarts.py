@@ -65,6 +65,26 @@ async def test_a_part_that_goes_while_it_is_spoken_to_is_waited_for(bmc: LyingBm
     assert bmc.acts() == ["ComputerSystem.Reset"]
 
 
+async def test_what_a_bmc_does_not_know_is_not_waited_for_while_its_system_is_there(
+    bmc: LyingBmc, tmp_path: Path
+) -> None:
+    """It does not restart: what was asked for is not there."""
+    bmc.lies.lacks = "ComputerSystem.Reset"
+    async with opened(bmc, tmp_path) as driver:
+        for _ in range(2):
+            with pytest.raises(NotFound, match="HTTP 404"):
+                await driver.power_on(a_mark(), soon())
+
+
+async def test_a_password_that_is_not_asked_for_when_logging_in_is_tried_once(bmc: LyingBmc, tmp_path: Path) -> None:
+    """Without sessions, by basic authentication, the log-in tells nothing of it."""
+    bmc.lies.no_sessions, bmc.lies.refuses_session = True, 10**6
+    async with opened(bmc, tmp_path) as driver:
+        for _ in range(2):
+            with pytest.raises(AccessDenied):
+                await driver.inspect(soon())
+
+
 async def test_a_password_that_worked_is_tried_again_slowly(bmc: LyingBmc, tmp_path: Path) -> None:
     """Accounts are locked after a few refusals: nothing is sent before it is time."""
     async with opened(bmc, tmp_path) as driver:
@@ -105,7 +125,7 @@ async def test_a_log_in_whose_answer_is_lost_is_not_repeated_at_once(
     async with opened(bmc, tmp_path) as driver:
         with pytest.raises(Unreachable):
             await driver.power(a_mark(), soon())
-        with pytest.raises(Busy, match="the answer to the last log-in was lost"):
+        with pytest.raises(Unreachable, match="the answer to the last log-in was lost"):
             await driver.power(a_mark(), soon())
     assert bmc.opened == 1
     monkeypatch.setattr(logins, "LOST_SECONDS", 0.0)

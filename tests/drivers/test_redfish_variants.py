@@ -29,6 +29,15 @@ async def test_disks_are_read_from_storage(bmc: LyingBmc, tmp_path: Path) -> Non
     assert {row.resource: row.total for row in found.inventory}["disk_gib"] == 1024
 
 
+async def test_the_card_to_the_bmc_is_none_that_a_server_boots_by(bmc: LyingBmc, tmp_path: Path) -> None:
+    """Unless the server has only such cards: then they are told all the same."""
+    bmc.machine.mac, bmc.machine.mac_of_bmc = "0c:c4:7a:00:00:01", "be:3a:f2:b6:05:9f"
+    async with opened(bmc, tmp_path) as driver:
+        assert (await driver.inspect(soon())).settings["macs"] == "0c:c4:7a:00:00:01"
+        bmc.machine.mac = "52:54:00:00:00:01"
+        assert (await driver.inspect(soon())).settings["macs"] == "52:54:00:00:00:01,be:3a:f2:b6:05:9f"
+
+
 async def test_media_are_ejected_where_there_is_no_action_for_it(bmc: LyingBmc, tmp_path: Path) -> None:
     """By one PATCH of the drive, which is looked at afterwards; an empty drive is left alone."""
     bmc.machine.ejects_by_action, bmc.machine.image = False, "http://boot.test/old.iso"

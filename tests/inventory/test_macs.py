@@ -90,6 +90,17 @@ def test_cards_that_makers_put_into_every_server_count_where_they_are_booted_by(
     assert macs_of({"macs": "BE-3A-F2-B6-05-9F"}, same) == {"be:3a:f2:b6:05:9f"}
 
 
+def test_the_bmcs_own_cards_are_in_nobodys_way(inventory: Inventory) -> None:
+    """Also where an inspection put them among those that a server boots by."""
+    own = "be:3a:f2:b6:05:9f"
+    for number in (1, 2):
+        put(inventory, f"srv-{number}", found={"macs": f"0c:c4:7a:00:00:0{number},{own}"})
+    edited = inventory.edit_provider(
+        "srv-2", generation=1, settings={"macs": f"0c:c4:7a:00:00:02,{own}", "transfer": "raw"}
+    )
+    assert edited.generation == 2
+
+
 def test_of_servers_that_are_added_at_once_one_gets_the_network_card(url: str) -> None:
     """Each from an inventory of its own, as processes of the control side have them."""
     together = threading.Barrier(AT_ONCE)

@@ -63,7 +63,7 @@ class PlayedServer:
     report_seconds: float = LOOK_SECONDS
     """Between two of its agent's reports that say the same."""
     disk_said: dict[str, Any] = field(default_factory=lambda: dict(DISK))
-    hardware: dict[str, Any] | None = None
+    hardware: dict[str, Any] = field(default_factory=lambda: {"disks": [dict(DISK)]})
     """What its agent tells of the server itself."""
 
     def __post_init__(self) -> None:
@@ -121,8 +121,7 @@ class PlayedServer:
             return
         told = json.loads(body)
         self.asked.append(told)
-        hardware = {"hardware": self.hardware} if self.hardware is not None else {}
-        status, _ = await caller.post("reports", {"phase": "starting", **hardware})
+        status, _ = await caller.post("reports", {"phase": "starting", "hardware": self.hardware})
         if status != 200:
             self._off()
             return

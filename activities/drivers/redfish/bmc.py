@@ -53,27 +53,35 @@ class Bmc:
         self.orders = Orders()
         """What each system was last asked to be: the answer may have been lost."""
 
-    async def call(self, provider: str, doing: str, deadline: Deadline, work: Callable[[sushy.Sushy], T]) -> T:
-        """Run `work` in the BMC's thread when it is its turn; sushy's errors come out as the domain's."""
+    async def call(
+        self, provider: str, doing: str, deadline: Deadline, work: Callable[[sushy.Sushy], T], *, known: bool = False
+    ) -> T:
+        """Run `work` in the BMC's thread when it is its turn; sushy's errors come out as the domain's.
+
+        `known` says that the system was there before.
+        """
         async with self.lane.turn(f"{provider}: {doing}", deadline):
-            return await run_in(self._thread, lambda: self._work(provider, doing, deadline, work))
+            return await run_in(self._thread, lambda: self._work(provider, doing, deadline, work, known))
 
     async def close(self) -> None:
         """End the session, after what is under way; safe to call twice."""
         await self.lane.close()
         self._thread.shutdown(wait=False)
 
-    def _work(self, provider: str, doing: str, deadline: Deadline, work: Callable[[sushy.Sushy], T]) -> T:
+    def _work(self, provider: str, doing: str, deadline: Deadline, work: Callable[[sushy.Sushy], T], known: bool) -> T:
         secret = self._credential.password
         self._gate.check(f"{provider}: {doing}")
         try:
             with speaking(doing, provider, self.host, self._patience, secret), within(deadline):
                 if self._root is None:
                     self._root = self._log_in()
-                    self._gate.entered()
+                    if self._login is not None:  # else no password was asked for yet
+                        self._gate.entered()
                 done = work(self._root)
         except MulliganError as error:
             self._look_at(error)
+            if isinstance(error, NotFound) and error.metadata.get("status") == "404" and (known or self.seen):
+                self._must_be_there(error, deadline)
             raise
         self._gate.passed()
         return done
@@ -90,7 +98,14 @@ class Bmc:
             self._gate.lost()
         elif self._root is not None and not isinstance(error, Unreachable):
             self._gate.passed()
-        if isinstance(error, NotFound) and error.metadata.get("status") == "404" and self.seen:
+
+    def _must_be_there(self, error: NotFound, deadline: Deadline) -> None:
+        """Raises `Busy` where the BMC has no system at all now; what else it did not find is not there."""
+        root, none = self._root, True
+        if root is not None:
+            with within(deadline), contextlib.suppress(exceptions.SushyError, MulliganError):
+                none = systems.lists_none(root)
+        if none:
             raise Busy(
                 f"{error.message}; the system was there before, and BMCs that restart answer so: it is asked again",
                 after_seconds=systems.ABSENT_SECONDS,

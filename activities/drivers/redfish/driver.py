@@ -140,7 +140,7 @@ class RedfishDriver:
         def visit(root: sushy.Sushy) -> T:
             return work(self._find(root, registered=registered))
 
-        return await self._bmc.call(self._name, doing, deadline, visit)
+        return await self._bmc.call(self._name, doing, deadline, visit, known=registered)
 
     async def _change(self, doing: str, mark: Mark, deadline: Deadline, work: Callable[[System], T]) -> T:
         """Run `work` on the system, read afresh, unless a newer claim holds it."""
@@ -150,7 +150,7 @@ class RedfishDriver:
             self._fences.take(self._system, mark)
             return work(system)
 
-        return await self._bmc.call(self._name, doing, deadline, visit)
+        return await self._bmc.call(self._name, doing, deadline, visit, known=True)
 
     def _find(self, root: sushy.Sushy, *, registered: bool) -> System:
         """The system. A server that is registered was seen then; any other may have been seen by this BMC's session."""

@@ -9,6 +9,7 @@ from sushy import exceptions
 from sushy.resources.system.constants import BootSourceOverrideMode, InstructionSet, ProcessorArchitecture
 from sushy.resources.system.system import System
 
+from mulligan.activities.cards import MAC, distinctive
 from mulligan.activities.drivers.base import BootDevice
 from mulligan.activities.drivers.booting import MOST_MACS, agent_capabilities
 from mulligan.activities.drivers.redfish.address import Address
@@ -52,9 +53,11 @@ def inspect_system(system: System, address: Address) -> Inspection:
 
 
 def _macs(system: System) -> tuple[str, ...]:
-    """The MAC addresses of its network cards, as far as they are told."""
-    found = (str(each.permanent_mac_address or each.mac_address).strip().lower() for each in _cards(system))
-    return tuple(dict.fromkeys(mac for mac in found if len(mac) == 17))[:MOST_MACS]
+    """The MAC addresses of its network cards, as far as they are told; without those to the BMC itself, whose locally
+    administered address many makers give to every server."""
+    told = (str(each.permanent_mac_address or each.mac_address).strip().lower() for each in _cards(system))
+    found = tuple(dict.fromkeys(mac for mac in told if MAC.fullmatch(mac)))
+    return distinctive(found)[:MOST_MACS]
 
 
 def _require_x86(processors: Iterable[Any], provider: str) -> None:

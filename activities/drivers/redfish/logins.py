@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from mulligan.activities.errors import AccessDenied, Busy
+from mulligan.activities.errors import AccessDenied, Busy, Unreachable
 
 REFUSED_SECONDS = (60.0, 120.0, 300.0)
 """A password that worked before is tried again after each of these; then it counts as wrong."""
@@ -24,12 +24,16 @@ class LoginGate:
         self._until = 0.0
         """When the next log-in may be, on the monotonic clock."""
         self._why = ""
+        """Why not before, where the BMC refused; empty where it did not answer."""
 
     def check(self, doing: str) -> None:
-        """Raises `Busy` where it is too early; nothing is then sent."""
+        """Raises `Busy` where it is too early after a refusal, and `Unreachable` after an answer that was lost: the BMC
+        is not known to be there. Nothing is then sent."""
         left = self._until - time.monotonic()
+        if left > 0 and self._why:
+            raise Busy(f"{doing}: {self._why}; the next log-in is in {left:.0f} s", after_seconds=left)
         if left > 0:
-            raise Busy(f"{doing}: {self._why}; the next one is in {left:.0f} s", after_seconds=left)
+            raise Unreachable(f"{doing}: the answer to the last log-in was lost; the next one is in {left:.0f} s")
 
     def entered(self) -> None:
         """The BMC gave a session, so it takes the password. Whether it honours the session is to be seen."""
@@ -65,4 +69,4 @@ class LoginGate:
 
     def lost(self) -> None:
         """The answer to a log-in was lost."""
-        self._until, self._why = time.monotonic() + LOST_SECONDS, "the answer to the last log-in was lost"
+        self._until, self._why = time.monotonic() + LOST_SECONDS, ""

@@ -34,7 +34,7 @@ def find_system(root: sushy.Sushy, address: Address, *, known: bool = False) -> 
     try:
         return _found(root, address)
     except (NotFound, InvalidRequest, exceptions.ResourceNotFoundError):
-        if known and _none(root):
+        if known and lists_none(root):
             raise Busy(
                 f"{address.provider}: the BMC at {address.host.url} had the system and lists none now, as BMCs do that "
                 "restart; it is asked again; if that lasts, look at the BMC itself",
@@ -44,7 +44,7 @@ def find_system(root: sushy.Sushy, address: Address, *, known: bool = False) -> 
         raise
 
 
-def _none(root: sushy.Sushy) -> bool:
+def lists_none(root: sushy.Sushy) -> bool:
     """Whether it lists no system at all, or has no list."""
     try:
         return not root.get_system_collection().members_identities

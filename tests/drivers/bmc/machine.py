@@ -24,6 +24,8 @@ class Machine:
     identity: str
     serial: str = "SN-4711-A"
     mac: str = "52:54:00:00:00:01"
+    mac_of_bmc: str = ""
+    """Of the card by which the server reaches its BMC; empty where it has none."""
     power: str = "Off"
     target: str = "None"
     enabled: str = "Disabled"
@@ -108,7 +110,9 @@ class Machine:
             str(n): {"Model": "Xeon", "ProcessorArchitecture": "x86", "InstructionSet": "x86-64", "TotalCores": 8,
                      "TotalThreads": 16} for n in (1, 2)
         })  # fmt: skip
-        found |= _collection(f"{self.path}/EthernetInterfaces", {"nic1": {"MACAddress": self.mac}})
+        found |= _collection(f"{self.path}/EthernetInterfaces", {
+            name: {"MACAddress": mac} for name, mac in {"nic1": self.mac, "ToManager": self.mac_of_bmc}.items() if mac
+        })  # fmt: skip
         found |= _collection(f"{self.path}/SimpleStorage", {"s1": {"Devices": [
             {"Name": "disk", "Model": "SSD-1", "CapacityBytes": 480 << 30},
             {"Name": "other", "CapacityBytes": 960 << 30},
@@ -200,6 +204,8 @@ class Lies:
     """It refuses the right password."""
     absent_until: float = 0.0
     """Until then, on the monotonic clock, it lists no system, and what belongs to one is not there."""
+    lacks: str = ""
+    """How the paths end that it does not know."""
     refuses_session: int = 0
     """It takes a session for expired, and keeps it open all the same."""
     forbids: bool = False

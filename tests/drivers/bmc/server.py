@@ -172,7 +172,7 @@ class _Handler(BaseHTTPRequestHandler):
         if path.startswith(SESSIONS):
             bmc.sessions = {token: each for token, each in bmc.sessions.items() if each != path}
             return self._reply(204)
-        if time.monotonic() < lies.absent_until:
+        if time.monotonic() < lies.absent_until or (lies.lacks and path.endswith(lies.lacks)):
             return self._absent(path, body)
         if lies.silent:
             lies.silent -= 1
