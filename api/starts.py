@@ -181,7 +181,7 @@ def _existing(machine: Machine, request: MachineRequest, wanted: str) -> Started
         )
     if fingerprint(machine.request, machine.image) != wanted:
         show = f"mulligan machine show {machine.name} --project {machine.project}"
-        raise _exists(request, machine.request, f"is there and {machine.state}", show)
+        raise _exists(request, machine.request, f"is there and {machine.state}", show, "release it first")
     run = provision_id(machine.project, machine.name)
     return Started(run, machine.run_id, joined=True, machine=machine)
 
@@ -211,15 +211,21 @@ async def _join(found: WorkflowExecutionDescription, request: MachineRequest, wa
     if await found.memo_value(runs.MEMO_FINGERPRINT, "", type_hint=str) == wanted:
         return Started(found.id, found.run_id, joined=True)
     other = await found.memo_value(runs.MEMO_REQUEST, request, type_hint=MachineRequest)
-    raise _exists(request, other, f"is being made by {found.id}", f"mulligan run watch {found.id}")
+    raise _exists(
+        request,
+        other,
+        f"is being made by {found.id}",
+        f"mulligan run watch {found.id}",
+        f"cancel it first (`mulligan run cancel {found.id}`)",
+    )
 
 
-def _exists(request: MachineRequest, other: MachineRequest, state: str, remedy: str) -> AlreadyExists:
-    """`remedy` looks at what has the name."""
+def _exists(request: MachineRequest, other: MachineRequest, state: str, remedy: str, away: str) -> AlreadyExists:
+    """`remedy` looks at what has the name, `away` says how it is freed."""
     fields = differing(request, other)
     return AlreadyExists(
         f"machine {request.name!r} of project {request.project!r} {state}, from a request that differs in "
-        f"{', '.join(fields)}; release it first, choose another name, or ask for the same",
+        f"{', '.join(fields)}; {away}, choose another name, or ask for the same",
         differing=fields,
         project=request.project,
         machine=request.name,

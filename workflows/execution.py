@@ -50,6 +50,12 @@ LAST_CHANCE = timedelta(seconds=5)
 TRIED_AGAIN = "; it will be tried again"
 """How the reason of an attempt may end: untrue of the last one."""
 
+OPERATOR = "operator"
+"""Whom a failure blames that is no failure of the provider's."""
+
+SPARES_WHO_DID_NOT_FAIL = "spares-who-did-not-fail"
+"""Of an undo that was given up before it had failed: since November 2026 it is not held against the provider."""
+
 AWAIT_AT_MOST = timedelta(days=30)
 """How long a step may await something that is not in its hands; its own deadline comes long before."""
 
@@ -174,7 +180,8 @@ class Execution:
             await self._settle(task)
             if task.cancelled() or task.exception() is not None:
                 last = f"; last: {why.said}" if why.said else ""
-                raise UndoFailed(Failure("undo", undo.action, ABORTED, f"{self.given_up}{last}"))
+                blame = "" if why.reason else OPERATOR
+                raise UndoFailed(Failure("undo", undo.action, ABORTED, f"{self.given_up}{last}", blame))
         task.result()
 
     async def quarantine(self, claim_id: str, machine_id: str, project: str, machine: str, failure: Failure) -> str:
@@ -329,6 +336,12 @@ class Execution:
         last = f"; last: {why.said}" if why.said else ""
         message = f"{step} was not done within {allowed:.0f} s; it was awaiting {self.awaiting}{last}"
         return ApplicationError(message, {"blame": why.blame}, type=DEADLINE_PASSED, non_retryable=True)
+
+    async def suspect_undo(self, provider: str, failure: Failure) -> None:
+        """Hold an undo that could not be done against the provider; not one that was given up before it had failed."""
+        if failure.blame == OPERATOR and workflow.patched(SPARES_WHO_DID_NOT_FAIL):
+            return
+        await self.suspect(calls.Suspicion(provider, failure.message, step="undo"))
 
     async def suspect(self, suspicion: calls.Suspicion) -> None:
         """Hold a failure against a provider. Without that the run goes on all the same."""

@@ -26,7 +26,7 @@ class Failure:
     reason: str
     message: str
     blame: str = ""
-    """`image` when the image's source, not the provider, is to blame."""
+    """`image` when the image's source, not the provider, is to blame, `operator` when nothing had failed yet."""
 
     @classmethod
     def of(cls, error: BaseException, step: str = "", action: str = "") -> Failure:

@@ -328,7 +328,7 @@ class ProvisionMachine(Steering):
         request = self.request
         reason = await self.run.quarantine(claim_id, self.asked.machine_id, request.project, request.name, failure)
         if reason:
-            await self.run.suspect(calls.Suspicion(self.making.provider, failure.message, step="undo"))
+            await self.run.suspect_undo(self.making.provider, failure)
             await self._keep_story(Outcome.QUARANTINED, reason)
         return reason
 

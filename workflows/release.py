@@ -53,7 +53,7 @@ class TakeDown(Undoing):
             self.phase = Phase.ENDING
             left = await run.quarantine(asked.claim_id, asked.machine_id, asked.project, asked.machine, error.failure)
             if left:
-                await run.suspect(calls.Suspicion(asked.target.name, error.failure.message, step="undo"))
+                await run.suspect_undo(asked.target.name, error.failure)
                 await self._keep_story(asked, Outcome.QUARANTINED, left)
                 raise ApplicationError(left, type="QUARANTINED", non_retryable=True) from None
         self.phase = Phase.ENDING

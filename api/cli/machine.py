@@ -21,7 +21,7 @@ from mulligan.api.cli.spec_options import CLAIM_OPTIONS, RUN_OPTIONS, options, w
 from mulligan.api.cli.summary import finish, finish_release, ssh_command
 from mulligan.api.cli.text import ago, clock
 from mulligan.api.cli.view import RunView
-from mulligan.v1 import machine_pb2, provisioning_pb2
+from mulligan.v1 import machine_pb2, provisioning_pb2, run_pb2
 
 HEAD = ("name", "project", "state", "partition", "provider", "address", "age")
 
@@ -156,6 +156,12 @@ def _updates(
         yield response.update
 
 
+def _ending(run: run_pb2.Run | None) -> str:
+    """That a run undoes what it made, for whoever joins it."""
+    ends = run is not None and run.cancel_requested and run.outcome == run_pb2.RUN_OUTCOME_OPEN
+    return ", which is being cancelled, and undoes what it made" if ends else ""
+
+
 def _started(session: Session, view: RunView, updates: Updates) -> ExitCode:
     """Say which run was started or joined."""
     for update in updates:
@@ -163,7 +169,7 @@ def _started(session: Session, view: RunView, updates: Updates) -> ExitCode:
         if session.as_json:
             print_json(update, joined=view.joined)
     if not session.as_json:
-        click.echo(f"{'joined' if view.joined else 'started'} {view.workflow_id}")
+        click.echo(f"{'joined' if view.joined else 'started'} {view.workflow_id}{_ending(view.run)}")
         tell_next((f"mulligan run watch {view.workflow_id}",))
     return ExitCode.OK
 

@@ -95,6 +95,15 @@ def test_programs_get_every_update_as_a_line(api: ScriptedApi, mulligan: Mulliga
     assert lines[-1]["run"]["outcome"] == "RUN_OUTCOME_READY"
 
 
+def test_whoever_joins_a_run_that_is_being_cancelled_is_told(api: ScriptedApi, mulligan: Mulligan) -> None:
+    """Who asks for its machine will not have it by this run."""
+    update = run_update()
+    update.run.cancel_requested = True
+    api.handlers["ProvisionMachine"] = provisions([update], joined=True)
+    done = mulligan("machine", "provision", "web-1", "--image", "demo", "--detach")
+    assert done.stdout == f"joined {ID}, which is being cancelled, and undoes what it made\n"
+
+
 def test_a_watcher_resumes_when_the_api_comes_back(api: ScriptedApi, environment: dict[str, str]) -> None:
     """The API server goes away in the middle and another answers: every event is shown, none twice."""
     told = threading.Event()

@@ -453,11 +453,28 @@ async def test_an_abort_of_an_undo_that_cannot_be_done_quarantines_now(stack: St
     await pull(handle, LeverKind.ABORT, "the host burnt down")
     last = await last_of(stack, handle)
     assert last.outcome is Outcome.QUARANTINED
+    assert hosts[0].name in [each.name for each in stack.inventory.suspects()]
     assert "the host burnt down" in last.message
     assert stack.inventory.machine(project, "m").state is MachineState.QUARANTINED
     await stack.enrol_with(hosts[0], personality="", fail="")
     await (await stack.release(project, "m")).result()
     assert is_clean(stack, project)
+
+
+async def test_an_undo_that_is_given_up_before_it_failed_is_not_held_against_the_host(stack: Stack) -> None:
+    """It was slow, and somebody impatient; what did fail is held against it, whoever gave up."""
+    project, (host,) = await stack.hosts(personality="no-call-home", hold="power_off:1:60")
+    handle = await stack.start(stack.request(project, deadlines=Deadlines(verify_seconds=600)))
+
+    async def is_undoing() -> bool:
+        return "undo" in [each.step for each in progress_of(await handle.describe())]
+
+    await until(lambda: stack.has_finished(handle, "boot"))
+    await handle.cancel(reason="enough")
+    await until(is_undoing)
+    await pull(handle, LeverKind.ABORT, "no time")
+    assert (await last_of(stack, handle)).outcome is Outcome.QUARANTINED
+    assert host.name not in [each.name for each in stack.inventory.suspects()]
 
 
 async def test_a_release_that_cannot_be_done_is_aborted_and_done_later(stack: Stack) -> None:
