@@ -114,7 +114,7 @@ async def log_in_through(sim: Sim, folder: Path, fault: str) -> tuple[type[Mulli
 
 async def test_a_log_in_that_fails_is_named(sim: Sim, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """By its type, and by a name; with a sentence that says of whom, and nothing that was sent. All of them at once."""
-    monkeypatch.setattr(conversation, "LOG_IN_SECONDS", 15.0)
+    monkeypatch.setattr(conversation, "LOG_IN_SECONDS", 6.5)
     said = await asyncio.gather(*(log_in_through(sim, tmp_path, fault) for fault in SPOILT))
     assert dict(zip(SPOILT, said, strict=True)) == {fault: (kind, name) for fault, (_, kind, name) in SPOILT.items()}
 
