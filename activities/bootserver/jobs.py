@@ -274,20 +274,25 @@ class Jobs:
         return job if mac in job.boot.macs and self.now() < job.boot.expires_at else None
 
     def index(self) -> None:
-        """Make the index of MACs anew: another version's worker may have begun jobs that are not in it. Blocks."""
-        if self._directory.is_dir():
-            with self._locked():
-                self._make_index()
+        """Complete the index of MACs: another version's worker may have begun jobs that are not in it. Blocks."""
+        if not self._directory.is_dir():
+            return
+        with self._locked():
+            self._index()
+            for job in reversed(self._by_age()):
+                if job.boot is not None and not job.closed:
+                    self._macs.put([mac for mac in job.boot.macs if self.for_mac(mac) is None], job.id)
 
     def _index(self) -> None:
         """Have an index of MACs; the caller holds the lock."""
         if not self._macs.there():
-            self._make_index()
+            self._macs.make(self._by_age())
 
-    def _make_index(self) -> None:
+    def _by_age(self) -> list[Job]:
+        """Every job, the one that was written last at the end."""
         names = [path.name.removesuffix(".json") for path in self._directory.glob("*.json")]
         found = [job for name in names if not name.endswith(".seen") and (job := self.find(name)) is not None]
-        self._macs.make(sorted(found, key=lambda job: self._path(job.id, "json").stat().st_mtime))
+        return sorted(found, key=lambda job: self._path(job.id, "json").stat().st_mtime)
 
     def _taken(self, job: Job, mac: str, other: Job) -> Conflict:
         return Conflict(

@@ -29,18 +29,14 @@ class MacIndex:
 
     def make(self, jobs: Iterable[Job]) -> None:
         """Make it anew; of jobs that name the same MAC the last one has it. Complete before it is there."""
-        new, old = (self._folder.with_name(f"{self._folder.name}.{age}") for age in ("new", "old"))
-        for left in (new, old):
-            shutil.rmtree(left, ignore_errors=True)
+        new = self._folder.with_name(self._folder.name + ".new")
+        shutil.rmtree(new, ignore_errors=True)
         new.mkdir(mode=0o700)
         made = MacIndex(new, self._keep)
         for job in jobs:
             if job.boot is not None and not job.closed:
                 made.put(job.boot.macs, job.id)
-        with contextlib.suppress(FileNotFoundError):
-            self._folder.rename(old)
         new.rename(self._folder)
-        shutil.rmtree(old, ignore_errors=True)
 
     def job(self, mac: str) -> str:
         """The name of the job that took the MAC last; empty when none did."""
