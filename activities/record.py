@@ -20,7 +20,7 @@ from mulligan.activities.history import blamed_by, describe_failure, said_by_hea
 from mulligan.activities.inventory import Inventory, Lesson, RunRecord
 from mulligan.activities.story import StoryFold
 from mulligan.activities.threads import run_blocking
-from mulligan.activities.values import MachineState, Outcome
+from mulligan.activities.values import MachineState, Outcome, Target
 
 STORY = TypeAdapter(list[RunEvent])
 """How a story is kept: the JSON text of its events."""
@@ -130,16 +130,22 @@ class RecordActivities:
         return calls.Why("")
 
     @activity.defn(name=calls.RETRY_NOW.name)
-    async def retry_now(self, asked: calls.Nothing) -> calls.Done:
+    async def retry_now(self, asked: calls.RetryIn) -> calls.Retried:
         """Begin now what the calling run would try again later, or what someone paused; attempts are counted on.
 
         To unpause begins the next attempt at once and keeps the count, unlike a reset. If this dies in between, its own
-        next attempt finds a paused action.
+        next attempt finds a paused action. Where a provider's settings are others by now nothing is begun with the old
+        ones: the run begins it anew.
         """
         info = activity.info()
         assert info.workflow_id is not None
         run = await self._client.get_workflow_handle(info.workflow_id, run_id=info.workflow_run_id).describe()
         waiting = [each for each in run.raw_description.pending_activities if _waits_for_its_next_attempt(each)]
+        told = ", ".join(_told(each) for each in waiting)
+        if newer := await run_blocking(self._newer, asked.used):
+            names = ", ".join(target.name for target in newer)
+            begun = f"; begun anew with them: {told}" if waiting else "; nothing waits for another attempt"
+            return calls.Retried(f"{names} is asked with its settings of now{begun}", newer, bool(waiting))
         for pending in waiting:
             about: dict[str, Any] = {
                 "namespace": self._client.namespace,
@@ -151,8 +157,20 @@ class RecordActivities:
                 await self._client.workflow_service.pause_activity(PauseActivityRequest(**about, reason="retry now"))
             await self._client.workflow_service.unpause_activity(UnpauseActivityRequest(**about))
         if not waiting:
-            return calls.Done("nothing waits for another attempt; what is tried goes on")
-        return calls.Done(f"tried again now: {', '.join(_told(each) for each in waiting)}")
+            return calls.Retried("nothing waits for another attempt; what is tried goes on")
+        return calls.Retried(f"tried again now: {told}", waits=True)
+
+    def _newer(self, used: tuple[Target, ...]) -> tuple[Target, ...]:
+        """The settings of now of those providers that have other ones than these. One that is gone has none."""
+        newer = []
+        for target in used:
+            try:
+                known = self._inventory.provider(target.name).target
+            except NotFound:
+                continue
+            if known != target:
+                newer.append(known)
+        return tuple(newer)
 
     @activity.defn(name=calls.FORGET_PROVIDER.name)
     async def forget_provider(self, asked: calls.ProviderRef) -> calls.Done:

@@ -7,7 +7,7 @@ from temporalio.common import WorkflowIDConflictPolicy
 from temporalio.exceptions import WorkflowAlreadyStartedError
 
 from mulligan.activities.calls import CONTROL_QUEUE
-from mulligan.activities.errors import Conflict
+from mulligan.activities.errors import Conflict, NotFound
 from mulligan.activities.inventory import Inventory
 from mulligan.activities.threads import run_blocking
 from mulligan.activities.values import Provider, Target
@@ -25,16 +25,24 @@ class Enrolments:
     def __init__(self, client: Client, inventory: Inventory) -> None:
         self._client, self._inventory = client, inventory
 
-    async def enrol(self, target: Target) -> Provider:
-        """The provider as registered. The run goes on when the caller goes away.
+    async def enrol(self, target: Target) -> tuple[Target | None, Provider]:
+        """How it was registered before, if it was, and the provider as registered now. The run goes on when the caller
+        goes away.
 
         Raises `NotFound` for the partition, `Unreachable` when no worker serves it, `Conflict` when the same name is
         being registered otherwise, and whatever the driver raised.
         """
         require("partition", target.partition, await run_blocking(self._inventory.partitions))
         await require_workers(self._client, target.partition)
+        before = await run_blocking(self._known, target.name)
         result: EnrolOut = await (await self._start(target)).result()
-        return result.provider
+        return before, result.provider
+
+    def _known(self, name: str) -> Target | None:
+        try:
+            return self._inventory.provider(name).target
+        except NotFound:
+            return None
 
     async def _start(self, target: Target) -> WorkflowHandle[object, EnrolOut]:
         try:

@@ -25,6 +25,7 @@ from mulligan.api.config import Settings
 from mulligan.api.enrolments import Enrolments
 from mulligan.api.interceptor import ErrorInterceptor
 from mulligan.api.levers import Levers
+from mulligan.api.new_settings import NewSettings
 from mulligan.api.plans import Plans
 from mulligan.api.releases import Releases
 from mulligan.api.removals import Removals
@@ -92,7 +93,7 @@ async def serve(
             runs=runs,
             hub=hub,
             cancels=cancels,
-            levers=Levers(runs),
+            levers=(levers := Levers(runs)),
             retries=Retries(client, inventory, runs, provisions),
             capsules=Capsules(client, runs, settings.lease_seconds),
             plans=Plans(client, inventory),
@@ -101,7 +102,15 @@ async def serve(
     )
     removals = Removals(client, inventory)
     inventory_pb2_grpc.add_InventoryServiceServicer_to_server(
-        InventoryEdge(inventory, requests, Enrolments(client, inventory), removals, Bmcs(client, inventory)), server
+        InventoryEdge(
+            inventory,
+            requests,
+            enrolments=Enrolments(client, inventory),
+            removals=removals,
+            bmcs=Bmcs(client, inventory),
+            new_settings=NewSettings(inventory, runs, levers),
+        ),
+        server,
     )
     roots = (settings.image_dir, *settings.image_roots)
     images_pb2_grpc.add_ImagesServiceServicer_to_server(Images(inventory, roots, removals), server)

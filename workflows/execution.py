@@ -28,6 +28,7 @@ with workflow.unsafe.imports_passed_through():
     )
     from mulligan.workflows.shielding import raise_if_cancelled, shielded, shielded_until
     from mulligan.workflows.steps import KEEP_STORY, QUARANTINE, SUSPECT, WHY, Action
+    from mulligan.workflows.targets import Targets
 
 In = TypeVar("In")
 Out = TypeVar("Out")
@@ -98,6 +99,7 @@ class Execution:
         self.asking = asyncio.Lock()
         """Held by whoever asks for an action that an operator's lever may ask for at the same time."""
         self.undo_seconds = undo_seconds
+        self.targets = Targets()
         self._undo: list[Undo] = []
         self._stopping = False
 
@@ -115,9 +117,9 @@ class Execution:
         worker, `begin_within` says how soon one must have begun."""
         if self._stopping and action.step not in ("undo", "record"):
             raise asyncio.CancelledError("the step was stopped, and the action before this one finished all the same")
-        result: Out = await workflow.execute_activity(
+        begin = partial(
+            workflow.start_activity,
             action.call.name,
-            argument,
             result_type=action.call.gives,
             task_queue=CONTROL_QUEUE if action.on_control else partition_queue(partition),
             activity_id=action_id(self.try_number, action.step, action.name),
@@ -129,6 +131,7 @@ class Execution:
             retry_policy=action.retry,
             cancellation_type=ActivityCancellationType.WAIT_CANCELLATION_COMPLETED,
         )
+        result: Out = await self.targets.carry_out(begin, argument)
         return result
 
     def undo_with(

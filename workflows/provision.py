@@ -271,6 +271,7 @@ class ProvisionMachine(Steering):
         said = why(decision.by, f"goes on {what.get(decision.lever, 'to its end')}")
         asked = calls.ResumeIn(self.asked.machine_id, self.making.claim.id, self.asked.lease_seconds, said)
         self.making.claim = (await self.run.act(steps.RECORD_RESUMED, asked, said)).claim
+        self.run.targets.learn(self.making.claim.target)
 
     def step_to_resume(self, step: str) -> str:
         """A guest calls home once: one that did is booted again only with its disk made anew."""

@@ -103,14 +103,24 @@ class Undoing:
         unfinished_policy=ABANDON,
     )
     async def retry_now(self, asked: LeverIn = LeverIn()) -> Pulled:  # noqa: B008 - frozen
-        """Begin the next attempt of whatever waits for it."""
+        """Begin the next attempt of whatever waits for it, with its provider's settings of now.
+
+        An action that makes something and is under way goes on with those that it began with, unless it waits; an undo
+        is begun anew.
+        """
         async with self.run.asking:
             try:
-                done = await self.run.act(steps.RETRY_NOW, calls.Nothing(), "Try again now")
+                used = self.run.targets.used()
+                done = await self.run.act(steps.RETRY_NOW, calls.RetryIn(used), "Try again now")
             except ActivityError as error:
                 failure = Failure.of(error)
                 message = f"it could not be tried again now: {failure.message}"
                 raise self.refuse(LeverKind.RETRY_NOW, message, cause=failure.reason) from None
+        for target in done.newer:
+            if done.waits or self.phase is Phase.UNDOING:
+                self.run.targets.begin_anew(target)
+            else:
+                self.run.targets.learn(target)
         return Pulled(done.said)
 
     @retry_now.validator

@@ -129,6 +129,25 @@ class Nothing:
 
 
 @dataclass(frozen=True, slots=True)
+class RetryIn:
+    """Begin now what waits for its next attempt, unless a provider that it asks has other settings by now."""
+
+    used: tuple[Target, ...] = ()
+    """The settings of those that are being asked."""
+
+
+@dataclass(frozen=True, slots=True)
+class Retried:
+    """What waited was begun, or is to be begun anew."""
+
+    said: str
+    newer: tuple[Target, ...] = ()
+    """The providers that have other settings by now: what waits for them was left to be begun anew."""
+    waits: bool = False
+    """Whether anything waited."""
+
+
+@dataclass(frozen=True, slots=True)
 class Why:
     """What the actions under way last failed with, or are doing; empty when nothing is known."""
 
@@ -178,7 +197,7 @@ RECORD_MACHINE = Call[MachineUpdate, Done]("record-machine", Done)
 RESUME = Call[ResumeIn, Claimed]("resume", Claimed)
 KEEP_STORY = Call[StoryIn, Done]("keep-story", Done)
 WHY = Call[Nothing, Why]("why", Why)
-RETRY_NOW = Call[Nothing, Done]("retry-now", Done)
+RETRY_NOW = Call[RetryIn, Retried]("retry-now", Retried)
 LOOK_FOR_ANOTHER = Call[ClaimIn, Another]("look-for-another", Another)
 FORGET_PROVIDER = Call[ProviderRef, Done]("forget-provider", Done)
 RECORD_PROVIDER = Call[EnrolRecord, Enrolled]("record-provider", Enrolled)

@@ -114,9 +114,10 @@ def put(
     _check_inspection(name, inspection)
     macs.take_turn(connection)
     require_partition(connection, partition)
+    decided = {**settings, **inspection.settings}
     told = {
         "credential": credential,
-        "settings": {**settings, **inspection.settings},
+        "settings": decided,
         "facts": dict(inspection.facts),
     }
     created = insert_if_new(
@@ -135,7 +136,7 @@ def put(
     lock(connection, name)
     before = get(connection, name)
     if not created:
-        _check_same(before, partition, url, inspection)
+        _check_same(before, partition, url, inspection.kind, decided)
     _put_inventory(connection, before, inspection)
     room.note(connection, name)
     _put_capabilities(connection, before, inspection)
@@ -148,6 +149,9 @@ def put(
     connection.execute(update(providers).where(providers.c.name == name).values(bumped))
     return replace(after, generation=after.generation + 1)
 
+
+KEEPS = ("pool",)
+"""Settings that say where a provider keeps what is made. They stay: under another one nothing would be found again."""
 
 _UNTOUCHED = {
     "generation": 1,
@@ -190,12 +194,18 @@ def _refuse(what: str, violations: Sequence[tuple[str, str]]) -> None:
         raise InvalidRequest(f"{what}: {said}", violations=violations)
 
 
-def _check_same(known: Provider, partition: str, url: str, inspection: Inspection) -> None:
-    asked = {"partition": partition, "url": url, "kind": inspection.kind}
-    differing = [field for field, value in asked.items() if getattr(known, field) != value]
+def _check_same(known: Provider, partition: str, url: str, kind: Kind, settings: Mapping[str, str]) -> None:
+    asked = {"partition": partition, "url": url, "kind": kind} | {name: settings.get(name, "") for name in KEEPS}
+    have = {name: getattr(known, name) for name in ("partition", "url", "kind")}
+    have |= {name: known.settings.get(name, "") for name in KEEPS}
+    differing = [field for field, value in asked.items() if have[field] != value]
     if differing:
-        said = ", ".join(f"{field} is {getattr(known, field)}, asked was {asked[field]}" for field in differing)
-        message = f"provider {known.name!r} is registered already and differs: {said}; choose another name"
+        said = ", ".join(
+            f"{field} is {have[field] or 'the default'}, asked was {asked[field] or 'the default'}"
+            for field in differing
+        )
+        first = f"provider {known.name!r} is registered already and differs: {said}"
+        message = f"{first}; ask with the same, or choose another name"
         raise AlreadyExists(message, differing=differing, provider=known.name)
 
 
@@ -271,7 +281,7 @@ def edit(
             provider=name,
             generation=known.generation,
         )
-    _check_edit(known, reserved, overcommit_percent)
+    _check_edit(known, reserved, overcommit_percent, columns.get("settings", known.settings))
     for row in known.inventory:
         percent = overcommit_percent.get(row.resource, row.overcommit_percent)
         changed = replace(row, reserved=reserved.get(row.resource, row.reserved), overcommit_percent=percent)
@@ -286,9 +296,19 @@ def edit(
     return edited
 
 
-def _check_edit(known: Provider, reserved: Mapping[str, int], percents: Mapping[str, int]) -> None:
+def _check_edit(
+    known: Provider, reserved: Mapping[str, int], percents: Mapping[str, int], settings: Mapping[str, str]
+) -> None:
     have = {row.resource: row for row in known.inventory}
-    violations = []
+    violations = [
+        (
+            f"settings.{name}",
+            f"must stay {known.settings.get(name, 'the default')}: what was made is kept there. Where nothing is held, "
+            f"`mulligan provider remove {known.name}`, and add it with the other one",
+        )
+        for name in KEEPS
+        if known.settings.get(name) != settings.get(name)
+    ]
     for resource, amount in reserved.items():
         if resource not in have:
             violations.append((f"reserved.{resource}", f"must be one of {', '.join(have)}"))

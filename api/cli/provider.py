@@ -20,6 +20,9 @@ from mulligan.v1 import inventory_pb2
 LOOK_SECONDS = 600
 """How long looking at a provider may take: it boots something there, to prove the accelerator."""
 
+TELL_SECONDS = 30
+"""How long a change may take: runs under way are told of it, and each may take a while to answer."""
+
 HEAD = ("name", "partition", "kind", "state", "vcpu", "memory", "disk", "url")
 
 
@@ -62,7 +65,7 @@ def add(
     )
     with _busy(f"looking at {url}; this may take a minute", quiet=session.as_json):
         response = session.inventory.AddProvider(request, timeout=session.deadline(LOOK_SECONDS))
-    details(session, response.provider, _facts)
+    _changed(session, response)
 
 
 @provider.command("list")
@@ -153,8 +156,18 @@ def set_provider(
         raise usage(f"nothing to change on {name} was named", "mulligan provider set --help")
     request.reason, request.actor = reason, actor
     request.generation = _read(session, name).generation
-    response = session.inventory.UpdateProvider(request, timeout=session.deadline())
-    details(session, response.provider, _facts)
+    response = session.inventory.UpdateProvider(request, timeout=session.deadline(TELL_SECONDS))
+    _changed(session, response)
+
+
+def _changed(
+    session: Session, response: inventory_pb2.AddProviderResponse | inventory_pb2.UpdateProviderResponse
+) -> None:
+    if session.as_json:
+        print_json(response.provider, told=[as_dict(each) for each in response.told])
+        return
+    told = "\n".join(f"{each.workflow_id}: {each.said}" for each in response.told)
+    details(session, response.provider, lambda provider: (*_facts(provider), ("told", told)))
 
 
 def _read(session: Session, name: str) -> inventory_pb2.Provider:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 
 from mulligan.activities.inventory import By, Inventory, SuspectKind
 from mulligan.activities.levers import UNKNOWN
@@ -21,6 +21,7 @@ from mulligan.api.convert_inventory import (
 from mulligan.api.enrolments import Enrolments
 from mulligan.api.interceptor import Context
 from mulligan.api.names import require
+from mulligan.api.new_settings import NewSettings, Told
 from mulligan.api.pages import provider_pages
 from mulligan.api.removals import Removals
 from mulligan.api.requests import Requests
@@ -33,10 +34,17 @@ class InventoryEdge(inventory_pb2_grpc.InventoryServiceServicer):
     """The inventory of a deployment, at the edge of the house."""
 
     def __init__(
-        self, inventory: Inventory, requests: Requests, enrolments: Enrolments, removals: Removals, bmcs: Bmcs
+        self,
+        inventory: Inventory,
+        requests: Requests,
+        *,
+        enrolments: Enrolments,
+        removals: Removals,
+        bmcs: Bmcs,
+        new_settings: NewSettings,
     ) -> None:
         self._inventory, self._requests, self._bmcs = inventory, requests, bmcs
-        self._enrolments, self._removals = enrolments, removals
+        self._enrolments, self._removals, self._new_settings = enrolments, removals, new_settings
 
     async def AddPartition(  # noqa: N802 - the protocol's name
         self, request: pb.AddPartitionRequest, context: Context
@@ -64,7 +72,9 @@ class InventoryEdge(inventory_pb2_grpc.InventoryServiceServicer):
         validate.settings(faults, "settings", request.settings)
         validate.credential(faults, "credential", request.credential)
         faults.refuse()
-        return pb.AddProviderResponse(provider=provider_message(await self._enrolments.enrol(target_value(request))))
+        before, provider = await self._enrolments.enrol(target_value(request))
+        told = await self._new_settings.tell(before, provider.target, By())
+        return pb.AddProviderResponse(provider=provider_message(provider), told=_told(told))
 
     async def GetProvider(  # noqa: N802 - the protocol's name
         self, request: pb.GetProviderRequest, context: Context
@@ -108,9 +118,10 @@ class InventoryEdge(inventory_pb2_grpc.InventoryServiceServicer):
             clear_quarantine=request.clear_quarantine,
             clear_suspect=request.clear_suspect,
             clear_dirty=request.clear_dirty,
-            by=By(request.actor or UNKNOWN, request.reason),
+            by=(by := By(request.actor or UNKNOWN, request.reason)),
         )
-        return pb.UpdateProviderResponse(provider=provider_message(provider))
+        told = await self._new_settings.tell(known.target, provider.target, by)
+        return pb.UpdateProviderResponse(provider=provider_message(provider), told=_told(told))
 
     async def RemoveProvider(  # noqa: N802 - the protocol's name
         self, request: pb.RemoveProviderRequest, context: Context
@@ -208,3 +219,7 @@ class InventoryEdge(inventory_pb2_grpc.InventoryServiceServicer):
         mended = await run_blocking(self._inventory.repair, found, by) if request.repair else []
         for drift in found:
             yield drift_message(drift, repaired=drift in mended)
+
+
+def _told(told: Iterable[Told]) -> list[pb.ToldRun]:
+    return [pb.ToldRun(workflow_id=each.workflow_id, run_id=each.run_id, said=each.said) for each in told]

@@ -35,6 +35,18 @@ async def released(stack: Stack, api: Api) -> Handle:
     return await stack.release(made.id.split(":")[1], "m")
 
 
+async def released_with_newer_settings(stack: Stack, _: Api) -> Handle:
+    """Taken down, after the setting was mended for which that had failed."""
+    project, hosts = await stack.hosts()
+    await (await stack.start(stack.request(project))).result()
+    await stack.enrol_with(hosts[0], fail="power_off:*:Unreachable")
+    handle = await stack.release(project, "m")
+    await until(lambda: stack.is_waiting(handle, "UNREACHABLE"))
+    await stack.enrol_with(hosts[0], fail="")
+    await pull(handle, LeverKind.RETRY_NOW)
+    return handle
+
+
 async def failed_after_a_mulligan(stack: Stack, _: Api) -> Handle:
     """Two hosts were tried, and on neither did the guest call home."""
     project, _hosts = await stack.hosts(2, personality="no-call-home")
@@ -172,6 +184,7 @@ ENDINGS: dict[str, Callable[[Stack, Api], Awaitable[Handle]]] = {
     for function in (
         ready,
         released,
+        released_with_newer_settings,
         failed_after_a_mulligan,
         cancelled,
         cancelled_by_several,

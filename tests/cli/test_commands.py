@@ -250,7 +250,7 @@ def test_a_provider_is_edited_as_it_was_read(api: ScriptedApi, mulligan: Mulliga
     """The generation that was read goes back with the edit, and what is not named is absent."""
     api.handlers["GetProvider"] = lambda request, context: inventory_pb2.GetProviderResponse(provider=provider())
     api.handlers["UpdateProvider"] = lambda request, context: inventory_pb2.UpdateProviderResponse(provider=provider())
-    edit = ("--disable", "--reserve", "vcpu=2", "--overcommit", "vcpu=400", "--set", "pool=fast", "--clear-suspect")
+    edit = ("--disable", "--reserve", "vcpu=2", "--overcommit", "vcpu=400", "--set", "network=fast", "--clear-suspect")
     assert mulligan("provider", "set", "hyp-1", *edit, "--actor", "ann", "--reason", "noise").returncode == ExitCode.OK
     assert api.last("UpdateProvider") == inventory_pb2.UpdateProviderRequest(
         name="hyp-1",
@@ -258,7 +258,7 @@ def test_a_provider_is_edited_as_it_was_read(api: ScriptedApi, mulligan: Mulliga
         enabled=False,
         reserved={"vcpu": 2},
         overcommit_percent={"vcpu": 400},
-        settings={"pool": "fast"},
+        settings={"network": "fast"},
         clear_suspect=True,
         actor="ann",
         reason="noise",

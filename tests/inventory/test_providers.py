@@ -76,13 +76,28 @@ def test_an_edit_changes_only_what_it_names(inventory: Inventory) -> None:
     add(inventory, "hv-1")
     inventory.quarantine_provider("hv-1", "smoke")
     inventory.mark_suspect("hv-1", "heat")
-    edited = inventory.edit_provider("hv-1", generation=1, overcommit_percent={"vcpu": 300}, settings={"pool": "fast"})
+    edited = inventory.edit_provider(
+        "hv-1", generation=1, overcommit_percent={"vcpu": 300}, settings={"network": "fast"}
+    )
     assert (edited.enabled, edited.quarantined, edited.suspect_count) == (True, "smoke", 1)
     assert [row.capacity for row in edited.inventory] == [24, 16384, 100]
-    assert edited.settings == {"pool": "fast"}
+    assert edited.settings == {"network": "fast"}
     cleared = inventory.edit_provider("hv-1", generation=2, clear_quarantine=True, clear_suspect=True)
     assert (cleared.quarantined, cleared.suspect_count, cleared.facts) == ("", 0, {})
-    assert cleared.settings == {"pool": "fast"}
+    assert cleared.settings == {"network": "fast"}
+
+
+def test_where_a_provider_keeps_what_is_made_stays(inventory: Inventory) -> None:
+    """Disks of machines, and images, are in its pool: from another one they would never be removed."""
+    add(inventory, "hv-1")
+    with pytest.raises(InvalidRequest, match=r"settings\.pool") as caught:
+        inventory.edit_provider("hv-1", generation=1, settings={"pool": "fast"})
+    assert "mulligan provider remove hv-1" in str(caught.value.violations)
+    found = inspection()
+    put = inventory.put_provider("hv-2", "default", "qemu:///system", "", found, {"pool": "fast"})
+    with pytest.raises(AlreadyExists, match="pool is fast, asked was the default"):
+        inventory.put_provider("hv-2", "default", "qemu:///system", "", found, {})
+    assert inventory.provider("hv-2") == put
 
 
 def test_an_edit_leaves_room_for_what_is_used(inventory: Inventory) -> None:
