@@ -6,12 +6,15 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from mulligan.activities.events import EventKind, RunEvent
+from mulligan.activities.levers import LeverKind
 from mulligan.activities.values import Erase
 from mulligan.v1 import provisioning_pb2 as pb
 from mulligan.workflows import steps
 
 UNDO = "undo"
 """The step to which every undo belongs."""
+_RECORD = "record"
+"""What a run keeps of itself, whatever else it is at."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +62,11 @@ _GONE = "STALE_FENCE"
 """Why an undo ends badly that has nothing left to undo."""
 
 
+def _is_given_up(event: RunEvent) -> bool:
+    """Whether an operator aborts: while it undoes, what is left is not tried any longer, and quarantined."""
+    return event.kind is EventKind.LEVER_PULLED and event.lever is not None and event.lever.kind is LeverKind.ABORT
+
+
 def undo_of_step(step: str, *, by_agent: bool) -> list[Undo]:
     """What undoes a step, in the order in which it is undone. Empty where there is nothing to undo. `by_agent` where
     the deploy agent writes the disk."""
@@ -91,12 +99,15 @@ def undo_list(events: Iterable[RunEvent]) -> list[Undo]:
     made: dict[str, Undo] = {}
     kept: dict[str, Undo] = {}
     beginning: RunEvent | None = None
+    is_undoing = False
     for event in events:
         began, ended = event.kind is EventKind.ACTION_STARTED, event.kind is EventKind.ACTION_FINISHED
         failed = event.kind is EventKind.ACTION_FAILED
+        if began and event.step != _RECORD:
+            is_undoing = event.step == UNDO
         if event.kind is EventKind.RUN_STARTED:
             beginning = event
-        elif event.kind is EventKind.RUN_FINISHED:
+        elif event.kind is EventKind.RUN_FINISHED or (is_undoing and _is_given_up(event)):
             made.clear()
         elif began and (undo := _BY_ACTION.get((event.step, event.action))) is not None:
             made.pop(undo.action, None)

@@ -24,6 +24,9 @@ FORGOTTEN = "forgotten; nothing was asked of it, and what is kept there stays th
 """What the removal of a provider is, in words: one that is removed and does not answer stays, out of service."""
 
 
+GONE_WITH_ALL = "removed: what was kept there is removed, and it is forgotten"
+"""How such a removal ends."""
+
 REMOVED_IMAGE = "removed from the registry; its bytes stay at their source, and leave the providers"
 GONE = "recorded as gone when it was to be released: its run had ended, and nothing was claimed for it"
 

@@ -44,19 +44,20 @@ def retire(connection: Connection, name: str) -> Provider:
     return store.change(connection, name, {"enabled": False, "generation": known.generation + 1})
 
 
-def remove(connection: Connection, name: str) -> None:
-    """See `Inventory.remove_provider`."""
+def remove(connection: Connection, name: str) -> bool:
+    """See `Inventory.remove_provider`; whether it was there."""
     failing.take_turn(connection)
     try:
         store.lock(connection, name)
     except NotFound:
-        return
+        return False
     _refuse_held(connection, name)
     connection.execute(update(claims).where(claims.c.provider == name).values(provider=None))
     failing.forget_provider(connection, name)
     for table in (provider_capabilities, inventories):
         connection.execute(delete(table).where(table.c.provider == name))
     connection.execute(delete(providers).where(providers.c.name == name))
+    return True
 
 
 def _refuse_held(connection: Connection, name: str) -> None:

@@ -145,10 +145,16 @@ class Upkeep:
     def remove_provider(self, name: str) -> None:
         """Forget a provider that nothing is claimed of; its claims' tombstones stay, without its name.
 
-        One that is not there is success. Raises `Conflict` naming the machines that hold something.
+        That a removal is done is kept, with who asked for it. One that is not there is success. Raises `Conflict`
+        naming the machines that hold something.
         """
         with self._database.write() as connection:
-            housekeeping.remove(connection, name)
+            if not housekeeping.remove(connection, name):
+                return
+            last = edits.listed(connection, EditKind.PROVIDER, name, "", 1)
+            if last and last[0].what == edits.REMOVED:
+                by = By(last[0].actor, last[0].reason)
+                edits.keep(connection, EditKind.PROVIDER, name, edits.GONE_WITH_ALL, by)
 
     def wanted_digests(self) -> set[str]:
         """The digests of all images that are registered, or that a live machine runs."""

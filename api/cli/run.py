@@ -66,7 +66,16 @@ def list_runs(session: Session, project: str | None, machine: str | None, outcom
         limit=limit,
     )
     stream = session.provisioning.ListRuns(request, timeout=session.deadline())
-    listing(session, (response.run for response in stream), HEAD, _row, whole=("id",))
+    seen: set[str] = set()
+
+    def row(found: run_pb2.Run) -> tuple[str, ...]:
+        """An older run of an id that was used again is named so that `run show` tells it, and not the newer one."""
+        again = found.workflow_id in seen
+        seen.add(found.workflow_id)
+        _, *rest = _row(found)
+        return f"{found.workflow_id} --run-id {found.run_id}" if again else found.workflow_id, *rest
+
+    listing(session, (response.run for response in stream), HEAD, row, whole=("id",))
 
 
 @run.command()

@@ -72,9 +72,16 @@ def suspicion(found: inventory_pb2.Suspect) -> Iterator[tuple[str, str]]:
     if found.kind == inventory_pb2.SUSPECT_KIND_IMAGE:  # a provider says so by itself
         yield "quarantined", found.quarantined
     yield "suspect", f"{found.failures} failure(s): {found.verdict}"
-    told = [f"{ago(one.at)} ago, {one.workflow_id or 'no run'}: {_place(one)}{one.reason}" for one in found.evidence]
+    told = [f"{ago(one.at)} ago, {_run(one)}: {_place(one)}{one.reason}" for one in found.evidence]
     more = [f"and {found.failures - RUNS} more"] if found.failures > RUNS else []
     yield "failed", "\n".join([*told[:RUNS], *more])
+
+
+def _run(one: inventory_pb2.Blame) -> str:
+    """The run, as `mulligan run show` takes it: its workflow id may have been used again since."""
+    if not one.workflow_id:
+        return "no run"
+    return f"{one.workflow_id} --run-id {one.run_id}" if one.run_id else one.workflow_id
 
 
 def _place(one: inventory_pb2.Blame) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from mulligan.activities.events import EventKind, RunEvent
+from mulligan.activities.levers import Lever, LeverKind
 from mulligan.activities.story import fold
 from mulligan.activities.values import Erase
 from mulligan.api.capsule_file import history_of, unpack
@@ -78,3 +79,15 @@ def test_a_client_is_told_what_a_release_does_to_the_disks() -> None:
     assert [(each.action, each.description) for each in row.undo()] == [
         (each.action, each.description) for each in undo_list(events)
     ]
+
+
+def test_what_is_given_up_is_undone_no_more() -> None:
+    """An abort while it undoes: what is left will be quarantined. One before that is what begins the undo."""
+    events = told("libvirt-released")
+    at = next(n for n, e in enumerate(events) if (e.kind, e.action) == (EventKind.ACTION_STARTED, "tear-down"))
+    assert undo_list(events[: at + 1])
+    abort = replace(events[at], kind=EventKind.LEVER_PULLED, lever=Lever(LeverKind.ABORT, "alice"))
+    assert undo_list([*events[: at + 1], abort]) == []
+    aborted = told("simulated-aborted")
+    pulled = next(n for n, e in enumerate(aborted) if e.kind is EventKind.LEVER_PULLED)
+    assert [each.action for each in undo_list(aborted[: pulled + 1])] == ["tear-down", "remove-disks", "release-claim"]

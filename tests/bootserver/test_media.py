@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -156,6 +157,30 @@ async def test_of_a_fetch_that_is_broken_off_counts_what_was_sent(
         while not jobs.seen(job.id).fetched:  # noqa: ASYNC110 - the files are another thread's
             await asyncio.sleep(0.02)
     assert MIB <= jobs.seen(job.id).fetched["medium"] < size // 2
+
+
+async def test_a_fetch_of_an_earlier_boot_that_ends_late_changes_nothing_of_this_one(
+    root: str, jobs: Jobs, agent: AgentImage, tmp_path: Path
+) -> None:
+    """The BMC still reads the medium of the try before, over a connection that stays, when the server boots anew."""
+    with (tmp_path / "large.iso").open("wb") as file:
+        file.truncate(256 * MIB)
+    before, token = begun(jobs, agent, a_job(JobKind.LIVE), root)
+    jobs.equip(before.id, Medium("", "", str(tmp_path / "large.iso"), 0, "", ""))
+    where = urlsplit(root)
+    reader, writer = await asyncio.open_connection(where.hostname, where.port)
+    writer.write(f"GET /v1/media/{token}/run-1.iso HTTP/1.1\r\nHost: boot\r\n\r\n".encode())
+    await reader.readexactly(MIB)
+    now, newer = begun(jobs, agent, before, root)
+    assert now.id == before.id
+    jobs.switching_on(now.id)
+    told = jobs.seen(now.id)
+    assert told.on_at is not None
+    writer.transport.abort()
+    # What comes after it on the same server is answered, and noted, when the broken one has been.
+    assert (await fetch(f"{root}/v1/media/{newer}/run-1.iso", Range="bytes=0-2"))[0] == 206
+    await noted(jobs, now.id, medium=3)
+    assert jobs.seen(now.id) == dataclasses.replace(told, fetched={"medium": 3})
 
 
 async def test_what_was_fetched_before_the_power_is_told_apart(root: str, jobs: Jobs, agent: AgentImage) -> None:

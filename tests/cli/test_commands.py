@@ -188,6 +188,17 @@ def test_runs_are_listed(api: ScriptedApi, mulligan: Mulligan) -> None:
     assert api.last("ListRuns") == request
 
 
+def test_an_older_run_of_an_id_is_listed_as_run_show_takes_it(api: ScriptedApi, mulligan: Mulligan) -> None:
+    """By its id alone the newer one would be shown."""
+    newer, older = run_update().run, run_update("FAILED").run
+    newer.run_id, older.run_id = "second", "first"
+    answers = [provisioning_pb2.ListRunsResponse(run=each) for each in (newer, older)]
+    api.handlers["ListRuns"] = lambda request, context: iter(answers)
+    _, first, second = mulligan("run", "list").stdout.splitlines()
+    assert "--run-id" not in first
+    assert second.startswith(f"{ID} --run-id first ")
+
+
 def test_a_runs_story_is_told(api: ScriptedApi, mulligan: Mulligan) -> None:
     """The run, its events in order, and what is in progress."""
     response = provisioning_pb2.GetRunResponse(

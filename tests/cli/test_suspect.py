@@ -27,6 +27,7 @@ def suspect(kind: str = "IMAGE", name: str = "bad", failures: int = 7) -> invent
         evidence=[
             inventory_pb2.Blame(
                 workflow_id=f"provision:default:web-{number}",
+                run_id=f"run-{number}",
                 step="verify",
                 reason="no console line",
                 provider=f"h{number}",
@@ -101,7 +102,7 @@ def test_what_is_held_against_an_image_or_a_provider_is_shown_with_it(api: Scrip
     shown = mulligan("image", "show", "bad").stdout
     assert f"`{CLEAR}`" in shown
     assert "7 failure(s): it is to blame" in shown
-    assert "2m ago, provision:default:web-1: verify on h1 with bad: no console line" in shown
+    assert "2m ago, provision:default:web-1 --run-id run-1: verify on h1 with bad: no console line" in shown
     assert "and 2 more" in shown
     api.handlers["GetProvider"] = lambda request, context: inventory_pb2.GetProviderResponse(
         provider=provider(), suspect=suspect("PROVIDER", "hyp-1", 1)

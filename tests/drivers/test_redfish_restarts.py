@@ -76,6 +76,25 @@ async def test_what_a_bmc_does_not_know_is_not_waited_for_while_its_system_is_th
                 await driver.power_on(a_mark(), soon())
 
 
+@pytest.mark.parametrize("lacks", ["/redfish/v1", "/redfish/v1/SessionService/Sessions"], ids=["root", "sessions"])
+async def test_a_bmc_that_has_nothing_yet_when_it_is_logged_in_to_is_waited_for(
+    bmc: LyingBmc, tmp_path: Path, lacks: str
+) -> None:
+    """Its web server is up before what it serves. An address that nobody has registered is wrong at once."""
+    bmc.lies.lacks = lacks
+    bmc.lies.absent_until = LONG
+    async with opened(bmc, tmp_path) as driver:
+        with pytest.raises(Busy, match="restart") as error:
+            await driver.power(a_mark(), soon())
+        assert error.value.after_seconds > 0
+        with pytest.raises(NotFound):
+            await driver.inspect(soon())
+        bmc.lies.lacks, bmc.lies.absent_until = "", 0.0
+        assert (await driver.power(a_mark(), soon())).state is PowerState.OFF
+    assert bmc.changes() == []
+    assert bmc.refused_logins == 0
+
+
 async def test_a_password_that_is_not_asked_for_when_logging_in_is_tried_once(bmc: LyingBmc, tmp_path: Path) -> None:
     """Without sessions, by basic authentication, the log-in tells nothing of it."""
     bmc.lies.no_sessions, bmc.lies.refuses_session = True, 10**6

@@ -90,6 +90,21 @@ def test_changes_of_a_provider_stay_when_it_is_gone(inventory: Inventory) -> Non
     assert len(inventory.edits(limit=1)) == 1
 
 
+def test_a_removal_that_is_done_is_told(inventory: Inventory) -> None:
+    """By whoever asked for it, and once; one that asks nothing of the provider is told as that already."""
+    add(inventory, "hv-1")
+    inventory.retire_provider("hv-1", ANN)
+    inventory.remove_provider("hv-1")
+    inventory.remove_provider("hv-1")
+    done, asked = inventory.edits(EditKind.PROVIDER, "hv-1")
+    assert asked.what.startswith("removal asked for")
+    assert (done.what, done.actor, done.reason) == (
+        "removed: what was kept there is removed, and it is forgotten",
+        "ann@ops",
+        "it burnt",
+    )
+
+
 def test_changes_kept_by_an_older_version_are_still_listed(empty_url: str) -> None:
     """They were of providers and images, and belong to no project."""
     database = Database(empty_url)
