@@ -72,8 +72,9 @@ class Releases:
             return await self._gone(machine)
         if forget and machine.state is not MachineState.QUARANTINED:
             raise _too_early(machine)
-        if machine.state in BEING_MADE and await self._runs.making(project, name, machine.id) is not None:
-            return await self._end_hold(machine, by)
+        if machine.state in BEING_MADE and (making := await self._runs.making(project, name, machine.id)) is not None:
+            cancelled = making.raw_description.workflow_extended_info.cancel_requested
+            return await self._end_hold(machine, by, is_cancelled=cancelled)
         if (run := await self._runs.taking_down(machine)) is not None:
             await run_blocking(self._inventory.also_released, machine, by)
             return Started(run.id, run.run_id, joined=True)
@@ -125,8 +126,17 @@ class Releases:
         made_by = provision_id(machine.project, machine.name)
         return Started(made_by, machine.run_id, joined=True, machine=machine)
 
-    async def _end_hold(self, machine: Machine, by: By) -> Started:
+    async def _end_hold(self, machine: Machine, by: By, *, is_cancelled: bool) -> Started:
         run = provision_id(machine.project, machine.name)
+        if machine.state is MachineState.PROVISIONING and is_cancelled:
+            raise Conflict(
+                f"machine {machine.name!r} is going already: the run that makes it is being cancelled, and undoes what "
+                f"it made; watch it: `mulligan run watch {run}`",
+                machine=machine.name,
+                state=machine.state,
+                workflow_id=run,
+                remedy=f"mulligan run watch {run}",
+            )
         if machine.state is MachineState.PROVISIONING:
             raise Conflict(
                 f"machine {machine.name!r} is being made; cancel the run first: `mulligan run cancel {run}`",

@@ -12,7 +12,7 @@ from mulligan.api.cli.client import Session, api_command
 from mulligan.api.cli.errors import tell_next
 from mulligan.api.cli.estimates import usual_text
 from mulligan.api.cli.exit_codes import ExitCode
-from mulligan.api.cli.explanation import show_explanation, what_helps
+from mulligan.api.cli.explanation import mended_by, pinned_to, show_explanation, what_helps
 from mulligan.api.cli.output import details, print_json, show, table
 from mulligan.api.cli.spec_options import CLAIM_OPTIONS, RUN_OPTIONS, options, wanted_spec
 from mulligan.api.cli.text import size
@@ -103,5 +103,7 @@ def _next(made: provisioning_pb2.Plan) -> tuple[str, ...]:
         return (as_provision("--plan", made.hash),)
     if made.provider:
         return ()
-    waits = () if made.explanation.verdict != NOT_NOW else (as_provision("--wait-for-room"),)
+    is_out_of_service = pinned_to(made.explanation) and mended_by(made.explanation)
+    waits_for_nothing = made.explanation.verdict != NOT_NOW or is_out_of_service
+    waits = () if waits_for_nothing else (as_provision("--wait-for-room"),)
     return (*waits, *what_helps(made.explanation))

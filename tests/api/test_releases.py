@@ -198,6 +198,21 @@ async def test_a_release_that_was_terminated_is_told_and_gone_on_with(api: Api, 
     assert is_clean(stack, project)
 
 
+async def test_a_machine_whose_making_is_being_cancelled_goes_by_itself(api: Api, stack: Stack) -> None:
+    """Whoever would release it is told so; before the cancel, that a cancel is what takes it down."""
+    project, _ = await stack.hosts(personality="no-call-home", **SLOW_UNDO)
+    await first(api.provision(spec(project, verify=machine_pb2.VERIFY_LEVEL_GUEST), detach=True))
+    run = stack.client.get_workflow_handle(f"provision:{project}:m")
+    await until(lambda: stack.has_finished(run, "boot"))
+    assert info(await refusal(api.release(project))).metadata["remedy"] == f"mulligan run cancel provision:{project}:m"
+    await api.provisioning.CancelRun(provisioning_pb2.CancelRunRequest(workflow_id=run.id))
+    error = await refusal(api.release(project))
+    assert "is being cancelled, and undoes what it made" in str(error.details())
+    assert info(error).metadata["remedy"] == f"mulligan run watch provision:{project}:m"
+    await until(lambda: stack.machine_is(project, "m", MachineState.FAILED))
+    assert is_clean(stack, project)
+
+
 async def test_a_release_cannot_be_cancelled(api: Api, stack: Stack) -> None:
     """It is refused while it runs, and goes on to its end."""
     project, _ = await stack.hosts(**SLOW_UNDO)

@@ -166,6 +166,12 @@ def test_what_is_asked_of_one_provider_is_told_of_that_one(api: ScriptedApi, mul
     plan.explanation.near_misses[0].failing[:] = ("enabled",)
     answers(api, plan)
     assert "provider set hv-2 --enable" in mulligan(*ASK, "--provider", "hv-2").stderr.splitlines()[0]
+    plan.explanation.verdict = inventory_pb2.Explanation.VERDICT_NOT_NOW
+    plan.explanation.near_misses[0].failing[:] = ("not-quarantined",)
+    answers(api, plan)
+    told = mulligan(*ASK, "--provider", "hv-2").stderr
+    assert told.startswith("next: mulligan provider show hv-2\n")
+    assert "--wait-for-room" not in told, "it has room, and waits for an operator"
 
 
 def test_something_is_lacking(api: ScriptedApi, mulligan: Mulligan) -> None:
