@@ -46,9 +46,9 @@ class Targets:
     def begin_anew(self, target: Target) -> bool:
         """Ask with these settings, also for what is under way with others; whether there was such an action."""
         self.learn(target)
-        old = {handle for handle, used in self._under_way.items() if used.name == target.name and used != target}
-        self._superseded |= old
-        for handle in old:
+        old = [handle for handle, used in self._under_way.items() if used.name == target.name and used != target]
+        self._superseded.update(old)
+        for handle in old:  # in the order in which they began, also when this is replayed
             handle.cancel()
         return bool(old)
 
