@@ -21,6 +21,7 @@ from mulligan.activities.drivers.base import Deadline
 from mulligan.activities.drivers.ipmi.driver import IpmiDriver, open_ipmi
 from mulligan.activities.drivers.kept import Kept
 from mulligan.activities.values import Mark, Target
+from tests.drivers.contract import until
 from tests.drivers.ipmi_server import USER
 
 PASSWORD = "canary-5e2d-secret"
@@ -234,15 +235,36 @@ def speakers() -> list[psutil.Process]:
     return found
 
 
-def held() -> tuple[set[str], set[str]]:
-    """This process's sockets and pipes, and its threads but those of the pool, which stay."""
+def held() -> set[str]:
+    """What the driver could leave in this process: ends of pipes to its processes, and threads but those of pools.
+
+    Sockets of networks are not its own: it has none here, and clients of other tests, which live on, connect again.
+    """
+    pairs = {each.fd for each in psutil.Process().net_connections("unix")}
     ends = set()
     for path in Path("/proc/self/fd").iterdir():
         with contextlib.suppress(OSError):
             target = str(path.readlink())
-            if target.startswith(("socket:", "pipe:")):
+            if target.startswith("pipe:") or (target.startswith("socket:") and int(path.name) in pairs):
                 ends.add(target)
-    return ends, {t.name for t in threading.enumerate() if not t.name.startswith("asyncio_")}
+    return ends | {t.name for t in threading.enumerate() if not t.name.startswith(("asyncio_", "ThreadPoolExecutor"))}
+
+
+@contextlib.asynccontextmanager
+async def nothing_left() -> AsyncIterator[None]:
+    """The block ends without a process, a thread or a pipe of the driver; says which there is."""
+    before = held()
+    yield
+    left: list[object] = []
+
+    async def as_before() -> bool:
+        left[:] = [*speakers(), *(held() - before)]
+        return not left
+
+    try:
+        await until(as_before)
+    except TimeoutError:
+        raise AssertionError(f"left by the driver: {left}") from None
 
 
 def _hex(data: bytes) -> str:

@@ -22,7 +22,18 @@ from mulligan.activities.drivers.libvirt.daemons import ensure_daemons
 from mulligan.activities.errors import AccessDenied, Busy, StaleFence, Unsupported
 from mulligan.activities.values import Firmware, Kind, PowerState
 from tests.drivers.contract import MarkFactory, until
-from tests.drivers.ipmi_parts import PASSWORD, SIZES, Sim, a_mark, held, ipmi_sim, opened, served, soon, speakers
+from tests.drivers.ipmi_parts import (
+    PASSWORD,
+    SIZES,
+    Sim,
+    a_mark,
+    ipmi_sim,
+    nothing_left,
+    opened,
+    served,
+    soon,
+    speakers,
+)
 from tests.drivers.server_contract import ServerContract
 
 DOMAIN = f"mulligan-ipmi-{os.getpid()}"
@@ -37,15 +48,9 @@ def sim(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sim]:
 
 @pytest.fixture(autouse=True)
 async def nothing_is_left(connection: libvirt.virConnect) -> AsyncIterator[None]:
-    """Every test ends without a process, a thread, a socket or a pipe of the driver."""
-    before = held()
-    yield
-
-    async def as_before() -> bool:
-        sockets, threads = held()
-        return not speakers() and sockets <= before[0] and threads <= before[1]
-
-    await until(as_before)
+    """By any test."""
+    async with nothing_left():
+        yield
 
 
 @pytest.fixture(scope="module")

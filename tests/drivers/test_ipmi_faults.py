@@ -32,7 +32,19 @@ from mulligan.activities.errors import (
 )
 from mulligan.activities.values import Firmware, PowerState, Target
 from tests.drivers.contract import until
-from tests.drivers.ipmi_parts import PASSWORD, Relay, Sim, Spoil, a_mark, held, ipmi_sim, opened, served, soon, speakers
+from tests.drivers.ipmi_parts import (
+    PASSWORD,
+    Relay,
+    Sim,
+    Spoil,
+    a_mark,
+    ipmi_sim,
+    nothing_left,
+    opened,
+    served,
+    soon,
+    speakers,
+)
 
 OPEN_SESSION, RAKP2 = 0x11, 0x13
 
@@ -46,15 +58,9 @@ def sim(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sim]:
 
 @pytest.fixture(autouse=True)
 async def nothing_is_left() -> AsyncIterator[None]:
-    """Every test ends without a process, a thread, a socket or a pipe of the driver."""
-    before = held()
-    yield
-
-    async def as_before() -> bool:
-        sockets, threads = held()
-        return not speakers() and sockets <= before[0] and threads <= before[1]
-
-    await until(as_before)
+    """By any test."""
+    async with nothing_left():
+        yield
 
 
 def at(payload: int, offset: int, value: int) -> Spoil:
