@@ -10,8 +10,12 @@ from typing import Any
 from google.protobuf.timestamp_pb2 import Timestamp
 from temporalio.api.common.v1 import Payload, Payloads
 from temporalio.api.failure.v1 import Failure
+from temporalio.api.workflow.v1 import PendingActivityInfo
 
 from mulligan.activities.values import Evidence, VerifyLevel
+
+STILL_AWAITED = "STILL_AWAITED"
+"""The name of a failure that is none: what was looked for is not there yet, and is looked for again."""
 
 
 def innermost(failure: Failure) -> Failure:
@@ -28,6 +32,15 @@ def describe_failure(failure: Failure) -> tuple[str, str]:
     if failure.HasField("timeout_failure_info"):
         reason = "NO_ANSWER"
     return failure.message, reason
+
+
+def seen_meanwhile(pending: PendingActivityInfo) -> tuple[str, datetime | None]:
+    """What an action that looks again and again saw last, and when; empty for one that failed, or has not looked."""
+    failure = innermost(pending.last_failure)
+    if failure.application_failure_info.type != STILL_AWAITED:
+        return "", None
+    at = result_of(failure.application_failure_info.details).get("at", 0.0)
+    return failure.message, datetime.fromtimestamp(at, UTC) if isinstance(at, float) and at > 0 else None
 
 
 def blamed_by(failure: Failure) -> str:

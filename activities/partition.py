@@ -15,6 +15,7 @@ from mulligan.activities.site import Site
 from mulligan.activities.survey import SurveyActivities
 from mulligan.activities.verify import VerifyActivities
 from mulligan.activities.watch_boot import WatchActivities
+from mulligan.activities.watch_guest import GuestActivities
 
 
 def partition_activities(site: Site) -> list[Callable[..., Any]]:
@@ -34,6 +35,7 @@ def partition_activities(site: Site) -> list[Callable[..., Any]]:
         verify.observe,
         verify.probe,
         WatchActivities(site).watch_boot,
+        GuestActivities(site).watch_guest,
         SurveyActivities(site).survey,
         BmcActivities(site).list_bmcs,
     ]

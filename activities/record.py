@@ -16,7 +16,7 @@ from mulligan.activities import calls
 from mulligan.activities.durations import step_seconds
 from mulligan.activities.errors import NotFound
 from mulligan.activities.events import RunEvent, last_event
-from mulligan.activities.history import blamed_by, describe_failure, said_by_heartbeat
+from mulligan.activities.history import blamed_by, describe_failure, said_by_heartbeat, seen_meanwhile
 from mulligan.activities.inventory import Inventory, Lesson, RunRecord
 from mulligan.activities.story import StoryFold
 from mulligan.activities.threads import run_blocking
@@ -123,10 +123,11 @@ class RecordActivities:
         for pending in run.raw_description.pending_activities:
             if pending.activity_id == info.activity_id:
                 continue
-            if pending.HasField("last_failure"):
+            seen, _ = seen_meanwhile(pending)
+            if pending.HasField("last_failure") and not seen:
                 said, reason = describe_failure(pending.last_failure)
                 return calls.Why(said, blamed_by(pending.last_failure), reason)
-            return calls.Why(said_by_heartbeat(pending.heartbeat_details))
+            return calls.Why(seen or said_by_heartbeat(pending.heartbeat_details))
         return calls.Why("")
 
     @activity.defn(name=calls.RETRY_NOW.name)

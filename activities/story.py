@@ -30,6 +30,13 @@ MEMO_RETRIED = "retried"
 HIDDEN_ACTIONS = frozenset({"story", "lease", "why", "another", "retry-now"})
 """Book-keeping that is not part of the story."""
 
+WATCHES = frozenset({"watch-boot", "watch-guest"})
+"""Actions that look at a machine while something else is awaited: that one begins or ends ends no wait."""
+
+
+LOOKS_AGAIN = "watch-guest"
+"""It looks until it is stopped: that, and its beginning, tell nothing. What it sees does, and that it cannot look."""
+
 
 def action_id(try_number: int, step: str, action: str) -> str:
     """The activity id of one action."""
@@ -87,6 +94,8 @@ class StoryFold:
     times_held: int = 0
     due: Due | None = None
     """Until when the step that runs has time."""
+    awaited: str = ""
+    """The summary of the timer that fired last: a wait that goes on gets another one of the same words."""
     step_began: datetime | None = None
     """When the first timer of that step was started."""
 
@@ -113,6 +122,8 @@ class StoryFold:
         if action.try_number > self.try_number:
             self.try_number, self.provider, self.written = action.try_number, "", None
             self.undone = []
+        if action.action == LOOKS_AGAIN:
+            return None
         return self._about(event, EventKind.ACTION_STARTED, action, message=action.message, attempts=0)
 
     def started(self, event: HistoryEvent) -> None:
@@ -162,8 +173,9 @@ class StoryFold:
         """Remember what the timer means. One without a meaning of its own stands for what a step awaits."""
         timer_id = event.timer_started_event_attributes.timer_id
         summary = self.timers[timer_id] = text_of(event.user_metadata.summary)
+        goes_on, self.awaited = summary == self.awaited, ""
         self._note_due(event, summary)
-        if not summary.startswith(TIMER_AWAITING):
+        if not summary.startswith(TIMER_AWAITING) or goes_on:
             return None
         step, _, message = summary.removeprefix(TIMER_AWAITING).partition(": ")
         return self._event(event, EventKind.AWAITING, step=step, message=message)
@@ -188,6 +200,7 @@ class StoryFold:
     def timer_fired(self, event: HistoryEvent) -> RunEvent | None:
         """A step is slow, or its deadline passed."""
         summary = self.timers.pop(event.timer_fired_event_attributes.timer_id, "")
+        self.awaited = summary
         for prefix, kind in ((TIMER_SLOW, EventKind.SLOW), (TIMER_DEADLINE, EventKind.DEADLINE_PASSED)):
             if summary.startswith(prefix):
                 step, _, message = summary.removeprefix(prefix).partition(": ")
@@ -296,6 +309,8 @@ class StoryFold:
     def _ended_badly(self, event: HistoryEvent, scheduled_id: int, failure: Failure | None) -> RunEvent | None:
         action = self.actions.pop(scheduled_id, None)
         if action is None:
+            return None
+        if failure is None and action.action == LOOKS_AGAIN:
             return None
         message, reason = describe_failure(failure) if failure is not None else ("stopped", "CANCELLED")
         explanation = explanation_of(failure) if failure is not None and action.step == "claim" else None

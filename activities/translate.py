@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from pydantic import TypeAdapter
@@ -11,6 +11,7 @@ from temporalio.exceptions import ApplicationError, ApplicationErrorCategory
 from temporalio.worker import ActivityInboundInterceptor, ExecuteActivityInput, Interceptor
 
 from mulligan.activities.errors import Busy, Final, MulliganError
+from mulligan.activities.history import STILL_AWAITED
 from mulligan.activities.transcript import transcribing, with_verbs
 from mulligan.activities.values import Verb
 
@@ -37,6 +38,17 @@ def to_failure(error: MulliganError, verbs: Sequence[Verb] = ()) -> ApplicationE
         non_retryable=isinstance(error, Final),
         next_retry_delay=timedelta(seconds=error.after_seconds) if isinstance(error, Busy) and patience else None,
         category=ApplicationErrorCategory.BENIGN if isinstance(error, Busy) else ApplicationErrorCategory.UNSPECIFIED,
+    )
+
+
+def ask_again(message: str, after_seconds: float, at: datetime) -> ApplicationError:
+    """Ends an attempt that looked for something: with what it saw and when, and when the next one shall look."""
+    return ApplicationError(
+        message,
+        {"at": at.timestamp()},
+        type=STILL_AWAITED,
+        next_retry_delay=timedelta(seconds=after_seconds),
+        category=ApplicationErrorCategory.BENIGN,
     )
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -13,8 +12,9 @@ from temporalio import activity
 
 from mulligan.activities import calls
 from mulligan.activities.beat import Beat, beating
-from mulligan.activities.drivers.base import Addresses, BootProgress, Console, Deadline, Driver, Power
+from mulligan.activities.drivers.base import Addresses, BootProgress, Console, Deadline, Driver
 from mulligan.activities.errors import VerifyFailed
+from mulligan.activities.powered import Powered
 from mulligan.activities.site import Site, able
 from mulligan.activities.values import Evidence, PowerState, Service, ServiceKind, Target, VerifyLevel
 
@@ -26,8 +26,8 @@ READ_SECONDS = 10.0
 PROBE_SECONDS = 5.0
 CLOCK_TOLERANCE = timedelta(seconds=2)
 """How far a provider's clock may be behind the clock by which the boot is dated."""
-OFF_READINGS, OFF_SECONDS = 3, 1.0
-"""So many readings of power off in a row, over so long, are believed: the machine switched itself off."""
+OFF_SECONDS = 1.0
+"""Readings of power off over so long are believed: the machine switched itself off."""
 BANNER_SECONDS = 4.0
 BANNER_LINES = 50
 """An SSH server may say other lines before its banner (RFC 4253, section 4.2)."""
@@ -39,13 +39,11 @@ class _Look:
 
     target: Target
     asked: calls.ObserveIn
+    powered: Powered
     evidence: dict[VerifyLevel, Evidence] = field(default_factory=dict)
     addresses: tuple[str, ...] = ()
     console_offset: int = 0
     console_line: str = ""
-    off_readings: int = 0
-    off_since: float = 0.0
-    """When the first of them was read, on the monotonic clock."""
     silent: str = ""
     progress: str = ""
     """How far its boot came, as its BMC says."""
@@ -77,7 +75,7 @@ class VerifyActivities:
     @activity.defn(name=calls.OBSERVE.name)
     async def observe(self, asked: calls.ObserveIn) -> calls.Observed:
         """Look at power, console and addresses until everything up to the level is proved."""
-        look = _Look(asked.target, asked)
+        look = _Look(asked.target, asked, Powered(asked.target, asked.mark, OFF_SECONDS))
         async with beating("looking") as beat, self._site.driver(asked.target) as driver:
             await _until(lambda: _look_once(driver, look), asked, beat, look.awaiting)
         evidence = tuple(look.evidence[level] for level in VerifyLevel if level in look.evidence)
@@ -134,19 +132,13 @@ async def _look_once(driver: Driver, look: _Look) -> bool:
     for level in look.wanted():
         if level in _LOOKS:
             await _LOOKS[level](driver, look)
-    return not look.wanted() and not look.off_readings
+    return not look.wanted() and not look.powered.in_doubt
 
 
 async def _look_at_power(driver: Driver, look: _Look) -> None:
-    reading = await able(driver, Power, look.target).power(look.asked.mark, Deadline.after(READ_SECONDS))
+    reading = await look.powered.look(driver)
     if reading.state is PowerState.ON:
         look.prove(VerifyLevel.POWER, "power", f"power is on ({reading.detail or reading.state})", reading.at)
-        look.off_readings = 0
-        return
-    look.off_since = look.off_since if look.off_readings else time.monotonic()
-    look.off_readings += 1
-    if look.off_readings >= OFF_READINGS and time.monotonic() - look.off_since >= OFF_SECONDS:
-        raise VerifyFailed(f"{look.asked.mark.machine} was switched on, but {look.target.name} says {reading.state}")
 
 
 async def _look_at_progress(driver: BootProgress, look: _Look) -> None:
@@ -170,8 +162,8 @@ async def _look_at_console(driver: Driver, look: _Look) -> None:
     mark = look.asked.mark
     chunk = await able(driver, Console, look.target).console(mark, look.console_offset, Deadline.after(READ_SECONDS))
     look.console_offset = chunk.next_offset
-    if lines := [line.strip() for line in chunk.text.splitlines() if line.strip()]:
-        look.console_line = "".join(c for c in lines[-1] if c.isprintable())
+    if line := chunk.last_line:
+        look.console_line = line
         look.prove(VerifyLevel.CONSOLE, "console", look.console_line, datetime.now(UTC))
 
 

@@ -23,7 +23,7 @@ from mulligan.api.errors import Laggard, domain_error
 from mulligan.api.estimates import Estimates
 from mulligan.api.mended import event_since
 from mulligan.api.pace import Pace
-from mulligan.api.progress import AWAIT, ENDS_A_WAIT, is_news, progress_of, until
+from mulligan.api.progress import AWAIT, ends_a_wait, is_news, progress_of, until
 from mulligan.api.run_views import GOOD, is_held, is_undoing
 from mulligan.api.runs import Found, Runs
 
@@ -188,7 +188,7 @@ class Feed:
         for event in events:
             self._log.append(event_since(event, since))
             key = (event.try_number, event.step, event.action)
-            if event.kind in ENDS_A_WAIT:
+            if ends_a_wait(event):
                 self._forget((event.try_number, self._awaits, AWAIT))
             if event.kind is EventKind.AWAITING:
                 self._awaits = event.step

@@ -14,8 +14,8 @@ from temporalio.api.workflow.v1 import PendingActivityInfo
 from temporalio.client import WorkflowExecutionDescription
 
 from mulligan.activities.events import Due, EventKind, RunEvent
-from mulligan.activities.history import describe_failure, explanation_of
-from mulligan.activities.story import HIDDEN_ACTIONS, parse_action_id
+from mulligan.activities.history import describe_failure, explanation_of, seen_meanwhile
+from mulligan.activities.story import HIDDEN_ACTIONS, LOOKS_AGAIN, WATCHES, parse_action_id
 from mulligan.api import suggestions
 from mulligan.api.convert import moment
 from mulligan.api.convert_runs import Progress
@@ -32,23 +32,32 @@ def progress_of(description: WorkflowExecutionDescription) -> Iterable[Progress]
     """One for each action that is in progress."""
     for pending in description.raw_description.pending_activities:
         parsed = parse_action_id(pending.activity_id)
-        if parsed is not None and parsed[2] not in HIDDEN_ACTIONS:
+        if parsed is None or parsed[2] in HIDDEN_ACTIONS:
+            continue
+        if parsed[2] != LOOKS_AGAIN:
             yield _progress(description.id, pending, *parsed)
+        elif (told := _progress(description.id, pending, *parsed)).message:
+            yield replace(told, action=AWAIT)  # what is awaited is the same, with what was seen since
 
 
 UNDO = "undo"
 """The step whose actions have each a time of their own, in which they are tried."""
 
 AWAIT = "await"
-"""The name under which a wait is told in which no action is in progress."""
+"""The name under which a wait is told in which no action is in progress, or one that only looks meanwhile."""
 
 ENDS_A_WAIT = frozenset(EventKind) - {EventKind.SLOW, EventKind.LEVER_PULLED, EventKind.LEVER_REFUSED}
 """After these the run does not await any more what it did, or something else."""
 
 
+def ends_a_wait(event: RunEvent) -> bool:
+    """Whether the run does not await any more what it did; a look at it ends nothing, whatever comes of it."""
+    return event.kind in ENDS_A_WAIT and event.action not in WATCHES
+
+
 def awaited(events: Sequence[RunEvent]) -> Progress | None:
     """What the run awaits without any action, such as a guest's call home; None when that is over, or never began."""
-    last = next((event for event in reversed(events) if event.kind in ENDS_A_WAIT), None)
+    last = next((event for event in reversed(events) if ends_a_wait(event)), None)
     if last is None or last.kind is not EventKind.AWAITING:
         return None
     seen = next((each for each in reversed(events) if each.try_number == last.try_number and each.evidence), None)
@@ -80,22 +89,26 @@ def _progress(workflow_id: str, pending: PendingActivityInfo, try_number: int, s
     next_at: Timestamp | None = None
     if pending.state == _WAITING and pending.HasField("next_attempt_schedule_time"):
         next_at = pending.next_attempt_schedule_time
-    failed = pending.HasField("last_failure")
+    said, said_at = str(beat.get("message", "")), _said_at(beat.get("at")) if beat.get("message") else None
+    seen, seen_at = seen_meanwhile(pending)
+    if seen_at is not None and (said_at is None or said_at < seen_at):
+        said, said_at = seen, seen_at
+    failed = pending.HasField("last_failure") and not seen
     failure = describe_failure(pending.last_failure)[0] if failed else ""
-    message = (_paused(pending) or str(beat.get("message", "") or _waiting(pending, next_at)))[:_MOST]
+    message = (_paused(pending) or said or _waiting(pending, next_at))[:_MOST]
     helps = suggestions.for_progress(workflow_id, step, message=message, last_failure=failure)
     return Progress(
         try_number=try_number,
         step=step,
         action=action,
-        attempt=max(1, pending.attempt),
+        attempt=1 if seen else max(1, pending.attempt),
         message=message,
         done=_count(beat.get("done")),
         total=_count(beat.get("total")),
         last_failure=failure[:_MOST],
-        next_attempt_at=moment(next_at) if next_at is not None else None,
+        next_attempt_at=moment(next_at) if next_at is not None and not seen else None,
         suggestions=tuple(helps),
-        observed_at=_said_at(beat.get("at")) if beat.get("message") else None,
+        observed_at=said_at,
         explanation=explanation_of(pending.last_failure) if failed else None,
         deadline=moment(pending.expiration_time) if step == UNDO and pending.HasField("expiration_time") else None,
     )

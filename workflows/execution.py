@@ -285,19 +285,26 @@ class Execution:
         self.awaiting = what
         self.changed()
 
-    async def until(self, condition: Callable[[], bool], awaiting: str) -> None:
+    async def until(self, condition: Callable[[], bool], awaiting: str, *, at_first: timedelta = AWAIT_AT_MOST) -> bool:
         """Wait for something inside a step; ends when the step is stopped, also by a cancel that was swallowed.
 
-        What is awaited stands in the history, as a timer's summary: this is how watchers get to know it.
+        What is awaited stands in the history, as a timer's summary: this is how watchers get to know it. False when it
+        had not come `at_first`, so that the wait can go on in another way.
         """
         self.awaits(awaiting)
-        await workflow.wait_condition(
-            lambda: condition() or self._stopping,
-            timeout=AWAIT_AT_MOST,
-            timeout_summary=f"{TIMER_AWAITING}{self.step}: {awaiting}",
-        )
+        try:
+            await workflow.wait_condition(
+                lambda: condition() or self._stopping,
+                timeout=at_first,
+                timeout_summary=f"{TIMER_AWAITING}{self.step}: {awaiting}",
+            )
+        except TimeoutError:
+            if at_first == AWAIT_AT_MOST:
+                raise
+            return False
         if self._stopping:
             raise asyncio.CancelledError("the step was stopped")
+        return True
 
     async def _done_or_over(self, task: asyncio.Task[T], step: str, began: datetime, slow: str) -> bool:
         """Wait until the task is done, is to end, or is too late: then True. Say once that it is slow."""

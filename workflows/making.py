@@ -40,6 +40,12 @@ WRONG_DISK = "WRONG_DISK"
 NOT_NOW = "NOT_NOW"
 """No provider has room at this moment."""
 
+NOT_UP = "VERIFY_FAILED"
+"""What was looked for was not seen, or the opposite was."""
+
+UNWATCHED = timedelta(seconds=10)
+"""So long a guest is awaited before its machine is looked at again: most have called by then."""
+
 LAST_LOOK_SECONDS = 60.0
 
 TOKEN_SECONDS = timedelta(days=30).total_seconds()
@@ -232,7 +238,7 @@ class Making:
             try:
                 return await look(max(1, int(self.run.left - GIVES_UP_BEFORE)))
             except ActivityError as error:
-                if Failure.of(error).reason != "VERIFY_FAILED" or self.run.deadline == deadline:
+                if Failure.of(error).reason != NOT_UP or self.run.deadline == deadline:
                     raise
 
     async def _called_home(self) -> tuple[Evidence, ...]:
@@ -247,30 +253,59 @@ class Making:
         return (*seen, *disk_evidence(self.called, self.written), evidence)
 
     async def _await_call(self) -> tuple[Evidence, ...]:
-        """Wait for the guest's call home. Where a BMC says how far a boot came, it is asked meanwhile: what it said
-        last is evidence, if it is newer than the boot."""
+        """Wait for the guest's call home, and look at its machine meanwhile: what is off will not call. Where a BMC
+        says how far a boot came, it is asked: what it said last is evidence, if it is newer than the boot."""
         awaited = "the guest's call home (its console and its cloud-init log say why there is none)"
-        claim, made = self._claimed()
-        watch: asyncio.Task[calls.Observed] | None = None
-        if calls.TELLS_PROGRESS in claim.capabilities:
-            asked = calls.WatchBootIn(made.target, made.mark, self.booted_at, "the guest's call home")
-            said, partition = "Look how far the boot came", claim.target.partition
-            watch = asyncio.create_task(self.run.act(steps.WATCH_BOOT, asked, said, partition=partition))
+        claim, _ = self._claimed()
+        if calls.TELLS_PROGRESS not in claim.capabilities and await self.run.until(
+            self._has_called, awaited, at_first=UNWATCHED
+        ):
+            return ()
+        watch = self._watch(claim)
         try:
             await asyncio.sleep(0)  # the watch begins before the wait: in the story, what begins later ends a wait
-            await self.run.until(lambda: self.called is not None, awaited)
-        finally:
-            if watch is not None:
-                watch.cancel()
-                await shielded_until(watch.done)
-        told = watch is not None and not watch.cancelled() and watch.exception() is None
-        return watch.result().evidence if watch is not None and told else ()
+            await self.run.until(lambda: self._has_called() or _saw_it_off(watch), awaited)
+        except (asyncio.CancelledError, TimeoutError):  # no `finally`: a run that is evicted can await nothing more
+            await _end(watch)
+            raise
+        await _end(watch)
+        if not self._has_called():
+            watch.result()  # raises what it saw
+        told = not watch.cancelled() and watch.exception() is None
+        return watch.result().evidence if told else ()
+
+    def _has_called(self) -> bool:
+        return self.called is not None
+
+    def _watch(self, claim: Claim) -> asyncio.Task[calls.Observed] | asyncio.Task[calls.Done]:
+        """Look at a machine whose guest is awaited."""
+        _, made = self._claimed()
+        awaiting, partition = "the guest's call home", claim.target.partition
+        if calls.TELLS_PROGRESS in claim.capabilities:
+            boot = calls.WatchBootIn(made.target, made.mark, self.booted_at, awaiting)
+            said = "Look how far the boot came"
+            return asyncio.create_task(self.run.act(steps.WATCH_BOOT, boot, said, partition=partition))
+        guest = calls.WatchGuestIn(made.target, made.mark, awaiting)
+        said = "Look whether the machine is still on, and what its console says"
+        return asyncio.create_task(self.run.act(steps.WATCH_GUEST, guest, said, partition=partition))
 
     def _claimed(self) -> tuple[Claim, calls.MadeFor]:
         assert self.claim is not None
         request = self.request
         mark = Mark(request.project, request.name, self.asked.machine_id, workflow.info().run_id, self.claim.fence)
         return self.claim, calls.MadeFor(self.claim.target, mark)
+
+
+async def _end(watch: asyncio.Task[Any]) -> None:
+    watch.cancel()
+    await shielded_until(watch.done)
+
+
+def _saw_it_off(watch: asyncio.Task[Any]) -> bool:
+    """Whether a watch ended because the machine is off. Without a watch that ended otherwise the wait goes on."""
+    if not watch.done() or watch.cancelled() or (error := watch.exception()) is None:
+        return False
+    return Failure.of(error).reason == NOT_UP
 
 
 def addresses_of(called: CallHome) -> tuple[str, ...]:

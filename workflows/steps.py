@@ -8,6 +8,7 @@
     boot    boot         tear-down       (of a live image on a server: by its BMC and the boot server)
     verify  observe                     it only looks
     verify  watch-boot                  it only looks (where a BMC says how far a boot came)
+    verify  watch-guest                 it only looks (elsewhere, when a guest is awaited for long)
     verify  service                     it only looks
 
 An undo is registered before its action is asked for, because an action that failed may have happened. What bounds a
@@ -76,6 +77,7 @@ TEAR_DOWN = Action("undo", "tear-down", calls.TEAR_DOWN, timedelta(minutes=2), P
 
 OBSERVE = Action("verify", "observe", calls.OBSERVE, timedelta(days=7), PATIENT, HEARTBEAT)
 WATCH_BOOT = Action("verify", "watch-boot", calls.WATCH_BOOT, timedelta(days=7), PATIENT, HEARTBEAT)
+WATCH_GUEST = Action("verify", "watch-guest", calls.WATCH_GUEST, timedelta(minutes=2), PATIENT, HEARTBEAT)
 PROBE_SERVICE = Action("verify", "service", calls.PROBE_SERVICE, timedelta(days=7), PATIENT, HEARTBEAT)
 
 RECORD_READY = Action("record", "ready", calls.RECORD_MACHINE, timedelta(seconds=30), QUICK)

@@ -62,6 +62,7 @@ from mulligan.activities.calls.site import (
     REMOVE_DISKS,
     TEAR_DOWN,
     WATCH_BOOT,
+    WATCH_GUEST,
     BasesGone,
     BasesIn,
     Booted,
@@ -77,6 +78,7 @@ from mulligan.activities.calls.site import (
     ObserveIn,
     ProbeIn,
     WatchBootIn,
+    WatchGuestIn,
 )
 
 __all__ = [
@@ -110,6 +112,7 @@ __all__ = [
     "TEAR_DOWN",
     "TELLS_PROGRESS",
     "WATCH_BOOT",
+    "WATCH_GUEST",
     "WHY",
     "Another",
     "BasesGone",
@@ -144,6 +147,7 @@ __all__ = [
     "StoryIn",
     "Suspicion",
     "WatchBootIn",
+    "WatchGuestIn",
     "Why",
     "partition_queue",
 ]

@@ -142,6 +142,15 @@ class WatchBootIn:
 
 
 @dataclass(frozen=True, slots=True)
+class WatchGuestIn:
+    """Look at a machine whose guest is awaited; `awaiting` says for what. A look never ends well: see `watch_guest`."""
+
+    target: Target
+    mark: Mark
+    awaiting: str
+
+
+@dataclass(frozen=True, slots=True)
 class Observed:
     """What was proved."""
 
@@ -191,5 +200,6 @@ BOOT_LIVE = Call[DisksIn, Booted]("boot-live", Booted)
 TEAR_DOWN = Call[MadeFor, Done]("tear-down", Done)
 OBSERVE = Call[ObserveIn, Observed]("observe", Observed)
 WATCH_BOOT = Call[WatchBootIn, Observed]("watch-boot", Observed)
+WATCH_GUEST = Call[WatchGuestIn, Done]("watch-guest", Done)
 PROBE_SERVICE = Call[ProbeIn, Observed]("probe-service", Observed)
 INSPECT = Call[Target, Inspected]("inspect", Inspected)

@@ -120,6 +120,12 @@ class ConsoleChunk:
     next_offset: int
     text: str
 
+    @property
+    def last_line(self) -> str:
+        """Its last line that says something, of printable characters; empty when none does."""
+        lines = [line.strip() for line in self.text.splitlines() if line.strip()]
+        return "".join(c for c in lines[-1] if c.isprintable()) if lines else ""
+
 
 @dataclass(frozen=True, slots=True)
 class Sighting:

@@ -236,6 +236,24 @@ async def test_progress_is_sent_only_when_it_changed(api: Api, stack: Stack) -> 
     assert all(one != other for one, other in itertools.pairwise(told))
 
 
+async def test_who_waits_for_a_guest_is_told_what_is_seen_of_its_machine(api: Api, stack: Stack) -> None:
+    """In the same line of progress as the wait, whichever way it is asked for."""
+    project, _ = await stack.hosts(personality="no-call-home")
+    asked = spec(project, verify=machine_pb2.VERIFY_LEVEL_GUEST, deadlines=machine_pb2.Deadlines(verify_seconds=120))
+    async for response in api.provision(asked):
+        if response.update.HasField("progress") and "its power is on" in response.update.progress.message:
+            break
+    said = response.update.progress
+    assert (said.step, said.action, said.attempt, said.last_failure) == ("verify", "await", 1, "")
+    assert said.message == "awaits the guest's call home; its power is on; its console last said 'm login:'"
+    assert said.observed_at.ToSeconds() > 0 and said.deadline.ToSeconds() > said.observed_at.ToSeconds()
+    about = provisioning_pb2.GetRunRequest(workflow_id=f"provision:{project}:m")
+    (shown,) = (await api.provisioning.GetRun(about)).progress
+    assert (shown.action, shown.message) == (said.action, said.message)
+    run = (await api.provisioning.GetRun(about)).run
+    assert (await cancelled(api, run))[-2].update.run.outcome == run_pb2.RUN_OUTCOME_CANCELLED
+
+
 async def test_a_reset_run_is_followed_into_its_new_execution(api: Api, stack: Stack) -> None:
     """What both executions share is told once."""
     run = await held(api, stack)

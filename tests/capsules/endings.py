@@ -10,12 +10,14 @@ from typing import Any
 from temporalio.client import WorkflowFailureError, WorkflowHandle
 
 from mulligan.activities.events import EventKind
+from mulligan.activities.history import STILL_AWAITED
 from mulligan.activities.levers import LeverIn, LeverKind
 from mulligan.activities.story import fold
 from mulligan.activities.values import Deadlines, MachineState, OnFailure
 from mulligan.v1 import inventory_pb2
 from mulligan.v1 import provisioning_pb2 as pb
 from tests.api.serving import Api
+from tests.workflows.behind import called, switch_off
 from tests.workflows.stack import Stack, until
 
 Handle = WorkflowHandle[Any, Any]
@@ -159,6 +161,27 @@ async def terminated(stack: Stack, _: Api) -> Handle:
     return handle
 
 
+async def ready_after_a_long_wait(stack: Stack, _: Api) -> Handle:
+    """Its guest called home when its machine had been looked at."""
+    project, handle = await _looked_at(stack)
+    await called(handle, stack, project)
+    return handle
+
+
+async def failed_when_it_was_off(stack: Stack, _: Api) -> Handle:
+    """While its guest was awaited the machine was switched off."""
+    project, handle = await _looked_at(stack)
+    await switch_off(stack, handle, project)
+    return handle
+
+
+async def _looked_at(stack: Stack) -> tuple[str, Handle]:
+    project, _hosts = await stack.hosts(personality="no-call-home")
+    handle = await stack.start(stack.request(project, deadlines=Deadlines(verify_seconds=120)))
+    await until(lambda: stack.is_waiting(handle, STILL_AWAITED))
+    return project, handle
+
+
 async def reclaimed(stack: Stack, api: Api) -> Handle:
     """What a terminated run left was taken down when its lease had passed."""
     await terminated(stack, api)
@@ -185,6 +208,8 @@ ENDINGS: dict[str, Callable[[Stack, Api], Awaitable[Handle]]] = {
         ready,
         released,
         released_with_newer_settings,
+        ready_after_a_long_wait,
+        failed_when_it_was_off,
         failed_after_a_mulligan,
         cancelled,
         cancelled_by_several,

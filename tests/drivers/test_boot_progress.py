@@ -102,7 +102,7 @@ async def watching(tmp_path: Path) -> AsyncIterator[Watching]:
         environment, heartbeats = ActivityEnvironment(), list[str]()
         environment.on_heartbeat = lambda said: heartbeats.append(str(said["message"]))
         asked = WatchBootIn(a_target(bmc), a_mark(), BOOTED, "the guest's call home")
-        task = asyncio.create_task(environment.run(WatchActivities(site, 0.05).watch_boot, asked))
+        task = asyncio.create_task(environment.run(WatchActivities(site, 0.05, 0.5).watch_boot, asked))
         yield Watching(bmc, environment, task, heartbeats)
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
@@ -164,3 +164,13 @@ async def test_whether_a_bmc_says_it_is_known_when_it_is_registered(
         async with opened(bmc, tmp_path) as driver:
             inspection = await driver.inspect(Deadline.after(30))
     assert (TELLS_PROGRESS in inspection.capabilities) is tells
+
+
+async def test_a_server_that_is_off_is_not_waited_for(watching: Watching) -> None:
+    """It ends with what its BMC said last; one that is off for less than that is waited for."""
+    watching.says("OSBootStarted", BOOTED + timedelta(minutes=1))
+    await watching.told("OSBootStarted")
+    with watching.bmc.lock:
+        watching.bmc.machine.power = watching.bmc.machine.shown_power = "Off"
+    with pytest.raises(VerifyFailed, match=r"was switched on, but .* says off; its BMC says OSBootStarted since 2026"):
+        await watching.task
