@@ -43,6 +43,8 @@ class RunView:
     undoing: bool = False
     holds_ahead: tuple[Lever, ...] = ()
     """The holds that were asked for and are still ahead, as far as its story is known."""
+    superseded: bool = False
+    """Whether a newer run has its workflow id, as far as the list knows that it is in."""
     mended: str = ""
     """What became since of what it left behind; empty where it left nothing, or that still stands."""
 
@@ -112,6 +114,7 @@ def run_message(value: RunView) -> pb.Run:
         provider=value.provider,
         undoing=value.undoing,
         holds_ahead=[_lever_message(each) for each in value.holds_ahead],
+        superseded=value.superseded,
     )
 
 

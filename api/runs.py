@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
 
@@ -39,6 +40,10 @@ MARGIN = 50
 """How many more than asked for are looked at, because the two lists are not in the same order."""
 
 
+MOST_OF_A_MACHINE = 20
+"""So many runs of one machine are told at most."""
+
+
 @dataclass(frozen=True, slots=True)
 class Found:
     """A run, and where it was found: Temporal's description, else the kept record."""
@@ -51,6 +56,16 @@ class Found:
     def is_open(self) -> bool:
         """Whether it has not ended."""
         return self.view.outcome is Outcome.OPEN
+
+
+def _superseded(newest_first: Iterable[RunView], newer: Iterable[str]) -> set[str]:
+    """The run ids of ended runs whose workflow id a newer one has; `newer` are ids of workflows newer than these."""
+    seen, older = set(newer), set[str]()
+    for view in newest_first:
+        if view.workflow_id in seen and view.outcome is not Outcome.OPEN:
+            older.add(view.run_id)
+        seen.add(view.workflow_id)
+    return older
 
 
 class Runs:
@@ -162,7 +177,8 @@ class Runs:
         self, project: str = "", machine: str = "", outcome: Outcome | None = None, limit: int = 100
     ) -> AsyncGenerator[RunView, None]:
         """Runs, newest first, each once; what is open is asked of Temporal, what is kept of the database."""
-        seen = {run.run_id: run for run in await self._kept(project, machine, outcome, limit)}
+        kept, older = await self._kept(project, machine, outcome, limit)
+        seen = {run.run_id: run for run in kept}
         query = visibility_query(project, machine, outcome)
         async for execution in self._client.list_workflows(query, page_size=min(limit, PAGE)):
             is_open = execution.status is WorkflowExecutionStatus.RUNNING
@@ -173,10 +189,29 @@ class Runs:
             if sum(outcome in (None, run.outcome) for run in seen.values()) >= limit + MARGIN:
                 break
         newest = sorted(seen.values(), key=lambda run: (run.started_at is not None, run.started_at), reverse=True)
+        older |= _superseded(newest, await self._open_ids(project, machine) if outcome is not None else set())
         wanted = [run for run in newest if outcome in (None, run.outcome)][:limit]
+        wanted = [replace(run, superseded=run.run_id in older) for run in wanted]
         held = await self._held(project) if any(run.outcome is Outcome.OPEN for run in wanted) else frozenset()
         for view in await run_blocking(with_what_became, wanted, self._inventory):
             yield replace(view, held=view.outcome is Outcome.OPEN and view.machine_id in held)
+
+    async def about(self, machine: Machine) -> list[RunView]:
+        """The newest runs of this machine, and of no other that had its name; none while Temporal cannot list them."""
+        with suppress(RPCError):
+            listed = self.listed(machine.project, machine.name)
+            return [view async for view in listed if view.machine_id == machine.id][:MOST_OF_A_MACHINE]
+        return []
+
+    async def others(self, view: RunView) -> list[RunView]:
+        """The other runs of a run's machine."""
+        machine = await self.machine(view.machine_id) if view.machine_id else None
+        return [each for each in await self.about(machine) if each.run_id != view.run_id] if machine is not None else []
+
+    async def _open_ids(self, project: str, machine: str) -> set[str]:
+        """The workflow ids under which a run is open."""
+        query = visibility_query(project, machine, Outcome.OPEN)
+        return {execution.id async for execution in self._client.list_workflows(query, page_size=PAGE)}
 
     async def _with_what_became(self, view: RunView) -> RunView:
         if view.outcome is Outcome.OPEN or view.outcome in GOOD:
@@ -192,17 +227,24 @@ class Runs:
         machine = await self.machine(machine_id) if machine_id else None
         return machine is not None and machine.state is MachineState.HELD
 
-    async def _kept(self, project: str, machine: str, outcome: Outcome | None, limit: int) -> list[RunView]:
+    async def _kept(
+        self, project: str, machine: str, outcome: Outcome | None, limit: int
+    ) -> tuple[list[RunView], set[str]]:
+        """Those that are kept, and the run ids of those of them whose workflow id a newer one has."""
         kept: list[RunView] = []
+        ids: set[str] = set()
+        older: set[str] = set()
         before: tuple[datetime, str] | None = None
         while len(kept) < limit and outcome is not Outcome.OPEN:
             page = await run_blocking(self._inventory.runs, project, machine, PAGE, before)
             views = [view_of_record(record) for record in page if parse_id(record.workflow_id) is not None]
+            older |= _superseded(views, ids)
+            ids |= {view.workflow_id for view in views}
             kept += [view for view in views if outcome in (None, view.outcome)]
             if len(page) < PAGE:
                 break
             before = (page[-1].started_at, page[-1].run_id)
-        return kept[:limit]
+        return kept[:limit], older
 
     async def _view(self, execution: WorkflowExecution) -> RunView:
         view = await view_of_execution(execution)

@@ -15,6 +15,7 @@ from mulligan.api.cli.ending import ending_machines
 from mulligan.api.cli.errors import CliError, of_rpc, render, tell_next
 from mulligan.api.cli.exit_codes import ExitCode
 from mulligan.api.cli.follow import Updates, follow
+from mulligan.api.cli.naming import of_its_machine
 from mulligan.api.cli.output import details, listing, print_json, value_of, word, words
 from mulligan.api.cli.plan import plan
 from mulligan.api.cli.spec_options import CLAIM_OPTIONS, RUN_OPTIONS, options, wanted_spec
@@ -96,7 +97,8 @@ def show(session: Session, name: str, project: str | None) -> None:
     response = session.provisioning.GetMachine(request, timeout=session.deadline())
     found = response.machine
     endings = {} if session.as_json else ending_machines(session, (found,), found.project, found.name)
-    details(session, found, lambda each: _facts(each, endings.get(each.id, "")))
+    about = [run for run in response.runs if run.run_id != found.run_id]
+    details(session, found, lambda each: (*_facts(each, endings.get(each.id, "")), *of_its_machine(about)))
 
 
 @machine.command()

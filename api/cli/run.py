@@ -10,11 +10,11 @@ import grpc
 
 from mulligan.api.cli.capsule import export, replay
 from mulligan.api.cli.client import Session, api_command
-from mulligan.api.cli.ending import ending
 from mulligan.api.cli.errors import status_of, tell_next
 from mulligan.api.cli.exit_codes import ExitCode, of_outcome
 from mulligan.api.cli.follow import follow
 from mulligan.api.cli.levers import LEVERS
+from mulligan.api.cli.naming import named, of_its_machine, outcome_of
 from mulligan.api.cli.output import details, listing, print_json, value_of, word, words
 from mulligan.api.cli.steering import (
     ID,
@@ -66,16 +66,7 @@ def list_runs(session: Session, project: str | None, machine: str | None, outcom
         limit=limit,
     )
     stream = session.provisioning.ListRuns(request, timeout=session.deadline())
-    seen: set[str] = set()
-
-    def row(found: run_pb2.Run) -> tuple[str, ...]:
-        """An older run of an id that was used again is named so that `run show` tells it, and not the newer one."""
-        again = found.workflow_id in seen
-        seen.add(found.workflow_id)
-        _, *rest = _row(found)
-        return f"{found.workflow_id} --run-id {found.run_id}" if again else found.workflow_id, *rest
-
-    listing(session, (response.run for response in stream), HEAD, row, whole=("id",))
+    listing(session, (response.run for response in stream), HEAD, _row, whole=("id",))
 
 
 @run.command()
@@ -89,7 +80,7 @@ def show(session: Session, workflow_id: str, run_id: str) -> None:
     if session.as_json:
         print_json(response)
         return
-    details(session, response.run, _facts)
+    details(session, response.run, lambda run: (*_facts(run), *of_its_machine(response.others)))
     click.echo()
     for line in story_lines(response):
         click.echo(line)
@@ -181,17 +172,10 @@ def _took(found: run_pb2.Run) -> str:
     return elapsed(seconds(found.ended_at) - seconds(found.started_at)) if found.ended_at.seconds else ""
 
 
-def _outcome(found: run_pb2.Run) -> str:
-    if found.outcome != run_pb2.RUN_OUTCOME_OPEN:
-        return word(run_pb2.RunOutcome, found.outcome)
-    state = ending(found) or ("held" if found.held else "")
-    return f"open, {state}" if state else "open"
-
-
 def _row(found: run_pb2.Run) -> tuple[str, ...]:
     kind = word(run_pb2.RunKind, found.kind)
     reason = shorten(found.reason, REASON_WIDTH) if sys.stdout.isatty() else found.reason
-    return found.workflow_id, kind, found.provider, _outcome(found), clock(found.started_at), _took(found), reason
+    return named(found), kind, found.provider, outcome_of(found), clock(found.started_at), _took(found), reason
 
 
 def _facts(found: run_pb2.Run) -> Iterator[tuple[str, str]]:
@@ -199,7 +183,7 @@ def _facts(found: run_pb2.Run) -> Iterator[tuple[str, str]]:
     yield "kind", word(run_pb2.RunKind, found.kind)
     yield "machine", f"{found.machine} of project {found.project}" if found.machine else ""
     yield "provider", found.provider
-    yield "outcome", _outcome(found)
+    yield "outcome", outcome_of(found)
     yield "why", found.reason
     yield "started", clock(found.started_at)
     yield "took", _took(found)

@@ -17,9 +17,6 @@ HEAD = ("kind", "name", "failures", "state", "last", "runs", "verdict")
 RUNS = 5
 """How many of the failures are shown beside a provider or an image."""
 
-LISTED = 3
-"""How many of the failed runs are named in the list; `show` and `--output json` have more."""
-
 
 @click.group()
 def suspect() -> None:
@@ -97,6 +94,7 @@ def _row(found: inventory_pb2.Suspect) -> tuple[str, ...]:
 
 
 def _runs(found: inventory_pb2.Suspect) -> str:
-    """The newest runs that failed, each once, as `mulligan run show` takes them."""
-    runs = list(dict.fromkeys(one.workflow_id for one in found.evidence if one.workflow_id))
-    return ", ".join([*runs[:LISTED], *(["..."] if len(runs) > LISTED else [])]) or "-"
+    """The newest run that failed, as `mulligan run show` takes it, and how many more there are."""
+    runs = list(dict.fromkeys(_run(one) for one in found.evidence if one.workflow_id))
+    more = f" and {len(runs) - 1} more" if len(runs) > 1 else ""
+    return f"{runs[0]}{more}" if runs else "-"

@@ -136,6 +136,7 @@ class Provisioning(Steering, Planning, CapsuleMethods, provisioning_pb2_grpc.Pro
             events=events,
             progress=[progress_message(one) for one in doing],
             undo=[each.message() for each in undo_list(told)] if found.is_open else [],
+            others=[run_message(each) for each in await self._runs.others(view)],
         )
 
     async def ListRuns(  # noqa: N802 - the protocol's name
@@ -155,7 +156,8 @@ class Provisioning(Steering, Planning, CapsuleMethods, provisioning_pb2_grpc.Pro
         """The live machine of a name, else the newest."""
         names_only(request, "project", "name", optional=("project",))
         machine = await run_blocking(self._inventory.machine, request.project or DEFAULT, request.name)
-        return pb.GetMachineResponse(machine=machine_message(machine))
+        runs = [run_message(each) for each in await self._runs.about(machine)]
+        return pb.GetMachineResponse(machine=machine_message(machine), runs=runs)
 
     async def ListMachines(  # noqa: N802 - the protocol's name
         self, request: pb.ListMachinesRequest, context: Context

@@ -191,12 +191,40 @@ def test_runs_are_listed(api: ScriptedApi, mulligan: Mulligan) -> None:
 def test_an_older_run_of_an_id_is_listed_as_run_show_takes_it(api: ScriptedApi, mulligan: Mulligan) -> None:
     """By its id alone the newer one would be shown."""
     newer, older = run_update().run, run_update("FAILED").run
-    newer.run_id, older.run_id = "second", "first"
+    newer.run_id, older.run_id, older.superseded = "second", "first", True
     answers = [provisioning_pb2.ListRunsResponse(run=each) for each in (newer, older)]
     api.handlers["ListRuns"] = lambda request, context: iter(answers)
     _, first, second = mulligan("run", "list").stdout.splitlines()
     assert "--run-id" not in first
     assert second.startswith(f"{ID} --run-id first ")
+
+
+def test_other_runs_of_the_machine_are_named(api: ScriptedApi, mulligan: Mulligan) -> None:
+    """Beside a run and beside the machine, as `run show` takes them, with how each ended; the shown one is not."""
+    made, down, before, back = (run_update().run for _ in range(4))
+    for each, kind, outcome in (
+        (down, run_pb2.RUN_KIND_RELEASE, run_pb2.RUN_OUTCOME_OPEN),
+        (before, run_pb2.RUN_KIND_RELEASE, run_pb2.RUN_OUTCOME_QUARANTINED),
+        (back, run_pb2.RUN_KIND_RECLAIM, run_pb2.RUN_OUTCOME_RELEASED),
+    ):
+        each.kind, each.outcome, each.workflow_id = kind, outcome, "release:default:web-1"
+    before.run_id, before.superseded, back.workflow_id, made.run_id = "a-run", True, "reclaim:c1", "the-run"
+    response = provisioning_pb2.GetRunResponse(run=made, others=[down, before, back])
+    api.handlers["GetRun"] = lambda request, context: response
+    rows = [" ".join(line.split()) for line in mulligan("run", "show", ID).stdout.splitlines()]
+    named = (
+        "taken down by release:default:web-1, open",
+        "taken down by release:default:web-1 --run-id a-run, quarantined",
+        "reclaimed by reclaim:c1, released",
+    )
+    assert set(named) <= set(rows)
+    found = machine_pb2.Machine(name="web-1", workflow_id=ID, run_id="the-run", state=machine_pb2.MACHINE_STATE_READY)
+    answer = provisioning_pb2.GetMachineResponse(machine=found, runs=[down, before, back, made])
+    api.handlers["GetMachine"] = lambda request, context: answer
+    rows = [" ".join(line.split()) for line in mulligan("machine", "show", "web-1").stdout.splitlines()]
+    assert set(named) <= set(rows)
+    assert f"run {ID}" in rows
+    assert not [row for row in rows if row.startswith("made by")]
 
 
 def test_a_runs_story_is_told(api: ScriptedApi, mulligan: Mulligan) -> None:

@@ -56,7 +56,7 @@ def test_suspects_are_listed(api: ScriptedApi, mulligan: Mulligan) -> None:
 
 
 def test_the_runs_that_failed_are_listed(api: ScriptedApi, mulligan: Mulligan) -> None:
-    """The newest few, each once however often it failed; a failure without a run names none."""
+    """The newest, as `run show` takes it, and how many more; a failure without a run names none."""
 
     def runs_of(*workflow_ids: str) -> str:
         found = suspect(failures=len(workflow_ids))
@@ -69,8 +69,8 @@ def test_the_runs_that_failed_are_listed(api: ScriptedApi, mulligan: Mulligan) -
         return row.split("2m", 1)[1].split("it is to blame")[0].strip()
 
     web = [f"provision:default:web-{number}" for number in range(1, 5)]
-    assert runs_of(*web) == f"{web[0]}, {web[1]}, {web[2]}, ..."
-    assert runs_of(web[0], web[0], web[1]) == f"{web[0]}, {web[1]}"
+    assert runs_of(*web) == f"{web[0]} --run-id run-1 and 3 more"
+    assert runs_of(web[0]) == f"{web[0]} --run-id run-1"
     assert runs_of("") == "-"
 
 

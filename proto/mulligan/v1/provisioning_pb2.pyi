@@ -174,6 +174,7 @@ class GetRunResponse(_message.Message):
     EVENTS_FIELD_NUMBER: _builtins.int
     PROGRESS_FIELD_NUMBER: _builtins.int
     UNDO_FIELD_NUMBER: _builtins.int
+    OTHERS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def run(self) -> _run_pb2.Run:
         """The run."""
@@ -190,6 +191,10 @@ class GetRunResponse(_message.Message):
     def undo(self) -> _containers.RepeatedCompositeFieldContainer[Global___UndoAction]:
         """What would be undone if it were cancelled now, in that order. Empty when it has ended."""
 
+    @_builtins.property
+    def others(self) -> _containers.RepeatedCompositeFieldContainer[_run_pb2.Run]:
+        """The other runs of the same machine, newest first, at most 20: what made it, what takes or took it down."""
+
     def __init__(
         self,
         *,
@@ -197,10 +202,11 @@ class GetRunResponse(_message.Message):
         events: _abc.Iterable[_run_pb2.RunEvent] | None = ...,
         progress: _abc.Iterable[_run_pb2.RunProgress] | None = ...,
         undo: _abc.Iterable[Global___UndoAction] | None = ...,
+        others: _abc.Iterable[_run_pb2.Run] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["run", b"run"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["events", b"events", "progress", b"progress", "run", b"run", "undo", b"undo"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["events", b"events", "others", b"others", "progress", b"progress", "run", b"run", "undo", b"undo"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1057,18 +1063,24 @@ class GetMachineResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     MACHINE_FIELD_NUMBER: _builtins.int
+    RUNS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def machine(self) -> _machine_pb2.Machine:
         """The machine."""
+
+    @_builtins.property
+    def runs(self) -> _containers.RepeatedCompositeFieldContainer[_run_pb2.Run]:
+        """Its runs, newest first, at most 20: what made it, what takes or took it down."""
 
     def __init__(
         self,
         *,
         machine: _machine_pb2.Machine | None = ...,
+        runs: _abc.Iterable[_run_pb2.Run] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["machine", b"machine"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["machine", b"machine"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["machine", b"machine", "runs", b"runs"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

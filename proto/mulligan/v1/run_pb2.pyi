@@ -491,6 +491,7 @@ class Run(_message.Message):
     PROVIDER_FIELD_NUMBER: _builtins.int
     UNDOING_FIELD_NUMBER: _builtins.int
     HOLDS_AHEAD_FIELD_NUMBER: _builtins.int
+    SUPERSEDED_FIELD_NUMBER: _builtins.int
     workflow_id: _builtins.str
     """The id by which it is watched, retried and cancelled, e.g. `provision:default:web-1`."""
     run_id: _builtins.str
@@ -515,6 +516,8 @@ class Run(_message.Message):
     """The provider that is claimed, or was claimed last, or is registered. Empty where not known."""
     undoing: _builtins.bool
     """Whether it is open, makes a machine, and undoes now what it did."""
+    superseded: _builtins.bool
+    """Whether a newer run has its workflow id, so that it is named by its run id too. Set where runs are listed."""
     @_builtins.property
     def started_at(self) -> _timestamp_pb2.Timestamp:
         """When it began."""
@@ -545,10 +548,11 @@ class Run(_message.Message):
         provider: _builtins.str = ...,
         undoing: _builtins.bool = ...,
         holds_ahead: _abc.Iterable[Global___Lever] | None = ...,
+        superseded: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["ended_at", b"ended_at", "started_at", b"started_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cancel_requested", b"cancel_requested", "ended_at", b"ended_at", "held", b"held", "holds_ahead", b"holds_ahead", "kind", b"kind", "machine", b"machine", "machine_id", b"machine_id", "outcome", b"outcome", "project", b"project", "provider", b"provider", "reason", b"reason", "run_id", b"run_id", "started_at", b"started_at", "undoing", b"undoing", "workflow_id", b"workflow_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cancel_requested", b"cancel_requested", "ended_at", b"ended_at", "held", b"held", "holds_ahead", b"holds_ahead", "kind", b"kind", "machine", b"machine", "machine_id", b"machine_id", "outcome", b"outcome", "project", b"project", "provider", b"provider", "reason", b"reason", "run_id", b"run_id", "started_at", b"started_at", "superseded", b"superseded", "undoing", b"undoing", "workflow_id", b"workflow_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -1,0 +1,34 @@
+"""How runs are named, so that the name can be given to `mulligan run show`, and told beside what they are about."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from mulligan.api.cli.ending import ending
+from mulligan.api.cli.output import word
+from mulligan.v1 import run_pb2
+
+_DID = {
+    run_pb2.RUN_KIND_PROVISION: "made by",
+    run_pb2.RUN_KIND_RELEASE: "taken down by",
+    run_pb2.RUN_KIND_RECLAIM: "reclaimed by",
+}
+
+
+def named(found: run_pb2.Run) -> str:
+    """Its workflow id; with its run id where a newer run has that too."""
+    return f"{found.workflow_id} --run-id {found.run_id}" if found.superseded else found.workflow_id
+
+
+def outcome_of(found: run_pb2.Run) -> str:
+    """How it ended, or what is to be known of it while it is open."""
+    if found.outcome != run_pb2.RUN_OUTCOME_OPEN:
+        return word(run_pb2.RunOutcome, found.outcome)
+    state = ending(found) or ("held" if found.held else "")
+    return f"open, {state}" if state else "open"
+
+
+def of_its_machine(runs: Iterable[run_pb2.Run]) -> Iterator[tuple[str, str]]:
+    """The other runs of a machine, as the rows of its details."""
+    for run in runs:
+        yield _DID.get(run.kind, "run"), f"{named(run)}, {outcome_of(run)}"
