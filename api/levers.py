@@ -7,11 +7,12 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import timedelta
 
+import structlog
 from temporalio.client import WorkflowUpdateFailedError, WorkflowUpdateRPCTimeoutOrCancelledError
 from temporalio.exceptions import ApplicationError
 from temporalio.service import RPCError, RPCStatusCode
 
-from mulligan.activities.errors import Conflict, Unreachable
+from mulligan.activities.errors import Conflict, MulliganError, Unreachable
 from mulligan.activities.events import EventKind, RunEvent
 from mulligan.activities.levers import LeverIn, LeverKind, Pulled, command
 from mulligan.activities.values import Outcome
@@ -21,6 +22,8 @@ from mulligan.api.errors import domain_error
 from mulligan.api.runs import Found, Runs
 from mulligan.api.undo import Undo, undo_list
 from mulligan.workflows.steps import RECORD_HELD
+
+log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
 ANSWER_SECONDS = 10.0
 """How long a worker may take to answer for the run. Temporal asks for 60 s by itself, which no operator waits."""
@@ -69,7 +72,12 @@ class Levers:
         undo = undo_list(told) if kind is LeverKind.ABORT else []
         if kind is LeverKind.RESUME and asked.holds < 0:
             asked = replace(asked, holds=times_held(told))
-        pulled = await self._update(found, kind, asked)
+        try:
+            pulled = await self._update(found, kind, asked)
+        except MulliganError as error:  # Temporal keeps nothing of an update that its workflow refused
+            by = {"actor": asked.actor, "reason": asked.reason}
+            log.info("lever refused", lever=kind.value, workflow_id=workflow_id, why=error.message, **by)
+            raise
         after = await self._runs.find(workflow_id, found.view.run_id)
         return Answer(after.view, pulled.said, tuple(undo))
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import grpc
 import pytest
+from structlog.testing import capture_logs
 
 from mulligan.activities.drivers.simulated import mend
 from mulligan.activities.errors import Unreachable
@@ -209,6 +210,18 @@ async def test_a_mulligan_without_another_provider_is_refused(api: Api, stack: S
     refused = [event for event in story.events if event.kind == run_pb2.RUN_EVENT_KIND_LEVER_REFUSED]
     assert [event.lever.kind for event in refused] == [run_pb2.LEVER_KIND_MULLIGAN]
     await cancelled(api, run_id)
+
+
+async def test_a_lever_that_is_refused_at_once_is_logged(api: Api, stack: Stack) -> None:
+    """With who, when and why: the run's history has nothing of it, for Temporal keeps no update that was refused."""
+    _, run = await waiting(api, stack)
+    with capture_logs() as logged:
+        error = await refusal(api.provisioning.ResumeRun(pb.ResumeRunRequest(lever=lever(run))))
+    (line,) = [each for each in logged if each["event"] == "lever refused"]
+    assert (line["lever"], line["workflow_id"], line["actor"]) == ("resume", run, "alice")
+    assert line["reason"] == "a test" and line["why"] in (error.details() or "")
+    assert not [each for each in (await get(api, run)).events if each.HasField("lever")]
+    await cancelled(api, run)
 
 
 async def test_a_run_for_one_provider_only_is_offered_no_mulligan(api: Api, stack: Stack) -> None:

@@ -61,7 +61,7 @@ class Fleet:
             "GetRun": self._get,
             "CancelRun": self._cancel,
             "RetryRun": lambda request, context: provisioning_pb2.RetryRunResponse(
-                run=run_pb2.Run(workflow_id=request.workflow_id)
+                run=run_pb2.Run(workflow_id=request.workflow_id, run_id="again")
             ),
         }
         api.handlers |= {method: self._lever(method) for method in LEVERS}

@@ -255,8 +255,11 @@ async def test_ended_runs_are_shown_when_asked_for_and_retried(api: ScriptedApi,
         await sees(pilot, "no power, and everything was undone")
         await pull(pilot, "R")
         await sees(pilot, "a new run of provision:default:lost began")
+        assert app.board.selected is not None and app.board.selected.key.run_id == over.run_id
+        fleet.add(a_run("lost", run_id="again", age=1))
+        await until(pilot, lambda: app.board.selected is not None and app.board.selected.key.run_id == "again")
         await pilot.press("e")
-        await until(pilot, lambda: app.board.runs.row_count == 1)
+        await until(pilot, lambda: app.board.runs.row_count == 2)
 
 
 async def test_an_api_that_goes_away_comes_back_by_itself(api: ScriptedApi, fleet: Fleet) -> None:

@@ -159,13 +159,15 @@ class TopApp(App[ExitCode]):
         what = f"{lever.name} {row.key.workflow_id}"
         self.board.say(f"{what}: asked, no answer yet")
         try:
-            said = await lever.pull(self._api, row, reason)
+            told = await lever.pull(self._api, row, reason)
         except grpc.RpcError as error:
             known = of_rpc(error, noun="run", api=self._session.api)
             more = "".join(f"; next: {command}" for command in known.next_commands[:1] if command not in known.message)
             self.board.say(f"{what}: refused: {known.message}{more}", "red")
         else:
-            self.board.say(f"{what}: {said}", "green")
+            self.board.say(f"{what}: {told.said}", "green")
+            if told.began is not None:
+                self.board.runs.go_on_with(row.key, told.began)
         self._hurry()
 
     def _hurry(self) -> None:

@@ -19,6 +19,15 @@ LEVER_SECONDS = 30
 
 
 @dataclass(frozen=True)
+class Told:
+    """What came of a lever."""
+
+    said: str
+    began: Key | None = None
+    """The run that began with it."""
+
+
+@dataclass(frozen=True)
 class Lever:
     """Something that an operator can do to a run; it is asked for, and the API says what came of it."""
 
@@ -28,7 +37,7 @@ class Lever:
     """What it does, in a few words."""
     does: str
     """What will happen, for whoever confirms it."""
-    pull: Callable[[Api, Row, str], Awaitable[str]]
+    pull: Callable[[Api, Row, str], Awaitable[Told]]
     """Asks the API, with a reason; returns its answer. Raises grpc.RpcError when it refuses."""
     shows_undo: bool = False
     """Whether it undoes what was made, so that the list of that is shown before."""
@@ -42,53 +51,53 @@ def _undone(undo: Iterable[pb.UndoAction]) -> str:
     return ", ".join(each.action for each in undo)
 
 
-async def _cancel(api: Api, row: Row, reason: str) -> str:
+async def _cancel(api: Api, row: Row, reason: str) -> Told:
     request = pb.CancelRunRequest(
         workflow_id=row.key.workflow_id, run_id=row.key.run_id, reason=reason, actor=this_actor()
     )
     answer = await api.provisioning.CancelRun(request, timeout=LEVER_SECONDS)
     if answer.run.outcome != run_pb2.RUN_OUTCOME_OPEN:
-        return f"it had ended before: {word(run_pb2.RunOutcome, answer.run.outcome)}"
+        return Told(f"it had ended before: {word(run_pb2.RunOutcome, answer.run.outcome)}")
     undo = _undone(answer.undo)
-    return f"{answer.said}; it undoes {undo}" if undo else f"{answer.said}; there is nothing to undo"
+    return Told(f"{answer.said}; it undoes {undo}" if undo else f"{answer.said}; there is nothing to undo")
 
 
-async def _retry_now(api: Api, row: Row, reason: str) -> str:
+async def _retry_now(api: Api, row: Row, reason: str) -> Told:
     request = pb.RetryRunNowRequest(lever=_asked(row.key, reason))
-    return (await api.provisioning.RetryRunNow(request, timeout=LEVER_SECONDS)).answer.said
+    return Told((await api.provisioning.RetryRunNow(request, timeout=LEVER_SECONDS)).answer.said)
 
 
-async def _retry_afresh(api: Api, row: Row, reason: str) -> str:
+async def _retry_afresh(api: Api, row: Row, reason: str) -> Told:
     request = pb.RetryRunRequest(workflow_id=row.key.workflow_id, reason=reason, actor=this_actor())
     answer = await api.provisioning.RetryRun(request, timeout=LEVER_SECONDS)
-    return f"a new run of {answer.run.workflow_id} began"
+    return Told(f"a new run of {answer.run.workflow_id} began", Key(answer.run.workflow_id, answer.run.run_id))
 
 
-async def _hold(api: Api, row: Row, reason: str) -> str:
+async def _hold(api: Api, row: Row, reason: str) -> Told:
     request = pb.HoldRunRequest(lever=_asked(row.key, reason))
-    return (await api.provisioning.HoldRun(request, timeout=LEVER_SECONDS)).answer.said
+    return Told((await api.provisioning.HoldRun(request, timeout=LEVER_SECONDS)).answer.said)
 
 
-async def _resume(api: Api, row: Row, reason: str) -> str:
+async def _resume(api: Api, row: Row, reason: str) -> Told:
     request = pb.ResumeRunRequest(lever=_asked(row.key, reason), times_held=row.times_held)
-    return (await api.provisioning.ResumeRun(request, timeout=LEVER_SECONDS)).answer.said
+    return Told((await api.provisioning.ResumeRun(request, timeout=LEVER_SECONDS)).answer.said)
 
 
-async def _extend(api: Api, row: Row, reason: str) -> str:
+async def _extend(api: Api, row: Row, reason: str) -> Told:
     request = pb.ExtendRunRequest(lever=_asked(row.key, reason), seconds=EXTEND_SECONDS)
-    return (await api.provisioning.ExtendRun(request, timeout=LEVER_SECONDS)).answer.said
+    return Told((await api.provisioning.ExtendRun(request, timeout=LEVER_SECONDS)).answer.said)
 
 
-async def _mulligan(api: Api, row: Row, reason: str) -> str:
+async def _mulligan(api: Api, row: Row, reason: str) -> Told:
     request = pb.TakeMulliganRequest(lever=_asked(row.key, reason))
-    return (await api.provisioning.TakeMulligan(request, timeout=LEVER_SECONDS)).answer.said
+    return Told((await api.provisioning.TakeMulligan(request, timeout=LEVER_SECONDS)).answer.said)
 
 
-async def _abort(api: Api, row: Row, reason: str) -> str:
+async def _abort(api: Api, row: Row, reason: str) -> Told:
     request = pb.AbortRunRequest(lever=_asked(row.key, reason))
     answer = await api.provisioning.AbortRun(request, timeout=LEVER_SECONDS)
     undo = _undone(answer.undo)
-    return f"{answer.answer.said}; it undoes {undo}" if undo else answer.answer.said
+    return Told(f"{answer.answer.said}; it undoes {undo}" if undo else answer.answer.said)
 
 
 LEVERS = (

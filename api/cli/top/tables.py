@@ -45,6 +45,7 @@ class Rows(DataTable[Text], Generic[T]):
         self._shown_columns: list[Column[T]] = []
         self._keys: list[Hashable] = []
         self._cells: dict[tuple[Hashable, str], tuple[str, str]] = {}
+        self._goes_on: tuple[Hashable, Hashable] | None = None
 
     @property
     def selected(self) -> Hashable | None:
@@ -57,6 +58,10 @@ class Rows(DataTable[Text], Generic[T]):
         first = int(self.scroll_y)
         seen = self._keys[first : first + max(1, self.size.height)]
         return [*([self.selected] if self.selected is not None else []), *seen]
+
+    def go_on_with(self, old: Hashable, new: Hashable) -> None:
+        """Put the cursor on the row with the new key as soon as there is one, unless it has left the old one's."""
+        self._goes_on = (old, new)
 
     def show(self, items: Sequence[T], now: float) -> None:
         """Show these items, in this order, as they are at this moment."""
@@ -75,6 +80,10 @@ class Rows(DataTable[Text], Generic[T]):
         first = int(self.scroll_y)
         for item in items[first : first + self.size.height + 1]:
             self._update(item, now)
+        if self._goes_on is not None and self._goes_on[1] in self._keys:
+            (old, new), self._goes_on = self._goes_on, None
+            if self.selected == old or old not in self._keys:
+                self.move_cursor(row=self._keys.index(new), animate=False)
 
     def _build(self, columns: list[Column[T]], items: Sequence[T], keys: list[Hashable], now: float) -> None:
         selected, row, scroll = self.selected, self.cursor_row, self.scroll_y
