@@ -150,6 +150,8 @@ class Ended:
     """Whether it had to be, on the way."""
     wrong: list[str] = field(default_factory=list)
     """What was said and is not so, what was left, and what was sent twice."""
+    said: list[str] = field(default_factory=list, compare=False)
+    """What each run said at its end, for whoever reads why a case went wrong."""
 
 
 class Known:
@@ -251,7 +253,9 @@ class Lot:
             await handle.result()
         mending.cancel()
         await asyncio.gather(mending, return_exceptions=True)
-        return (await self.stack.story(handle))[-1].outcome
+        last = (await self.stack.story(handle))[-1]
+        self.ended.said.append(last.message)
+        return last.outcome
 
     async def _mend(self, handle: WorkflowHandle[Any, Any]) -> None:
         """Wait until an undo fails for the lie, then do what is to be done about it."""

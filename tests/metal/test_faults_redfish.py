@@ -61,7 +61,8 @@ async def pool(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPath
 @pytest.mark.parametrize("case", passing(PASSING), ids=str)
 async def test_a_lie_at_any_step_ends_well_and_nothing_is_sent_twice(pool: Pool, case: Case) -> None:
     """A lie that passes costs patience: the machine is made, it is released, and each change was sent once."""
-    assert await pool.ended(case) == Ended(Outcome.READY, Outcome.RELEASED)
+    ended = await pool.ended(case)
+    assert ended == Ended(Outcome.READY, Outcome.RELEASED), ended
 
 
 @pytest.mark.parametrize("case", lasting(LASTS), ids=str)
