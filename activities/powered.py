@@ -13,7 +13,7 @@ from mulligan.activities.site import able
 from mulligan.activities.values import Mark, PowerState, Target
 
 READINGS = 3
-"""So many in a row that say off are believed, when they are as many seconds apart as the caller says."""
+"""So many in a row that say off are believed, when the first and the last are as far apart as the caller says."""
 READ_SECONDS = 10.0
 
 

@@ -33,9 +33,8 @@ HIDDEN_ACTIONS = frozenset({"story", "lease", "why", "another", "retry-now"})
 WATCHES = frozenset({"watch-boot", "watch-guest"})
 """Actions that look at a machine while something else is awaited: that one begins or ends ends no wait."""
 
-
 LOOKS_AGAIN = "watch-guest"
-"""It looks until it is stopped: that, and its beginning, tell nothing. What it sees does, and that it cannot look."""
+"""The one of them that looks until it is stopped: neither its beginning nor that is told, only what made it fail."""
 
 
 def action_id(try_number: int, step: str, action: str) -> str:

@@ -59,9 +59,11 @@ class GuestActivities:
         powered = Powered(asked.target, asked.mark, self._off_seconds)
         line = await last_line(driver, asked.mark)
         console = f"its console last said {line[:120]!r}" if line else ""
-        while (await powered.look(driver, console)) and powered.in_doubt:
+        await powered.look(driver, console)
+        while powered.in_doubt:
             say("its power is off, which is asked again")
             await asyncio.sleep(self._off_again)
+            await powered.look(driver, console)
         return "; ".join(filter(None, ("its power is on", console)))
 
 

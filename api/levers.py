@@ -12,7 +12,7 @@ from temporalio.client import WorkflowUpdateFailedError, WorkflowUpdateRPCTimeou
 from temporalio.exceptions import ApplicationError
 from temporalio.service import RPCError, RPCStatusCode
 
-from mulligan.activities.errors import Conflict, MulliganError, Unreachable
+from mulligan.activities.errors import Conflict, Final, Unreachable
 from mulligan.activities.events import EventKind, RunEvent
 from mulligan.activities.levers import LeverIn, LeverKind, Pulled, command
 from mulligan.activities.values import Outcome
@@ -74,7 +74,7 @@ class Levers:
             asked = replace(asked, holds=times_held(told))
         try:
             pulled = await self._update(found, kind, asked)
-        except MulliganError as error:  # Temporal keeps nothing of an update that its workflow refused
+        except Final as error:  # Temporal keeps nothing of an update that its workflow refused
             by = {"actor": asked.actor, "reason": asked.reason}
             log.info("lever refused", lever=kind.value, workflow_id=workflow_id, why=error.message, **by)
             raise

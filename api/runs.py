@@ -39,7 +39,6 @@ PAGE = 500
 MARGIN = 50
 """How many more than asked for are looked at, because the two lists are not in the same order."""
 
-
 MOST_OF_A_MACHINE = 20
 """So many runs of one machine are told at most."""
 

@@ -136,8 +136,8 @@ async def test_without_a_fairness_key_the_lone_run_would_wait_for_all_the_others
 
 
 async def test_urgent_runs_go_first_and_patient_ones_last(tmp_path: Path) -> None:
-    """Within one project, whatever the order in which they were asked for. While an action waits for its next attempt,
-    or for its run to ask for the next one, another may pass: a patient run, which was asked for first, a few others."""
+    """Within one project, whatever the order in which they were asked for: the patient run, which came first and would
+    end first, ends among the last three. Where only a few are left, one may pass another between two actions."""
     async with queued(tmp_path) as stack:
         await stack.ask("shop", "patient", priority=5)
         for number in range(MANY // 4):

@@ -68,12 +68,43 @@ async def test_a_part_that_goes_while_it_is_spoken_to_is_waited_for(bmc: LyingBm
 async def test_what_a_bmc_does_not_know_is_not_waited_for_while_its_system_is_there(
     bmc: LyingBmc, tmp_path: Path
 ) -> None:
-    """It does not restart: what was asked for is not there."""
-    bmc.lies.lacks = "ComputerSystem.Reset"
+    """It does not restart: what was asked for twice is not there. After it was, it is waited for once more."""
     async with opened(bmc, tmp_path) as driver:
         for _ in range(2):
-            with pytest.raises(NotFound, match="HTTP 404"):
+            bmc.lies.lacks = "ComputerSystem.Reset"
+            with pytest.raises(Busy, match="HTTP 404"):
                 await driver.power_on(a_mark(), soon())
+            for _ in range(2):
+                with pytest.raises(NotFound, match="HTTP 404"):
+                    await driver.power_on(a_mark(), soon())
+            bmc.lies.lacks = ""
+            await driver.power_on(a_mark(), soon())
+            await driver.power_off(a_mark(), soon())
+
+
+@pytest.mark.parametrize("method", ["GET", "POST"])
+async def test_a_bmc_that_is_back_before_it_is_asked_why_is_waited_for(
+    bmc: LyingBmc, tmp_path: Path, method: str
+) -> None:
+    """Its last word before that was 404; when it is asked for its systems it has them again."""
+    told: list[str] = []
+
+    def back_at_once(asked: str, path: str, body: object) -> None:
+        here = asked == method and path.startswith(bmc.machine.path)
+        bmc.lies.absent_until = LONG if here and not told else 0.0
+        told.extend([path] if here else [])
+
+    async with opened(bmc, tmp_path) as driver:
+        await driver.power(a_mark(), soon())
+        bmc.plot = back_at_once
+        if method == "GET":
+            assert (await driver.power(a_mark(), soon())).state is PowerState.OFF
+        else:
+            with pytest.raises(Busy, match=r"HTTP 404.*BMCs that restart"):
+                await driver.power_on(a_mark(), soon())
+            await driver.power_on(a_mark(), soon())
+            assert bmc.acts() == ["ComputerSystem.Reset"]
+    assert told
 
 
 @pytest.mark.parametrize("lacks", ["/redfish/v1", "/redfish/v1/SessionService/Sessions"], ids=["root", "sessions"])

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from dataclasses import replace
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -21,10 +19,10 @@ from mulligan.activities.errors import VerifyFailed
 from mulligan.activities.events import EventKind
 from mulligan.activities.history import STILL_AWAITED
 from mulligan.activities.levers import LeverKind
-from mulligan.activities.powered import READINGS
+from mulligan.activities.powered import READINGS, Powered
 from mulligan.activities.site import Site
 from mulligan.activities.translate import metadata_of
-from mulligan.activities.values import MachineState, Mark, OnFailure, Outcome
+from mulligan.activities.values import MachineState, Mark, OnFailure, Outcome, PowerState
 from mulligan.activities.watch_guest import GuestActivities, last_line
 from mulligan.api.progress import AWAIT, awaited, progress_of
 from tests.drivers.simulated_parts import booted, new_mark, target
@@ -113,24 +111,28 @@ async def test_a_deadline_says_what_was_seen_last(stack: Stack) -> None:
     assert is_clean(stack, project)
 
 
-async def look(site: Site, mark: Mark, **patience: float) -> ApplicationError:
-    """One look at a machine of `simulated_parts`, which says that it shall look again."""
+async def look(site: Site, mark: Mark, heard: list[str], **patience: float) -> ApplicationError:
+    """One look at a machine of `simulated_parts`, which says that it shall look again; `heard` gets its heartbeats."""
+    environment = ActivityEnvironment()
+    environment.on_heartbeat = lambda said: heard.append(str(said["message"]))
     asked = calls.WatchGuestIn(target(), mark, "the guest's call home")
     with pytest.raises(ApplicationError) as caught:
-        await ActivityEnvironment().run(GuestActivities(site, **patience).watch_guest, asked)
+        await environment.run(GuestActivities(site, **patience).watch_guest, asked)
     return caught.value
 
 
 async def test_a_machine_that_restarts_is_looked_at_again(stack: Stack) -> None:
-    """Off for a moment is not off."""
-    mark, began = new_mark(), datetime.now(UTC)
+    """Off for a moment is not off; whoever waits is told."""
+    mark, began, heard = new_mark(), datetime.now(UTC), list[str]()
     driver = await open_simulated(target(), stack.site.drivers_dir)
     await booted(driver, mark)
     await driver.power_off(mark, Deadline.after(10))
-    looking = asyncio.create_task(look(stack.site, mark, off_seconds=600, off_again=0.05))
-    with contextlib.suppress(TimeoutError):
-        await asyncio.wait_for(asyncio.shield(looking), 1)
-    assert not looking.done()
+    looking = asyncio.create_task(look(stack.site, mark, heard, off_seconds=600, off_again=0.05))
+
+    async def is_told() -> bool:
+        return any("its power is off, which is asked again" in each for each in heard)
+
+    await until(is_told)
     await driver.power_on(mark, Deadline.after(10))
     await driver.close()
     said = await looking
@@ -140,12 +142,22 @@ async def test_a_machine_that_restarts_is_looked_at_again(stack: Stack) -> None:
 
 
 async def test_one_that_is_gone_is_off(stack: Stack) -> None:
-    """After as many readings as are believed, and no fewer."""
+    """After as many readings as are believed, and no fewer; one that says on begins them anew."""
     asked = calls.WatchGuestIn(target(), new_mark(), "the guest's call home")
-    heard = ActivityEnvironment()
     with pytest.raises(VerifyFailed, match=r"m was switched on, but h1 says absent$"):
-        await heard.run(GuestActivities(stack.site, 0.0, 0.0).watch_guest, asked)
-    assert READINGS > 1
+        await ActivityEnvironment().run(GuestActivities(stack.site, 0.0, 0.0).watch_guest, asked)
+    mark, driver = new_mark(), await open_simulated(target(), stack.site.drivers_dir)
+    powered = Powered(target(), mark, 0.0)
+    for _ in range(READINGS - 1):
+        assert (await powered.look(driver)).state is PowerState.ABSENT and powered.in_doubt
+    await booted(driver, mark)
+    assert (await powered.look(driver)).state is PowerState.ON and not powered.in_doubt
+    await driver.power_off(mark, Deadline.after(10))
+    for _ in range(READINGS - 1):
+        assert (await powered.look(driver)).state is PowerState.OFF
+    with pytest.raises(VerifyFailed, match=r"h1 says off; seen before$"):
+        await powered.look(driver, "seen before")
+    await driver.close()
 
 
 async def test_a_long_console_is_read_to_its_end() -> None:
@@ -159,9 +171,9 @@ async def test_a_long_console_is_read_to_its_end() -> None:
     assert await last_line(Talks(), new_mark()) == "[0mlast word"  # type: ignore[arg-type]  # it has a console only
 
 
-def test_a_site_without_a_console_says_nothing(tmp_path: Path) -> None:
-    """As a server whose BMC has none."""
-    assert asyncio.run(last_line(object(), new_mark())) == ""  # type: ignore[arg-type]
+async def test_a_driver_without_a_console_says_nothing() -> None:
+    """As those of servers whose BMC has none."""
+    assert await last_line(object(), new_mark()) == ""  # type: ignore[arg-type]
 
 
 async def test_a_host_that_cannot_be_looked_at_fails_nothing(stack: Stack) -> None:

@@ -50,6 +50,8 @@ class Bmc:
         self._gate = LoginGate()
         self.seen: set[str] = set()
         """The systems that were found behind it."""
+        self._not_found: set[str] = set()
+        """What was being done when the BMC last answered that there is no such thing."""
         self.orders = Orders()
         """What each system was last asked to be: the answer may have been lost."""
 
@@ -81,9 +83,10 @@ class Bmc:
         except MulliganError as error:
             self._look_at(error)
             if isinstance(error, NotFound) and error.metadata.get("status") == "404" and (known or self.seen):
-                self._must_be_there(error, deadline)
+                self._must_be_there(error, doing, deadline)
             raise
         self._gate.passed()
+        self._not_found.discard(doing)
         return done
 
     def _look_at(self, error: MulliganError) -> None:
@@ -99,13 +102,15 @@ class Bmc:
         elif self._root is not None and not isinstance(error, Unreachable):
             self._gate.passed()
 
-    def _must_be_there(self, error: NotFound, deadline: Deadline) -> None:
-        """Raises `Busy` where the BMC has no system at all now; what else it did not find is not there."""
+    def _must_be_there(self, error: NotFound, doing: str, deadline: Deadline) -> None:
+        """Raises `Busy` where the BMC has no system at all now, and where it did not find this for the first time: it
+        may have come back since. What it does not find again, while it has systems, is not there."""
         root, none = self._root, True
         if root is not None:
             with within(deadline), contextlib.suppress(exceptions.SushyError, MulliganError):
                 none = systems.lists_none(root)
-        if none:
+        if none or doing not in self._not_found:
+            self._not_found.add(doing)
             raise Busy(
                 f"{error.message}; the system was there before, and BMCs that restart answer so: it is asked again",
                 after_seconds=systems.ABSENT_SECONDS,

@@ -41,6 +41,8 @@ def find_system(root: sushy.Sushy, address: Address, *, known: bool = False) -> 
                 after_seconds=ABSENT_SECONDS,
                 provider=address.provider,
             ) from None
+        if known:
+            return _found(root, address)  # it may have come back since: what the BMC says now counts
         raise
 
 
