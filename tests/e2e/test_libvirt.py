@@ -6,6 +6,7 @@ import shlex
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -58,14 +59,19 @@ def test_a_plan_knows_what_is_on_the_hypervisor_already(lab: Lab) -> None:
     assert lab.left() == []
 
 
+def progress(lab: Lab, run: str) -> list[dict[str, Any]]:
+    """What an open run is at; nothing before it has begun."""
+    shown = lab.deployment.run("run", "show", run, "--output", "json").stdout
+    return [each for document in documents(shown) for each in document.get("progress", [])]
+
+
 def test_kills_do_not_lose_a_real_boot(lab: Lab) -> None:
     """`kill -9` of worker, API server and Temporal, all during one boot: the run goes on and ends ready."""
     size = ("--vcpu", "1", "--memory", "512", "--disk", "2")
     watcher = lab.deployment.background(*lab.provision("killed", "demo", *size))
 
     def is_booting() -> bool:
-        shown = lab.deployment.run("run", "show", "provision:default:killed", "--output", "json").stdout
-        return any(p.get("step") in ("boot", "verify") for d in documents(shown) for p in d.get("progress", []))
+        return any(each.get("step") in ("boot", "verify") for each in progress(lab, "provision:default:killed"))
 
     until(is_booting, 60, "a run that boots")
     for victim in ("worker", "server", "temporal"):
@@ -143,6 +149,27 @@ def test_a_guest_that_could_not_do_what_was_asked_is_not_ready(lab: Lab, tmp_pat
     assert "does not know these words of user-data: runcmd" in done.stderr
     (shown,) = lab.deployment.documents("provider", "show", "this-host")
     assert not shown.get("provider", shown).get("suspect_count", 0)
+    assert lab.left() == []
+
+
+def test_a_machine_that_goes_off_while_its_guest_is_awaited_is_not_waited_for(lab: Lab, tmp_path: Path) -> None:
+    """Its guest is busy with a script of the user's when somebody destroys the domain: the run says so, and undoes."""
+    run, user_data = "provision:default:gone", tmp_path / "user-data"
+    user_data.write_text("#!/bin/sh\nsleep 3600\n")
+    size = ("--vcpu", "1", "--memory", "512", "--disk", "2", "--user-data", str(user_data), "--mulligans", "0")
+    watcher = lab.deployment.background(*lab.provision("gone", "demo", *size))
+
+    def is_looked_at() -> bool:
+        return any(
+            "awaits the guest's call home; its power is on" in each.get("message", "") for each in progress(lab, run)
+        )
+
+    until(is_looked_at, 180, "a guest that is awaited")
+    (domain,) = [each for each in lab.connection.listAllDomains() if lab.is_ours(each)]
+    domain.destroy()
+    _, err = watcher.communicate(timeout=180)
+    assert watcher.returncode == 6, err
+    assert "gone was switched on, but this-host says off; its console last said" in err
     assert lab.left() == []
 
 
