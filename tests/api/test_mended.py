@@ -6,7 +6,7 @@ from mulligan.v1 import machine_pb2, run_pb2
 from mulligan.v1 import provisioning_pb2 as pb
 from tests.api.serving import Api, events, everything, first, spec
 from tests.workflows.stack import Stack, until
-from tests.workflows.test_levers import begun
+from tests.workflows.steer import begun
 
 DEADLINES = machine_pb2.Deadlines(claim_seconds=60, boot_seconds=60, verify_seconds=60, undo_seconds=2)
 
