@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from mulligan.activities.bootserver.job import JobKind, job_id
+from mulligan.activities.bootserver.job import JobKind
 from mulligan.activities.drivers.base import BootDevice, BootTarget, Deadline, Driver, Power, VirtualMedia
 from mulligan.activities.drivers.booting import BootFrom, read_booting
-from mulligan.activities.errors import Busy, HostNotReady
+from mulligan.activities.errors import Busy, Conflict, HostNotReady
 from mulligan.activities.site import Site, able
 from mulligan.activities.threads import run_blocking
 from mulligan.activities.values import Firmware, Identity, Mark, PowerState, Target
@@ -44,9 +44,13 @@ async def boot_once(driver: BootTarget, target: Target, mark: Mark, device: Boot
 async def ready_to_boot_from_disk(site: Site, driver: Driver, target: Target, mark: Mark, firmware: Firmware) -> None:
     """Have the server off, no medium in it, and the next boot from its disk; nothing when it boots from there already.
 
-    That an earlier attempt came as far as switching it on is kept in the job that wrote the disk.
+    That an earlier attempt came as far as switching it on is kept in the job that wrote the disk. Raises `Conflict`
+    once the disks were to be erased: an attempt that comes so late must not switch on what was switched off for good.
     """
-    power, job = able(driver, Power, target), job_id(mark, JobKind.DEPLOY)
+    erasing = await run_blocking(site.jobs.find, await run_blocking(site.jobs.name, target.name, mark, JobKind.ERASE))
+    if erasing is not None and erasing.asked_by:
+        raise Conflict(f"{target.name}: the disks of {mark.machine} were to be erased, so that it is not booted")
+    power, job = able(driver, Power, target), await run_blocking(site.jobs.name, target.name, mark, JobKind.DEPLOY)
     deployed = await run_blocking(site.jobs.find, job)
     reading, started = await power.power(mark, soon()), deployed is not None and deployed.started
     if started and reading.state is PowerState.ON:
@@ -60,14 +64,14 @@ async def ready_to_boot_from_disk(site: Site, driver: Driver, target: Target, ma
         await run_blocking(site.jobs.change, job, lambda found: replace(found, started=True))
 
 
-async def is_off_again(site: Site, driver: Driver, mark: Mark) -> None:
+async def is_off_again(site: Site, driver: Driver, target: Target, mark: Mark) -> None:
     """After the power was cut: the next boot is a new one, and the BMC keeps neither medium nor boot override. What a
     live machine booted is served no more."""
-    job = job_id(mark, JobKind.DEPLOY)
+    job, live = [await run_blocking(site.jobs.name, target.name, mark, kind) for kind in (JobKind.DEPLOY, JobKind.LIVE)]
     if await run_blocking(site.jobs.find, job) is not None:
         await run_blocking(site.jobs.change, job, lambda found: replace(found, started=False))
     await forget_boot(driver, mark)
-    await run_blocking(site.jobs.close, job_id(mark, JobKind.LIVE))
+    await run_blocking(site.jobs.close, live)
 
 
 async def forget_boot(driver: Driver, mark: Mark) -> None:

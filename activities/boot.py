@@ -50,7 +50,7 @@ class BootActivities:
             if isinstance(driver, Computers):
                 await driver.undefine(mark, attempt_deadline())
             else:
-                await is_off_again(self._site, driver, mark)
+                await is_off_again(self._site, driver, target, mark)
         return calls.Done(f"{mark.machine} is off and gone from {target.name}")
 
     @activity.defn(name=calls.INSPECT.name)

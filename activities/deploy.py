@@ -10,11 +10,11 @@ from temporalio import activity
 from mulligan.activities import calls
 from mulligan.activities.beat import Beat, beating
 from mulligan.activities.bmc import boot_server_url, identity_of
-from mulligan.activities.bootserver.job import Job, JobKind, Payload, Seen, job_id
+from mulligan.activities.bootserver.job import Job, JobKind, Payload, Seen
 from mulligan.activities.bootserver.reports import identity, text
 from mulligan.activities.bootserver.tokens import issue
 from mulligan.activities.drivers.booting import Transfer, read_booting
-from mulligan.activities.errors import MulliganError
+from mulligan.activities.errors import Conflict, MulliganError
 from mulligan.activities.firmware import firmware_for
 from mulligan.activities.images.packed import packed_disk
 from mulligan.activities.images.raw import raw_disk
@@ -62,7 +62,7 @@ class DeployActivities:
         """The job of this claim. It is there before anything is asked of the BMC, so that its undo knows of it."""
         site, mark = self._site, asked.mark
         wanted = Job(
-            id=job_id(mark, JobKind.DEPLOY),
+            id=await run_blocking(site.jobs.name, asked.target.name, mark, JobKind.DEPLOY),
             kind=JobKind.DEPLOY,
             machine=mark.machine,
             workflow_id=asked.workflow_id,
@@ -73,7 +73,7 @@ class DeployActivities:
             provider=asked.target.name,
             identity=identity_of(asked.target),
         )
-        await run_blocking(forget_what_was_erased, site, mark)
+        await run_blocking(forget_what_was_erased, site, asked.target.name, mark)
         job = await run_blocking(site.jobs.open, wanted)
         if job.result is not None:
             return job
@@ -106,15 +106,20 @@ async def prepared(site: Site, target: Target, image: Image, beat: Beat) -> tupl
         raise
 
 
-def forget_what_was_erased(site: Site, mark: Mark) -> None:
-    """When disks were erased for this claim before, what was written before that is of no more use. Blocks."""
-    erase, deploy = job_id(mark, JobKind.ERASE), job_id(mark, JobKind.DEPLOY)
+def forget_what_was_erased(site: Site, name: str, mark: Mark) -> None:
+    """When disks were erased for this claim before, what was written before that is of no more use.
+
+    Raises `Conflict` while they are being erased: whoever comes so late has no business there any more. Blocks.
+    """
+    erase, deploy = (site.jobs.name(name, mark, kind) for kind in (JobKind.ERASE, JobKind.DEPLOY))
     erased = site.jobs.find(erase)
-    if erased is None:
+    if erased is None or not erased.asked_by:
         return
+    if not erased.closed:
+        raise Conflict(f"{name}: the disks of {mark.machine} are being erased, so that nothing is written to them")
     if site.jobs.find(deploy) is not None:
         site.jobs.change(deploy, lambda job: replace(job, result=None, image=None, seed=None, closed=True))
-    site.jobs.discard(erase)
+    site.jobs.forget(erase)
 
 
 def disk_of(job: Job) -> DiskIdentity:

@@ -11,7 +11,7 @@ from temporalio import activity
 from mulligan.activities import calls
 from mulligan.activities.beat import beating
 from mulligan.activities.bmc import SITE, identity_of
-from mulligan.activities.bootserver.job import Job, JobKind, job_id
+from mulligan.activities.bootserver.job import Job, JobKind
 from mulligan.activities.bootserver.reports import name_disk, text
 from mulligan.activities.deploy import SOURCE
 from mulligan.activities.errors import Conflict
@@ -39,15 +39,15 @@ class EraseActivities:
         Whatever still writes for this claim is stopped first. An erase that is done is not done again by the same run.
         """
         target, mark, jobs = asked.target, asked.mark, self._site.jobs
-        deploy = job_id(mark, JobKind.DEPLOY)
         async with beating(f"erasing the disks of {target.name}") as beat, self._site.driver(target) as driver:
             metal = Metal(self._site, driver, target, mark, beat, self._patience)
+            deploy = await run_blocking(jobs.name, target.name, mark, JobKind.DEPLOY)
+            await run_blocking(jobs.close, deploy)  # first: from now on no agent is permitted anything
             tried = await run_blocking(jobs.find, deploy)
             if asked.only_if_written and tried is None:
                 await metal.leave()
                 raise unknown(target.name, mark)
             written = tried is None or tried.written
-            await run_blocking(jobs.close, deploy)
             job = await run_blocking(self._open, asked, tried)
             if job.result is None and (asked.mode is Erase.NONE or (asked.only_if_written and not written)):
                 job = await run_blocking(jobs.finish, job.id, NOTHING)
@@ -61,10 +61,10 @@ class EraseActivities:
 
     def _open(self, asked: calls.EraseIn, tried: Job | None) -> Job:
         """The job. What a try that failed wrote is erased, and no other disk of the server."""
-        mark = asked.mark
+        mark, wrote = asked.mark, tried.permits if tried is not None else ()
         return self._site.jobs.open(
             Job(
-                id=job_id(mark, JobKind.ERASE),
+                id=self._site.jobs.name(asked.target.name, mark, JobKind.ERASE),
                 kind=JobKind.ERASE,
                 machine=mark.machine,
                 workflow_id=asked.workflow_id,
@@ -74,7 +74,8 @@ class EraseActivities:
                 erase=asked.mode,
                 provider=asked.target.name,
                 identity=identity_of(asked.target),
-                only=tried.permits if tried is not None and asked.only_if_written else (),
+                only=wrote if asked.only_if_written else (),
+                wrote=wrote,
             )
         )
 

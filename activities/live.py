@@ -18,7 +18,7 @@ from mulligan.activities import calls
 from mulligan.activities.agent.image import COMMAND_LINE_BYTES, AgentImage
 from mulligan.activities.beat import Beat, beating
 from mulligan.activities.bmc import SITE, boot_server_url, boots_from, no_macs, soon
-from mulligan.activities.bootserver.job import Boot, Job, JobKind, Medium, Seen, job_id
+from mulligan.activities.bootserver.job import Boot, Job, JobKind, Medium, Seen
 from mulligan.activities.bootserver.live_door import packed
 from mulligan.activities.bootserver.tokens import issue
 from mulligan.activities.drivers.base import (
@@ -74,7 +74,8 @@ class LiveActivities:
         target, mark, jobs = asked.target, asked.mark, self._site.jobs
         async with beating(f"booting {mark.machine} on {target.name}") as beat, self._site.driver(target) as driver:
             power = able(driver, Power, target)
-            job = await run_blocking(jobs.open, _job(asked))
+            name = await run_blocking(jobs.name, target.name, mark, JobKind.LIVE)
+            job = await run_blocking(jobs.open, _job(name, asked))
             if not await self._goes_on(job, power, asked):
                 job = await self._begin(asked, job, driver, beat)
             evidence = await self._read(job, target.name, beat)
@@ -151,11 +152,11 @@ class LiveActivities:
             await asyncio.sleep(patience.look_seconds)
 
 
-def _job(asked: calls.DisksIn) -> Job:
+def _job(name: str, asked: calls.DisksIn) -> Job:
     """The job of this claim. It is there before anything is asked of the BMC, so that its undo knows of it."""
     mark = asked.mark
     return Job(
-        id=job_id(mark, JobKind.LIVE),
+        id=name,
         kind=JobKind.LIVE,
         machine=mark.machine,
         workflow_id=asked.workflow_id,

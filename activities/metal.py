@@ -76,6 +76,7 @@ class Metal:
             else:
                 await self.driver.eject_media(self.mark, soon())
         await boot_once(able(self.driver, BootTarget, self.target), self.target, self.mark, device, job.firmware)
+        await run_blocking(jobs.switching_on, job.id)
         await self.power.power_on(self.mark, soon())
         await run_blocking(jobs.booted, job.id)
 

@@ -62,7 +62,8 @@ class AgentDoor:
             told = parse_report(await _body(request), self._jobs.now())
         except Malformed as error:
             return web.Response(status=400, text=f"{error}\n")
-        if told.result is not None and (why := unproved(job, told.result)):
+        hardware = (await run_blocking(self._jobs.seen, job.id)).hardware
+        if told.result is not None and (why := unproved(job, told.result, told.hardware or hardware)):
             raise Refused(409, f"the agent says that it is done, and {why}", job.id)
         order = await run_blocking(self._jobs.report, token, owner, told.report, told.result, told.hardware)
         return web.json_response({"order": order})

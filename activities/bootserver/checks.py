@@ -10,6 +10,8 @@ from mulligan.activities.bootserver.reports import Asked, name_disk, text
 from mulligan.activities.values import DiskKind
 
 GIB = 1024**3
+MOST_DISKS = 256
+"""Of one server; what is told of each is kept as evidence."""
 
 
 def forbidden(job: Job, asked: Asked) -> str:
@@ -18,13 +20,17 @@ def forbidden(job: Job, asked: Asked) -> str:
     return "the job is done" if job.result is not None else next(against(job, asked), "")
 
 
-def unproved(job: Job, result: Mapping[str, Any]) -> str:
-    """Why it is not believed that this was done; empty where it may be.
+def unproved(job: Job, result: Mapping[str, Any], hardware: Mapping[str, Any]) -> str:
+    """Why it is not believed that this was done; empty where it may be. `hardware` is what this boot of the agent told.
 
-    Of what was read back the agent's word is all that there is, so it must be the word for this image, and for a disk
-    that it was permitted to write.
+    Of what was read back the agent's word is all that there is, so it must be the word for what was asked for, and for
+    disks that it was permitted to change.
     """
-    if job.kind is not JobKind.DEPLOY or job.image is None:
+    return _not_erased(job, result, hardware) if job.kind is JobKind.ERASE else _not_written(job, result)
+
+
+def _not_written(job: Job, result: Mapping[str, Any]) -> str:
+    if job.image is None:
         return ""
     digest, size = result.get("digest"), result.get("written_bytes")
     if (digest, size) != (job.image.digest, job.image.bytes):
@@ -35,6 +41,33 @@ def unproved(job: Job, result: Mapping[str, Any]) -> str:
     if not any(each.what == "write" and each.disk == named for each in job.permits):
         return f"it tells of {named}, which it was not permitted to write"
     return ""
+
+
+def _not_erased(job: Job, result: Mapping[str, Any], hardware: Mapping[str, Any]) -> str:
+    if result.get("erase") != job.erase:
+        return f"it tells of {text(result.get('erase'), 20)}; to be done was {job.erase}"
+    told = _disks(result)
+    if not told or len(told) > MOST_DISKS:
+        return f"it tells of {len(told)} disks, which is none or more than {MOST_DISKS}"
+    named = [name_disk(disk) for disk in told]
+    permitted = {each.disk for each in job.permits if each.what == "erase"}
+    if foreign := [each for each in named if each not in permitted]:
+        return f"it tells of {foreign[0]}, which it was not permitted to erase"
+    fixed = [disk for disk in _disks(hardware) if disk.get("removable") is not True]
+    wanted = [] if job.only else [name_disk(disk) for disk in fixed]
+    if left := [each for each in wanted if each not in named]:
+        return f"it does not tell of {left[0]}, which it has"
+    # Without a serial number it may have another path in this boot.
+    serials = {text(disk.get("serial") or "") for disk in told}
+    return next((f"it does not tell of {each.disk}, which was written" for each in job.wrote
+                 if each.serial and each.serial not in serials), "")  # fmt: skip
+
+
+def _disks(said: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The disks of a report: as they are, or each below `disk`, beside what was done to it."""
+    disks = said.get("disks")
+    found = [each for each in disks if isinstance(each, dict)] if isinstance(disks, list) else []
+    return [inner if isinstance(inner := each.get("disk"), dict) else each for each in found]
 
 
 def _against_erasing(job: Job, asked: Asked) -> Iterator[str]:

@@ -50,8 +50,13 @@ class Order(StrEnum):
     POWER_OFF = "power-off"
 
 
-def job_id(mark: Mark, kind: JobKind) -> str:
-    """The job's name: one of each kind for each claim of a machine."""
+def job_id(provider: str, mark: Mark, kind: JobKind) -> str:
+    """The job's name: one of each kind for each claim of a machine. Each provider counts its fences by itself."""
+    return f"{mark.machine_id}-{provider}-{mark.fence}-{kind}"
+
+
+def older_id(mark: Mark, kind: JobKind) -> str:
+    """What such a job was called before its provider was in its name."""
     return f"{mark.machine_id}-{mark.fence}-{kind}"
 
 
@@ -133,6 +138,8 @@ class Job:
     erase: Erase = Erase.NONE
     only: tuple[PermitGiven, ...] = ()
     """The disks that are erased; empty for every fixed disk."""
+    wrote: tuple[PermitGiven, ...] = ()
+    """Disks that the machine was given: an erase of every fixed disk that has not erased these is none."""
     image: Payload | None = None
     packed: Payload | None = None
     """The image's raw disk as a zstd stream, where it goes to the server so."""

@@ -6,34 +6,35 @@ process that waits for it. Every change is made under one lock. All methods bloc
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
 import hashlib
-import os
-import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
 import structlog
-from pydantic import TypeAdapter
 
-from mulligan.activities.bootserver.job import Boot, Job, JobKind, Medium, Order, Payload, PermitGiven, Report, Seen
+from mulligan.activities.bootserver.job import (
+    Boot,
+    Job,
+    JobKind,
+    Medium,
+    Order,
+    Payload,
+    PermitGiven,
+    Report,
+    Seen,
+    job_id,
+    older_id,
+)
+from mulligan.activities.bootserver.job_files import LONGEST_NAME, JobFiles, is_name, write
 from mulligan.activities.bootserver.mac_index import MacIndex
 from mulligan.activities.bootserver.tokens import AgentPermit, check_agent, issue_agent, read_agent
 from mulligan.activities.cards import distinctive
 from mulligan.activities.errors import AccessDenied, Conflict
 from mulligan.activities.seal import Keyring
-
-KEEP_SECONDS = 90 * 86400
-"""How long a closed job is kept: for whoever wants to know what was done to a disk."""
-
-_JOB: TypeAdapter[Job] = TypeAdapter(Job)
-_SEEN: TypeAdapter[Seen] = TypeAdapter(Seen)
-LONGEST_NAME = 200
-_NAMES = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.")
+from mulligan.activities.values import Identity, Mark
 
 T = TypeVar("T")
 
@@ -58,67 +59,66 @@ class Jobs:
     def __init__(
         self, directory: Path, keyring: Keyring, *, now: Callable[[], datetime] = lambda: datetime.now(UTC)
     ) -> None:
-        self._directory = directory
-        self._macs = MacIndex(directory / "macs", _write)
+        self._files = JobFiles(directory)
+        self._macs = MacIndex(directory / "macs", write)
         self._keyring = keyring
         self.now = now
 
     def find(self, job: str) -> Job | None:
         """The job; None when there is none, or when its file cannot be understood, which is logged."""
-        try:
-            return _JOB.validate_json(self._path(job, "json").read_bytes())
-        except FileNotFoundError:
-            return None
-        except ValueError as error:
-            log.error("a job's file cannot be understood", job=job, why=str(error)[:300])
-            return None
+        return self._files.find(job)
 
     def seen(self, job: str) -> Seen:
         """What was seen of its newest boot."""
-        try:
-            return _SEEN.validate_json(self._path(job, "seen.json").read_bytes())
-        except (OSError, ValueError):  # never written, or cut off by a loss of power: it is reported again
-            return Seen()
+        return self._files.seen(job)
+
+    def name(self, provider: str, mark: Mark, kind: JobKind) -> str:
+        """What the provider's job of this kind for the claim is called; one that is there keeps its older name."""
+        older = self._files.find(older_id(mark, kind))
+        return older.id if older is not None and older.provider == provider else job_id(provider, mark, kind)
 
     def open(self, wanted: Job) -> Job:
         """Open a job, or go on with it: one that the same execution asked for is kept as it is.
 
         Of one that another execution asked for it is kept whether a disk may have been changed, and nothing else.
         """
-        with self._locked():
-            self._prune()
-            found = self.find(wanted.id)
+        with self._files.locked():
+            self._files.prune()
+            found = self._files.find(wanted.id)
             if found is not None and not found.closed and _same(found, wanted):
-                return found
+                return self._known_anew(found, wanted.identity)
             if found is not None and found.result is not None and _same(found, wanted):
                 return found  # done already
             if found is not None:
                 wanted = replace(wanted, permits=found.permits, attempt=found.attempt)
-            self._keep(wanted)
-            self._path(wanted.id, "seen.json").unlink(missing_ok=True)
+            self._files.keep(wanted)
+            self._files.path(wanted.id, "seen.json").unlink(missing_ok=True)
             return wanted
 
     def change(self, job: str, change: Callable[[Job], Job]) -> Job:
         """Change a job, for good: it is on the disk before this returns. Raises `Refused` when there is none."""
-        with self._locked():
+        with self._files.locked():
             found = self._there(job)
             changed = change(found)
             if changed != found:
-                self._keep(changed)
+                self._files.keep(changed)
             return changed
 
     def load(self, job: str, image: Payload | None, seed: bytes, packed: Payload | None = None) -> Job:
-        """What is to be written, or nothing, and the same compressed; the seed only where the job has none yet."""
-        with self._locked():
-            found = self._there(job)
+        """What is to be written, or nothing, and the same compressed; the seed only where the job has none yet.
+
+        Raises `Conflict` when the job is over.
+        """
+        with self._files.locked():
+            found = self._at_work(job)
             served = found.seed
             if served is None:
-                path = self._path(job, "seed")
-                _write(path, seed)
+                path = self._files.path(job, "seed")
+                write(path, seed)
                 served = Payload(str(path), len(seed), f"sha256:{hashlib.sha256(seed).hexdigest()}")
             changed = replace(found, image=image, packed=packed, seed=served)
             if changed != found:
-                self._keep(changed)
+                self._files.keep(changed)
             return changed
 
     def order(self, job: str, order: Order) -> Job:
@@ -132,11 +132,11 @@ class Jobs:
     def begin_boot(self, job: str, url: str, expires_at: datetime, macs: tuple[str, ...]) -> Job:
         """A new boot of the agent, by a boot server at `url`, with a token of its own; older tokens end.
 
-        Raises `Conflict` when an open job of another provider boots by one of the MACs. One of the same provider, which
-        was left open, has them no more.
+        Raises `Conflict` when the job is over, or when an open job of another provider boots by one of the MACs. One of
+        the same provider, which was left open, has them no more.
         """
-        with self._locked():
-            found = self._there(job)
+        with self._files.locked():
+            found = self._at_work(job)
             self._index()
             for mac in distinctive(macs):
                 other = self.for_mac(mac)
@@ -145,22 +145,25 @@ class Jobs:
             boot = Boot(found.attempt + 1, expires_at.replace(microsecond=0), macs)
             changed = replace(found, url=url, attempt=boot.attempt, boot=boot, order=Order.GO_ON)
             self._macs.put(macs, job)
-            self._keep(changed)
-            self._keep_seen(job, Seen(boot.attempt))
+            self._files.keep(changed)
+            self._files.keep_seen(job, Seen(boot.attempt))
             return changed
 
     def equip(self, job: str, medium: Medium) -> Job:
-        """What the newest boot is booted from."""
+        """What the newest boot is booted from. Raises `Conflict` when the job is over."""
         return self._change_boot(job, lambda boot: replace(boot, medium=medium))
 
     def switching_on(self, job: str) -> None:
-        """The server is about to be switched on: what was sent up to now was not for what it boots."""
-        with self._locked():
-            seen = self._seen_of(self._there(job))
-            self._keep_seen(job, replace(seen, before=seen.fetched, on_at=self.now()))
+        """The server is about to be switched on: what was sent up to now was not for what it boots.
+
+        Raises `Conflict` when the job is over: whoever comes so late must not switch on what was switched off for good.
+        """
+        with self._files.locked():
+            seen = self._seen_of(self._at_work(job))
+            self._files.keep_seen(job, replace(seen, before=seen.fetched, on_at=self.now()))
 
     def booted(self, job: str) -> Job:
-        """The server was switched on for the newest boot."""
+        """The server was switched on for the newest boot. Raises `Conflict` when the job is over."""
         return self._change_boot(job, lambda boot: replace(boot, at=self.now()))
 
     def give_up_boot(self, job: str) -> Job:
@@ -169,19 +172,22 @@ class Jobs:
 
     def close(self, job: str) -> None:
         """Serve nothing for the job any more: whoever asks is told that it is over. Nothing there is success."""
-        with self._locked():
-            found = self.find(job)
+        with self._files.locked():
+            found = self._files.find(job)
             if found is not None and not found.closed:
-                self._keep(replace(found, closed=True, boot=None))
+                self._files.keep(replace(found, closed=True, boot=None))
                 self._macs.drop(found.boot.macs if found.boot is not None else (), job)
-            self._path(job, "seed").unlink(missing_ok=True)
+            self._files.path(job, "seed").unlink(missing_ok=True)
 
-    def discard(self, job: str) -> None:
-        """Forget the job. Nothing there is success."""
-        with self._locked():
-            for suffix in ("json", "seen.json", "seed"):
-                self._path(job, suffix).unlink(missing_ok=True)
-            _sync(self._directory)
+    def forget(self, job: str) -> None:
+        """Forget what was asked and done, but not how often it was booted: no token of then is good for a later boot.
+        Nothing there is success."""
+        with self._files.locked():
+            found = self._files.find(job)
+            if found is not None:
+                plain = Job(found.id, found.kind, found.machine, "", "", "", provider=found.provider)
+                self._files.keep(replace(plain, attempt=found.attempt, closed=True))
+            self._files.path(job, "seed").unlink(missing_ok=True)
 
     def token(self, job: Job) -> str:
         """The token of the newest boot."""
@@ -194,7 +200,7 @@ class Jobs:
             permit = read_agent(token)
         except AccessDenied as error:
             raise Refused(403, error.message) from None
-        found = self.find(permit.job) if _is_name(permit.job) else None
+        found = self._files.find(permit.job) if is_name(permit.job) else None
         if found is None:
             raise Refused(404, "no job of this name is known here", permit.job[:LONGEST_NAME])
         try:
@@ -210,12 +216,12 @@ class Jobs:
 
     def own(self, token: str, owner: str, peer: str) -> Job:
         """Let the first boot of the agent that asks own the token; refuse any other. Raises `Refused`."""
-        with self._locked():
+        with self._files.locked():
             job, boot = _of_agent(*self.admit(token))
             if not boot.owner:
                 boot = replace(boot, owner=owner, owned_at=self.now(), peer=peer)
                 job = replace(job, boot=boot)
-                self._keep(job)
+                self._files.keep(job)
             return self._owned(job, boot, owner)
 
     def owned(self, token: str, owner: str) -> Job:
@@ -224,90 +230,92 @@ class Jobs:
 
     def permit(self, token: str, owner: str, given: PermitGiven) -> Job:
         """Let the agent change a disk: noted for good before it is told. Raises `Refused`."""
-        with self._locked():
+        with self._files.locked():
             job = self.owned(token, owner)
             if all((known.disk, known.what) != (given.disk, given.what) for known in job.permits):
                 job = replace(job, permits=(*job.permits, given))
-                self._keep(job)
+                self._files.keep(job)
             return job
 
     def report(
         self, token: str, owner: str, report: Report, result: dict[str, Any] | None, hardware: dict[str, Any] | None
     ) -> Order:
         """Note what the agent says, a result for good; gives its order. Raises `Refused`."""
-        with self._locked():
+        with self._files.locked():
             job = self.owned(token, owner)
             if result is not None and job.result is None:
                 job = replace(job, result=result)
-                self._keep(job)
+                self._files.keep(job)
             seen = self._seen_of(job)
             hardware = hardware or dict(seen.hardware)
-            self._keep_seen(job.id, replace(seen, report=report, told=job.order, hardware=hardware))
+            self._files.keep_seen(job.id, replace(seen, report=report, told=job.order, hardware=hardware))
             return job.order
 
     def note_fetched(self, job: Job, what: str, count: int, since: datetime | None = None) -> None:
         """So many bytes of this were sent, the first of them at `since` or just now."""
-        with self._locked():
-            if self.seen(job.id).attempt > job.attempt:
+        with self._files.locked():
+            if self._files.seen(job.id).attempt > job.attempt:
                 return  # the end of a connection of an earlier boot
             seen = self._seen_of(job)
             early = since is not None and seen.on_at is not None and since < seen.on_at
             before = _more(seen.before, what, count) if early else seen.before
-            self._keep_seen(job.id, replace(seen, fetched=_more(seen.fetched, what, count), before=before))
+            self._files.keep_seen(job.id, replace(seen, fetched=_more(seen.fetched, what, count), before=before))
 
     def note_refused(self, job: str, why: str) -> None:
         """Somebody was refused: whoever waits for the job says so. A name that is no job's is left alone."""
-        with self._locked():
-            found = self.find(job) if job else None
+        with self._files.locked():
+            found = self._files.find(job) if job else None
             if found is not None and not found.closed:
-                self._keep_seen(job, replace(self._seen_of(found), refused=why))
+                self._files.keep_seen(job, replace(self._seen_of(found), refused=why))
 
     def for_mac(self, mac: str) -> Job | None:
         """The open job whose server has this network card and boots from the network now; None when none does."""
         if not self._macs.there():
-            with self._locked():
+            with self._files.locked():
                 self._index()
         name = self._macs.job(mac)
-        job = self.find(name) if _is_name(name) else None
+        job = self._files.find(name) if is_name(name) else None
         if job is None or job.closed or job.result is not None or job.boot is None:
             return None
         return job if mac in job.boot.macs and self.now() < job.boot.expires_at else None
 
     def index(self) -> None:
         """Complete the index of MACs: another version's worker may have begun jobs that are not in it. Blocks."""
-        if not self._directory.is_dir():
+        if not self._files.directory.is_dir():
             return
-        with self._locked():
+        with self._files.locked():
             self._index()
-            for job in reversed(self._by_age()):
+            for job in reversed(self._files.by_age()):
                 if job.boot is not None and not job.closed:
                     self._macs.put([mac for mac in job.boot.macs if self.for_mac(mac) is None], job.id)
 
     def _index(self) -> None:
         """Have an index of MACs; the caller holds the lock."""
         if not self._macs.there():
-            self._macs.make(self._by_age())
-
-    def _by_age(self) -> list[Job]:
-        """Every job, the one that was written last at the end."""
-        names = [path.name.removesuffix(".json") for path in self._directory.glob("*.json")]
-        found = [job for name in names if not name.endswith(".seen") and (job := self.find(name)) is not None]
-        return sorted(found, key=lambda job: self._path(job.id, "json").stat().st_mtime)
+            self._macs.make(self._files.by_age())
 
     def _taken(self, job: Job, mac: str, other: Job) -> Conflict:
         return Conflict(
             f"{job.provider or job.machine} is to boot from the network by {mac}, and so does "
             f"{other.provider or 'another server'} now, for {other.machine}: one of the two would be booted in place "
             "of the other. See which of them has that network card, and set `macs` of the other; if the machine is "
-            f"gone for good, remove {self._path(other.id, 'json')} on the worker's host",
+            f"gone for good, remove {self._files.path(other.id, 'json')} on the worker's host",
             provider=job.provider,
             other=other.provider,
             mac=mac,
             blame="site",
         )
 
+    def _known_anew(self, found: Job, identity: Identity) -> Job:
+        """The job, with what is known now of which server it is: somebody may have corrected it meanwhile."""
+        if found.identity != identity:
+            found = replace(found, identity=identity)
+            self._files.keep(found)
+        return found
+
     def _change_boot(self, job: str, change: Callable[[Boot], Boot]) -> Job:
         def changed(found: Job) -> Job:
+            _require_at_work(found)
             return replace(found, boot=change(found.boot)) if found.boot is not None else found
 
         return self.change(job, changed)
@@ -320,52 +328,23 @@ class Jobs:
         return job
 
     def _there(self, job: str) -> Job:
-        found = self.find(job)
+        found = self._files.find(job)
         if found is None:
             raise Refused(404, f"there is no job {job}", job)
         return found
 
+    def _at_work(self, job: str) -> Job:
+        found = self._there(job)
+        _require_at_work(found)
+        return found
+
     def _seen_of(self, job: Job) -> Seen:
-        seen = self.seen(job.id)
+        seen = self._files.seen(job.id)
         return seen if seen.attempt == job.attempt else Seen(job.attempt)
-
-    def _path(self, job: str, suffix: str) -> Path:
-        if not _is_name(job):
-            raise ValueError(f"{job[:80]!r} is no name of a job")
-        return self._directory / f"{job}.{suffix}"
-
-    def _keep(self, job: Job) -> None:
-        _write(self._path(job.id, "json"), _JOB.dump_json(job))
-
-    def _keep_seen(self, job: str, seen: Seen) -> None:
-        _write(self._path(job, "seen.json"), _SEEN.dump_json(seen), durable=False)
-
-    def _prune(self) -> None:
-        """Remove jobs that were closed long ago."""
-        for path in self._directory.glob("*.json"):
-            name = path.name.removesuffix(".json").removesuffix(".seen")
-            if time.time() - path.stat().st_mtime > KEEP_SECONDS:
-                job = self.find(name)
-                if job is None or job.closed:
-                    path.unlink(missing_ok=True)
-
-    @contextlib.contextmanager
-    def _locked(self) -> Iterator[None]:
-        self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        fd = os.open(self._directory / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX)
-            yield
-        finally:
-            os.close(fd)
 
 
 def _more(counts: Mapping[str, int], what: str, count: int) -> dict[str, int]:
     return {**counts, what: counts.get(what, 0) + count}
-
-
-def _is_name(job: str) -> bool:
-    return 0 < len(job) <= LONGEST_NAME and not job.startswith(".") and set(job) <= _NAMES
 
 
 def _of_agent(job: Job, boot: Boot) -> tuple[Job, Boot]:
@@ -375,29 +354,13 @@ def _of_agent(job: Job, boot: Boot) -> tuple[Job, Boot]:
     return job, boot
 
 
+def _require_at_work(job: Job) -> None:
+    """Raises `Conflict` when the job is over."""
+    if job.closed:
+        raise Conflict(f"{job.provider or job.machine}: what was begun there was ended by another action")
+
+
 def _same(found: Job, wanted: Job) -> bool:
     """Whether both are the same wish of the same execution."""
-    keys = ("kind", "workflow_id", "run_id", "asked_by", "erase")
+    keys = ("kind", "workflow_id", "run_id", "asked_by", "provider", "erase")
     return all(getattr(found, key) == getattr(wanted, key) for key in keys)
-
-
-def _write(path: Path, content: bytes, *, durable: bool = True) -> None:
-    """Whole or not at all; and on the disk before this returns, where it must be."""
-    new = path.with_name(path.name + ".new")
-    fd = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-    with os.fdopen(fd, "wb") as file:
-        file.write(content)
-        if durable:
-            file.flush()
-            os.fsync(file.fileno())
-    new.replace(path)
-    if durable:
-        _sync(path.parent)
-
-
-def _sync(directory: Path) -> None:
-    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)

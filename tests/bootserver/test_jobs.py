@@ -22,6 +22,7 @@ from tests.bootserver.agent_parts import a_job, a_medium, an_image, begun
 
 URL = "http://192.0.2.1:7421"
 NOW = datetime(2026, 11, 23, tzinfo=UTC)
+MAC = "52:54:00:00:00:01"
 GIVEN = PermitGiven("ST4000 (/dev/sda)", "write", NOW)
 
 
@@ -33,9 +34,18 @@ def refusal(do: Callable[[], object]) -> tuple[int, str]:
 
 
 def test_a_job_is_named_after_its_claim() -> None:
-    """A machine's next claim has other jobs."""
+    """A machine's next claim has other jobs, and so has one of the same fence on another server."""
     mark = Mark("shop", "web-1", "m-1", "run-1", 3)
-    assert job_id(mark, JobKind.ERASE) == "m-1-3-erase"
+    assert job_id("srv-1", mark, JobKind.ERASE) == "m-1-srv-1-3-erase"
+
+
+def test_a_job_keeps_the_name_that_it_was_given(jobs: Jobs) -> None:
+    """Jobs were named without their provider before: it is found by that name, and by its own provider only."""
+    mark = Mark("shop", "web-1", "m-1", "run-1", 1)
+    jobs.open(a_job(provider="srv-1"))
+    assert jobs.name("srv-1", mark, JobKind.DEPLOY) == "m-1-1-deploy"
+    assert jobs.name("srv-2", mark, JobKind.DEPLOY) == "m-1-srv-2-1-deploy"
+    assert jobs.name("srv-1", mark, JobKind.ERASE) == "m-1-srv-1-1-erase"
 
 
 def test_another_process_sees_the_same(jobs: Jobs, agent: AgentImage, tmp_path: Path, keyring: Keyring) -> None:
@@ -313,8 +323,41 @@ def test_another_process_finds_network_cards_too(
     assert booted_by(jobs, macs[1]) == ""
     other.index()
     assert [booted_by(jobs, mac) for mac in macs] == ["", "m-2-1-deploy"]
-    jobs.discard("m-2-1-deploy")
+    jobs.forget("m-2-1-deploy")
     assert [booted_by(jobs, mac) for mac in macs] == ["", ""]
+
+
+def test_a_boot_before_a_job_was_forgotten_is_none_of_the_next(jobs: Jobs, agent: AgentImage) -> None:
+    """Neither is its token good, nor does the end of one of its connections say anything of the new boot."""
+    erase = a_job(JobKind.ERASE, erase=Erase.FULL)
+    before, old = begun(jobs, agent, erase, URL)
+    jobs.own(old, "boot-1", "")
+    jobs.forget(erase.id)
+    forgotten = jobs.find(erase.id)
+    assert forgotten is not None and (forgotten.asked_by, forgotten.result, forgotten.closed) == ("", None, True)
+    _, token = begun(jobs, agent, erase, URL)
+    assert refusal(lambda: jobs.own(old, "boot-1", ""))[0] == 410
+    jobs.own(token, "boot-2", "")
+    jobs.report(token, "boot-2", Report(NOW, Phase.HARDWARE), None, {"uuid": "x"})
+    jobs.note_fetched(before, "medium", 5)
+    assert jobs.seen(erase.id).hardware == {"uuid": "x"}
+
+
+def test_a_job_that_is_over_begins_no_boot(jobs: Jobs, agent: AgentImage) -> None:
+    """Whoever comes late gets neither a token nor what another job boots by."""
+    job, _ = begun(jobs, agent, a_job(provider="srv-1"), URL, macs=(MAC,))
+    jobs.close(job.id)
+    begun(jobs, agent, a_job(JobKind.ERASE, provider="srv-1", erase=Erase.FULL), URL, macs=(MAC,))
+    late: list[Callable[[], object]] = [
+        lambda: jobs.begin_boot(job.id, URL, NOW + timedelta(hours=1), (MAC,)),
+        lambda: jobs.load(job.id, None, b"seed"),
+        lambda: jobs.equip(job.id, a_medium(agent, URL)),
+        lambda: jobs.switching_on(job.id),
+    ]
+    for do in late:
+        with pytest.raises(Conflict, match="srv-1: what was begun there was ended by another action"):
+            do()
+    assert booted_by(jobs, MAC) == "m-1-1-erase"
 
 
 def test_the_seed_goes_with_its_job(jobs: Jobs, tmp_path: Path) -> None:

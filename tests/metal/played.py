@@ -168,7 +168,8 @@ class PlayedServer:
         if status != 204:
             raise Gone
         self.disk, self.seed = b"", b""
-        return {"disks": [{"disk": self.disk_said, "how": f"{told['erase']}: zeros", "read_back": "zeros"}]}
+        done = {"disk": self.disk_said, "how": f"{told['erase']}: zeros", "read_back": "zeros"}
+        return {"erase": told["erase"], "disks": [done]}
 
     async def _report(self, caller: Caller, phase: str, done: int, total: int) -> None:
         """Patiently, when the boot server is away; raises `Gone` when this boot has no business here."""

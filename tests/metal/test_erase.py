@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
 from mulligan.activities.bootserver.job import JobKind, job_id
 from mulligan.activities.errors import Conflict, HostNotReady, Unreachable
 from mulligan.activities.values import Erase
+from tests.bootserver.agent_parts import DISK, Caller
 from tests.metal.conftest import CONTENT, MARK, PATIENT, Lab, until
+from tests.metal.played import PlayedServer
 
-DEPLOY, ERASE = job_id(MARK, JobKind.DEPLOY), job_id(MARK, JobKind.ERASE)
+DEPLOY, ERASE = job_id("srv-1", MARK, JobKind.DEPLOY), job_id("srv-1", MARK, JobKind.ERASE)
+OTHER = {**DISK, "path": "/dev/sdb", "serial": "S-2"}
 
 
 @pytest.mark.parametrize("mode", [Erase.METADATA, Erase.FULL])
@@ -121,3 +125,51 @@ async def test_a_worker_that_was_killed_goes_on_erasing(lab: Lab) -> None:
     lab.server.hears_orders = True
     await lab.erase()
     assert (lab.server.boots, lab.is_at_rest()) == (["agent"], True)
+
+
+@pytest.mark.parametrize(
+    ("result", "why"),
+    [
+        ({"erase": "full", "disks": []}, "it tells of 0 disks"),
+        ({"nothing": True}, "it tells of None; to be done was full"),
+        ({"erase": "metadata", "disks": [{"disk": DISK}]}, "it tells of metadata; to be done was full"),
+        ({"erase": "full", "disks": [{"disk": DISK}] * 257}, "it tells of 257 disks"),
+        ({"erase": "full", "disks": [{"disk": DISK | {"path": "/dev/sdb"}}]}, "which it was not permitted to erase"),
+    ],
+    ids=["no-disk", "nothing", "less", "too-many", "another-disk"],
+)
+async def test_an_erase_that_cannot_have_been_done_is_not_believed(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch, result: dict[str, object], why: str
+) -> None:
+    """The server stays out of service, and whoever waits is told why."""
+    await lab.deploy()
+
+    async def told(*_: object) -> dict[str, object]:
+        return result
+
+    monkeypatch.setattr(type(lab.server), "_erase", told)
+    with pytest.raises(Unreachable, match=why):
+        await lab.erase(lab.erasing(Erase.FULL), patience=replace(PATIENT, silence=1.0))
+    assert lab.server.disk == CONTENT
+
+
+@pytest.mark.parametrize(
+    ("fixed", "why"),
+    [([DISK, OTHER], "it does not tell of ST4000, serial S-1"), ([OTHER], "S-1.*, which was written")],
+    ids=["left-out", "gone"],
+)
+async def test_the_disk_that_was_written_is_among_those_that_are_erased(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch, fixed: list[dict[str, object]], why: str
+) -> None:
+    """That another one is clean says nothing of it, also when the server does not see it any more."""
+    await lab.deploy()
+    lab.server.hardware = {"disks": fixed}
+
+    async def another(_: PlayedServer, caller: Caller, told: dict[str, Any]) -> dict[str, Any]:
+        assert (await caller.post("permits", {"disk": OTHER, "what": "erase"}))[0] == 204
+        return {"erase": told["erase"], "disks": [{"disk": OTHER, "how": "zeros"}]}
+
+    monkeypatch.setattr(type(lab.server), "_erase", another)
+    with pytest.raises(Unreachable, match=why):
+        await lab.erase(patience=replace(PATIENT, silence=1.0))
+    assert lab.server.disk == CONTENT

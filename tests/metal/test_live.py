@@ -33,7 +33,7 @@ from tests.images.live_parts import INITRD, LOADER, a_kernel, an_iso, live_iso, 
 from tests.metal.conftest import MARK, PATIENT, Lab, an_environment, until
 from tests.metal.played import MAC
 
-JOB = job_id(MARK, JobKind.LIVE)
+JOB = job_id("srv-1", MARK, JobKind.LIVE)
 NETWORK = {"boot_from": "network", "macs": MAC}
 
 
