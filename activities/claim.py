@@ -87,7 +87,7 @@ class ClaimActivities:
         """Keep that the calling run failed on a provider, with an image: who is to blame is judged from all that is."""
         info = activity.info()
         blame = Blame(
-            id=f"{info.workflow_run_id}/{info.activity_id}",
+            id=f"{info.workflow_run_id}/{info.activity_id}{'/undo' if asked.step == 'undo' else ''}",
             workflow_id=info.workflow_id or "",
             run_id=info.workflow_run_id or "",
             provider=asked.provider,

@@ -26,6 +26,7 @@ with workflow.unsafe.imports_passed_through():
         UndoFailed,
         would_be_tried_again,
     )
+    from mulligan.workflows.leases import leased
     from mulligan.workflows.shielding import raise_if_cancelled, shielded, shielded_until
     from mulligan.workflows.steps import KEEP_STORY, QUARANTINE, SUSPECT, WHY, Action
     from mulligan.workflows.targets import Targets
@@ -146,9 +147,10 @@ class Execution:
     ) -> None:
         """Register an undo of the step, else of the current one; to be called before its action is asked for.
 
-        It is tried for `undo_seconds`, or for `at_least` where that is longer.
+        It is tried for `undo_seconds`, or for `at_least` where that is longer; what only needs the database, until that
+        answers: without it nothing could be quarantined either.
         """
-        limit = max(timedelta(seconds=self.undo_seconds), at_least)
+        limit = None if action.on_control else max(timedelta(seconds=self.undo_seconds), at_least)
         do = partial(self.act, action, argument, said, partition=partition, limit=limit)
         self._undo.append(Undo(step or self.step, action.name, said, do))
         self.changed()
@@ -280,6 +282,11 @@ class Execution:
         """Seconds that the current step has in all."""
         return round((self.deadline - self.began).total_seconds())
 
+    @staticmethod
+    def leased(seconds: int) -> int:
+        """Seconds to lease the claim for now, by a run that began with leases of so many."""
+        return leased(seconds, workflow.now() - workflow.info().start_time)
+
     def awaits(self, what: str) -> None:
         """Say what the current step awaits."""
         self.awaiting = what
@@ -311,6 +318,7 @@ class Execution:
         slow_at = began + min((self.deadline - began) * SLOW_SHARE, SLOW_AFTER)
         deadline, is_slow = self.deadline, False
         while not task.done() and self.ended_by is None:
+            raise_if_cancelled()  # one that `when_slow`, or an extension just at the deadline, has swallowed
             allowed = f"{(deadline - began).total_seconds():.0f} s"
             due, summary = (
                 (deadline, f"{TIMER_DEADLINE}{step}: not done within {allowed}: {slow}")

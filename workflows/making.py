@@ -154,7 +154,7 @@ class Making:
             run_id=info.run_id,
             fingerprint=asked.fingerprint,
             avoid=self.tried,
-            lease_seconds=asked.lease_seconds,
+            lease_seconds=self.run.leased(asked.lease_seconds),
             only="" if self.tried else asked.first_provider,
         )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from datetime import timedelta
 
 from temporalio import workflow
@@ -27,6 +28,9 @@ NOT_THE_PROVIDERS_FAULT = frozenset(
 
 DECIDED = frozenset({MULLIGAN_ASKED, ABORTED, CLAIM_LOST})
 """Reasons after which nobody needs to be asked how to go on."""
+
+LOOK_WITHIN = timedelta(seconds=8)
+"""So long it is looked for another provider while a step, or an operator, waits for the answer."""
 
 
 class StepFailed(Exception):
@@ -187,6 +191,7 @@ class ProvisionMachine(Steering):
                 self.failure = failure
                 if self._is_blamed(failure):
                     await shielded(self._suspect(self.making.provider, failure))
+                self.run.raise_if_ended()  # by a lever that was answered while the failure was noted
                 step = await self._decided(failure.message)
             else:
                 step = next(iter(HOLDABLE[HOLDABLE.index(step) + 1 :]), "")
@@ -223,7 +228,7 @@ class ProvisionMachine(Steering):
         if self._is_last(failure):
             return True
         async with self.run.asking:
-            found = await self.is_another()
+            found = await self.is_another(limit=None)
         raise_if_cancelled()
         return not found.fits
 
@@ -231,6 +236,7 @@ class ProvisionMachine(Steering):
         """Hold, until an operator decides; the step with which to go on. A lever that ends the try is raised."""
         decision = await self._hold(reason)
         if decision.lever is LeverKind.RESUME:
+            decision = replace(decision, step=self.step_to_resume(decision.step))  # it may have called home meanwhile
             self.making.hear_again(decision.step)
             self.phase = Phase.UNDOING
             await shielded(self._roll_back(decision.step))
@@ -269,7 +275,7 @@ class ProvisionMachine(Steering):
         assert self.making.claim is not None
         what = {LeverKind.RESUME: f"with {decision.step}", LeverKind.MULLIGAN: "on another provider"}
         said = why(decision.by, f"goes on {what.get(decision.lever, 'to its end')}")
-        asked = calls.ResumeIn(self.asked.machine_id, self.making.claim.id, self.asked.lease_seconds, said)
+        asked = calls.ResumeIn(self.asked.machine_id, self.making.claim.id, self._leased(), said)
         self.making.claim = (await self.run.act(steps.RECORD_RESUMED, asked, said)).claim
         self.run.targets.learn(self.making.claim.target)
 
@@ -277,11 +283,11 @@ class ProvisionMachine(Steering):
         """A guest calls home once: one that did is booted again only with its disk made anew."""
         return "image" if step == "boot" and self.making.called is not None else step
 
-    async def is_another(self) -> calls.Another:
+    async def is_another(self, limit: timedelta | None = LOOK_WITHIN) -> calls.Another:
         """Whether another provider could be tried: if not, this try is the last, and is what there is to hold."""
         asked = Making(self.run, self.asked, tuple(self.tried)).claim_in(self.request)
         try:
-            return await self.run.act(steps.LOOK_FOR_ANOTHER, asked, "Look for another provider")
+            return await self.run.act(steps.LOOK_FOR_ANOTHER, asked, "Look for another provider", limit=limit)
         except ActivityError as error:
             return calls.Another(Failure.of(error).message, fits=False)
 
@@ -353,10 +359,14 @@ class ProvisionMachine(Steering):
         search.upsert(step=step, provider=self.making.provider)
         workflow.set_current_details(details(self, step, note, outcome))
 
+    def _leased(self) -> int:
+        return self.run.leased(self.asked.lease_seconds)
+
     async def _keep_lease(self) -> None:
         """Extend the claim's lease for as long as the run works on it."""
-        seconds, me = self.asked.lease_seconds, asyncio.current_task()
+        me = asyncio.current_task()
         while me is not None and not me.cancelling():  # an action that ends well swallows the cancel
+            seconds = self._leased()
             await workflow.sleep(timedelta(seconds=seconds / 3), summary="Extend the lease when this is over")
             claim = self.making.claim
             if claim is None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from temporalio import workflow
-from temporalio.exceptions import ApplicationError
+from temporalio.exceptions import ActivityError, ApplicationError
 
 with workflow.unsafe.imports_passed_through():
     from mulligan.activities import calls
@@ -12,11 +12,14 @@ with workflow.unsafe.imports_passed_through():
     from mulligan.workflows import runs, search, steps
     from mulligan.workflows.erasing import TRIED_FOR, erasing, undo_by_erasing
     from mulligan.workflows.execution import Execution
-    from mulligan.workflows.failures import UndoFailed
+    from mulligan.workflows.failures import Failure, UndoFailed
     from mulligan.workflows.shielding import shielded
     from mulligan.workflows.steering import Phase, Undoing
 
 UNDO_SECONDS = 900
+
+GONE = "CONFLICT"
+"""How it is said that a machine whose state is to change has ended."""
 
 
 class TakeDown(Undoing):
@@ -36,12 +39,10 @@ class TakeDown(Undoing):
         made, partition = calls.MadeFor(asked.target, mark), asked.target.partition
         search.upsert(step="undo", provider=asked.target.name)
         workflow.set_current_details(f"Takes **{asked.machine}** of project {asked.project} down: {reason}")
-        await run.act(
-            steps.RECORD_RELEASING,
-            calls.MachineUpdate(asked.machine_id, MachineState.RELEASING),
-            f"{'Only give back what is claimed for' if asked.forget else 'Take'} {asked.machine}"
-            f"{'' if asked.forget else ' down'}: {reason}",
-        )
+        if not await self._begins(asked, reason):
+            self.phase = Phase.ENDING
+            await self._keep_story(asked, Outcome.RELEASED, "")
+            return runs.ReleaseOut(f"{asked.machine} was gone already", asked.machine_id)
         claim = calls.ClaimRef(asked.claim_id, asked.dirty, asked.forget, asked.actor, asked.reason)
         run.undo_with(steps.RELEASE_CLAIM, claim, "Give the claim back", step="claim")
         if not asked.forget:
@@ -68,6 +69,19 @@ class TakeDown(Undoing):
         if asked.forget:
             said = f"{asked.machine} is forgotten; nothing was asked of {asked.target.name}, and nothing removed there"
         return runs.ReleaseOut(said, asked.machine_id)
+
+    async def _begins(self, asked: runs.ReleaseIn, reason: str) -> bool:
+        """Record that it begins; False when another run has taken the machine down since this one was asked for."""
+        what = "Only give back what is claimed for" if asked.forget else "Take"
+        said = f"{what} {asked.machine}{'' if asked.forget else ' down'}: {reason}"
+        try:
+            update = calls.MachineUpdate(asked.machine_id, MachineState.RELEASING)
+            await self.run.act(steps.RECORD_RELEASING, update, said)
+        except ActivityError as error:
+            if Failure.of(error).reason != GONE:
+                raise
+            return False
+        return True
 
     def _clear_disks(self, asked: runs.ReleaseIn, made: calls.MadeFor) -> None:
         if not asked.by_agent:

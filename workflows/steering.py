@@ -36,6 +36,9 @@ class Phase(StrEnum):
     ENDING = "ending"
 
 
+MOST_LEVERS = 1500
+"""Of one run. What is left of Temporal's 2000 updates is for the guest's call home, and for what is refused late."""
+
 POSSIBLE: Mapping[Phase, tuple[LeverKind, ...]] = {
     Phase.WORKING: (LeverKind.EXTEND, LeverKind.RETRY_NOW, LeverKind.HOLD, LeverKind.MULLIGAN, LeverKind.ABORT),
     Phase.HELD: (LeverKind.RESUME, LeverKind.MULLIGAN, LeverKind.ABORT),
@@ -65,6 +68,24 @@ class Undoing:
 
     run: Execution
     phase = Phase.UNDOING
+    taken = 0
+    """How many levers were pulled."""
+
+    def took(self, said: str) -> Pulled:
+        """The answer to a lever that was taken."""
+        self.taken += 1
+        return Pulled(said)
+
+    def _check(self, asked: LeverIn | None) -> None:
+        """Refuse what no lever takes, before its handler sees it: what a handler raised for that would stop the run."""
+        if asked is None:  # `null`, typed by hand
+            raise ApplicationError("give an object, or nothing, not null", type="INVALID_REQUEST", non_retryable=True)
+        if self.taken >= MOST_LEVERS:
+            last = f"mulligan run {self._last_resort()} {workflow.info().workflow_id}"
+            message = f"it has taken {self.taken} levers, and takes no more: Temporal allows a run 2000 updates"
+            raise ApplicationError(
+                f"{message}; possible now: `{last}`", {"remedy": last}, type="CONFLICT", non_retryable=True
+            )
 
     def possible(self) -> tuple[LeverKind, ...]:
         """The levers that would do something now."""
@@ -121,10 +142,11 @@ class Undoing:
                 self.run.targets.begin_anew(target)
             else:
                 self.run.targets.learn(target)
-        return Pulled(done.said)
+        return self.took(done.said)
 
     @retry_now.validator
     def _may_retry_now(self, asked: LeverIn = LeverIn()) -> None:  # noqa: B008 - frozen
+        self._check(asked)
         if self.phase is Phase.HELD:
             raise self.refuse(LeverKind.RETRY_NOW, "it is held, and tries nothing; resume it", phase=self.phase)
 
@@ -139,6 +161,7 @@ class Undoing:
 
     @abort.validator
     def _may_abort(self, asked: LeverIn = LeverIn()) -> None:  # noqa: B008 - frozen
+        self._check(asked)
         self._must_go_on(LeverKind.ABORT)
         if self.phase is Phase.ENDING:
             raise self.refuse(LeverKind.ABORT, "it is ending, and tries nothing any more", phase=self.phase)
@@ -147,7 +170,7 @@ class Undoing:
 
     def _abort(self, asked: LeverIn) -> Pulled:
         self.run.given_up = why(asked, "the undo was given up")
-        return Pulled(GIVEN_UP)
+        return self.took(GIVEN_UP)
 
 
 class Steering(Undoing):
@@ -171,7 +194,7 @@ class Steering(Undoing):
     def possible(self) -> tuple[LeverKind, ...]:
         """The levers that would do something now."""
         left = set() if self._is_to_undo() else set(super().possible())
-        if not self._later_steps():
+        if not self._later_steps() or self.run.ended_by is not None:
             left.discard(LeverKind.HOLD)
         if self.run.stopping:
             left.discard(LeverKind.EXTEND)
@@ -197,15 +220,18 @@ class Steering(Undoing):
         else:
             self.holds_ahead.add(asked, asked.step or self._later_steps()[0])
         self.run.changed()
-        return Pulled(self.holds_ahead.said() or "it will not be held")
+        return self.took(self.holds_ahead.said() or "it will not be held")
 
     @hold.validator
     def _may_hold(self, asked: LeverIn = LeverIn()) -> None:  # noqa: B008 - frozen
+        self._check(asked)
         _check_step(asked.step)
         if asked.off:
             self._may_take_back(asked.step)
             return
         self._must_be(LeverKind.HOLD, Phase.WORKING, "held")
+        if self.run.ended_by is not None:
+            raise self.refuse(LeverKind.HOLD, f"this try ends already: {self.run.ended_by.message}")
         if not self._later_steps():
             message = f"{self.run.step} is the last step and has begun; there is none to hold before"
             raise self.refuse(LeverKind.HOLD, message)
@@ -234,10 +260,11 @@ class Steering(Undoing):
         step = self.step_to_resume(asked.step or self.run.step)
         self.decision = Decision(LeverKind.RESUME, asked, step)
         ahead = self.holds_ahead.said()
-        return Pulled(f"it goes on with {step}{f'; {ahead}' if ahead else ''}")
+        return self.took(f"it goes on with {step}{f'; {ahead}' if ahead else ''}")
 
     @resume.validator
     def _may_resume(self, asked: LeverIn = LeverIn()) -> None:  # noqa: B008 - frozen
+        self._check(asked)
         _check_step(asked.step)
         self._must_be(LeverKind.RESUME, Phase.HELD, "resumed")
         self._must_be_undecided(LeverKind.RESUME)
@@ -258,13 +285,14 @@ class Steering(Undoing):
         more = timedelta(seconds=asked.seconds)
         if asked.whole_run:
             self.ends_at += more
-            return Pulled(f"the run has until {self.ends_at:%Y-%m-%d %H:%M:%S} UTC")
+            return self.took(f"the run has until {self.ends_at:%Y-%m-%d %H:%M:%S} UTC")
         self.run.extend(asked.seconds)
         self.ends_at = max(self.ends_at, self.run.deadline)
-        return Pulled(f"{self.run.step} has until {self.run.deadline:%Y-%m-%d %H:%M:%S} UTC")
+        return self.took(f"{self.run.step} has until {self.run.deadline:%Y-%m-%d %H:%M:%S} UTC")
 
     @extend.validator
     def _may_extend(self, asked: LeverIn = LeverIn()) -> None:  # noqa: B008 - frozen
+        self._check(asked)
         if not 1 <= asked.seconds <= 604_800:
             raise ApplicationError("seconds must be 1 to 604800", type="INVALID_REQUEST", non_retryable=True)
         self._must_be(LeverKind.EXTEND, Phase.WORKING, "extended")
@@ -292,10 +320,11 @@ class Steering(Undoing):
             self.decision = Decision(LeverKind.MULLIGAN, asked)
         else:
             self.run.ended_by = Failure(self.run.step, "", MULLIGAN_ASKED, message)
-        return Pulled("what was made is undone, then another provider is tried")
+        return self.took("what was made is undone, then another provider is tried")
 
     @mulligan.validator
     def _may_mulligan(self, asked: LeverIn = LeverIn()) -> None:  # noqa: B008 - frozen
+        self._check(asked)
         if self.phase is Phase.HELD:
             self._must_be_undecided(LeverKind.MULLIGAN)
             return
@@ -316,7 +345,7 @@ class Steering(Undoing):
             self.decision = Decision(LeverKind.ABORT, asked)
         else:
             self.run.ended_by = Failure(self.run.step, "", ABORTED, why(asked, "aborted"))
-        return Pulled("it fails now, and what was made is undone")
+        return self.took("it fails now, and what was made is undone")
 
     def _later_steps(self) -> tuple[str, ...]:
         """The steps of this try that have not begun."""

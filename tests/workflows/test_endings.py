@@ -18,7 +18,11 @@ from temporalio.client import WorkflowFailureError, WorkflowHandle
 from mulligan.activities import verify
 from mulligan.activities.drivers.simulated import SimulatedDriver, journal
 from mulligan.activities.events import EventKind, RunEvent
+from mulligan.activities.inventory import By
 from mulligan.activities.values import Deadlines, MachineState, OnFailure, Outcome, Resources, WhenNone
+from mulligan.api.cancels import Cancels
+from mulligan.api.releases import Releases
+from mulligan.api.runs import Runs
 from tests.workflows.stack import IMAGE, Stack, is_clean, until
 
 
@@ -188,4 +192,33 @@ async def test_a_cancel_that_an_activity_swallows_is_found_all_the_same(
     await until(lambda: is_pending(handle, "1/verify/observe"))
     await handle.cancel()
     assert (await last_of(stack, handle)).outcome is Outcome.CANCELLED
+    assert is_clean(stack, project)
+
+
+async def test_a_release_that_comes_after_another_has_ended_says_that_it_is_gone(
+    stack: Stack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two operators release at once, and the second one's request was made while the first one's run was at work."""
+    project, _ = await stack.hosts()
+    await (await stack.start(stack.request(project))).result()
+    known = Runs(stack.client, stack.inventory)
+    releases, second = (Releases(stack.client, stack.inventory, known, Cancels(known)) for _ in range(2))
+    asked, reached, go = second._asked, asyncio.Event(), asyncio.Event()
+
+    async def slowly(*about: Any) -> Any:
+        found = await asked(*about)
+        reached.set()
+        await go.wait()
+        return found
+
+    monkeypatch.setattr(second, "_asked", slowly)
+    late = asyncio.create_task(second.start(project, "m", By("bob")))
+    await reached.wait()
+    first = await releases.start(project, "m", By("alice"))
+    await stack.client.get_workflow_handle(first.workflow_id, run_id=first.run_id).result()
+    go.set()
+    begun = await late
+    handle = stack.client.get_workflow_handle(begun.workflow_id, run_id=begun.run_id)
+    assert (await handle.result())["said"] == "m was gone already"
+    assert (await stack.story(handle))[-1].outcome is Outcome.RELEASED
     assert is_clean(stack, project)

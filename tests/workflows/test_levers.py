@@ -5,12 +5,15 @@ from __future__ import annotations
 import asyncio
 from datetime import UTC, datetime
 
+import pytest
 from temporalio.client import WorkflowUpdateFailedError
 
 from mulligan.activities.events import EventKind
 from mulligan.activities.levers import LeverKind, Pulled
 from mulligan.activities.values import Deadlines, MachineState, OnFailure, Outcome, VerifyLevel
 from mulligan.api.progress import progress_of
+from mulligan.workflows.steering import MOST_LEVERS
+from tests.workflows.behind import called
 from tests.workflows.stack import Stack, is_clean, until
 from tests.workflows.steer import HELD, begun, held, last_of, offered, pull, refused
 
@@ -282,3 +285,42 @@ async def test_a_cancel_wins_over_a_held_run_that_is_resumed_at_the_same_moment(
     await asyncio.gather(pull(handle, LeverKind.RESUME), handle.cancel(), return_exceptions=True)
     assert (await last_of(stack, handle)).outcome is Outcome.CANCELLED
     assert is_clean(stack, project)
+
+
+@pytest.mark.parametrize("lever", list(LeverKind))
+async def test_a_lever_without_anything_is_refused_and_stops_nothing(stack: Stack, lever: LeverKind) -> None:
+    """`null` is what somebody types in Temporal's own tools; the run goes on, and can be cancelled."""
+    project, _ = await stack.hosts(personality="no-call-home")
+    handle = await stack.start(stack.request(project, deadlines=HELD))
+    await begun(stack, project, "power_on")
+    with pytest.raises(WorkflowUpdateFailedError) as failed:
+        await handle.execute_update(lever.value, None)
+    assert "give an object, or nothing, not null" in str(failed.value.cause)
+    await handle.cancel()
+    assert (await last_of(stack, handle)).outcome is Outcome.CANCELLED
+
+
+async def test_a_run_takes_no_more_levers_than_leave_its_guest_a_call(stack: Stack) -> None:
+    """Somebody's script gives it a second more again and again; what is left then is said, and the guest may call."""
+    project, _ = await stack.hosts(personality="no-call-home")
+    handle = await stack.start(stack.request(project, deadlines=HELD))
+    await begun(stack, project, "power_on")
+    for _ in range(0, MOST_LEVERS, 5):
+        await asyncio.gather(*(pull(handle, LeverKind.EXTEND, seconds=1, whole_run=True) for _ in range(5)))
+    for kind in (LeverKind.EXTEND, LeverKind.ABORT):
+        said = await refused(handle, kind, seconds=1)
+        assert f"it has taken {MOST_LEVERS} levers" in said and f"`mulligan run cancel {handle.id}`" in said
+    await called(handle, stack, project)
+    assert (await last_of(stack, handle)).outcome is Outcome.READY
+
+
+async def test_no_hold_is_taken_by_a_try_that_ends(stack: Stack) -> None:
+    """It was aborted, and its step is being stopped: there is nothing ahead to hold before."""
+    project, _ = await stack.hosts(hold="define:1:2")
+    handle = await stack.start(stack.request(project, deadlines=HELD))
+    await begun(stack, project, "define")
+    await pull(handle, LeverKind.ABORT, "no use")
+    said = await refused(handle, LeverKind.HOLD, step="verify")
+    assert "this try ends already: aborted by alice: no use" in said
+    assert not any("run hold" in each for each in offered(said))
+    assert (await last_of(stack, handle)).reason == "ABORTED"

@@ -5,8 +5,7 @@ resumed run undoes. What was accepted has its effect; what can have none is refu
 from __future__ import annotations
 
 import asyncio
-import threading
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -22,48 +21,8 @@ from mulligan.activities.levers import LeverKind
 from mulligan.activities.values import MachineState, OnFailure, Outcome, VerifyLevel
 from mulligan.api.levers import times_held
 from tests.workflows.stack import Stack, is_clean, until
-from tests.workflows.steer import pull, refused
-from tests.workflows.test_levers import HELD, begun, held, last_of, offered, verbs
-
-
-@dataclass
-class Stall:
-    """A real method of the inventory, whose first call waits until it is let go."""
-
-    method: Any
-    reached: threading.Event = field(default_factory=threading.Event)
-    go: threading.Event = field(default_factory=threading.Event)
-
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Wait, then do what was asked."""
-        self.reached.set()
-        self.go.wait(20)
-        return self.method(*args, **kwargs)
-
-    async def begun(self) -> None:
-        """Wait until it was called."""
-        assert await asyncio.to_thread(self.reached.wait, 30)
-
-
-@pytest.fixture
-def stall(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Make a method of the inventory wait; whatever happens, it goes on when the test is over."""
-    stalls: list[Stall] = []
-
-    def make(name: str) -> Stall:
-        stalls.append(Stall(getattr(stack.inventory, name)))
-        monkeypatch.setattr(stack.inventory, name, stalls[-1])
-        return stalls[-1]
-
-    yield make
-    for each in stalls:
-        each.go.set()
-
-
-async def started(stack: Stack, handle: WorkflowHandle[Any, Any], action: str) -> int:
-    """How often an action of the run was begun."""
-    story = await stack.story_so_far(handle)
-    return len([e for e in story if e.action == action and e.kind is EventKind.ACTION_STARTED])
+from tests.workflows.stalls import ended_or_held, knows_of_its_cancel, started
+from tests.workflows.steer import HELD, begun, held, last_of, offered, pull, refused, verbs
 
 
 async def held_by_its_failure(stack: Stack, hosts: int, **values: Any) -> tuple[str, WorkflowHandle[Any, Any]]:
@@ -90,12 +49,6 @@ async def test_an_abort_while_it_is_looked_for_another_host_is_an_abort(stack: S
     assert (last.outcome, last.reason) == (Outcome.FAILED, "ABORTED")
     assert await started(stack, handle, "claim") == 1
     assert is_clean(stack, project)
-
-
-async def ended_or_held(stack: Stack, project: str, handle: WorkflowHandle[Any, Any]) -> bool:
-    """Whether it comes to rest."""
-    assert not await stack.machine_is(project, "m", MachineState.HELD), "held, although it was aborted"
-    return (await handle.describe()).close_time is not None
 
 
 async def test_an_abort_wins_over_a_mulligan_that_was_decided_just_before(stack: Stack, stall: Any) -> None:
@@ -211,14 +164,6 @@ async def test_levers_between_a_cancel_and_its_undo_are_refused(stack: Stack, st
     assert (await last_of(stack, handle)).outcome is Outcome.CANCELLED
     assert await started(stack, handle, "release-claim") == 1
     assert is_clean(stack, project)
-
-
-async def knows_of_its_cancel(handle: WorkflowHandle[Any, Any]) -> bool:
-    """Whether the run has taken note of its cancel."""
-    kinds = [event.event_type for event in (await handle.fetch_history()).events]
-    requested = EventType.EVENT_TYPE_WORKFLOW_EXECUTION_CANCEL_REQUESTED
-    after = kinds[kinds.index(requested) :] if requested in kinds else []
-    return EventType.EVENT_TYPE_WORKFLOW_TASK_COMPLETED in after
 
 
 async def test_an_extension_at_the_moment_of_the_deadline_is_kept(
