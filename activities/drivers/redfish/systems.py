@@ -10,18 +10,16 @@ from sushy.resources.system.system import System
 
 from mulligan.activities.drivers.redfish.address import Address
 from mulligan.activities.errors import Busy, Conflict, InvalidRequest, NotFound
+from mulligan.activities.serials import plain_serial
 
 ABSENT_SECONDS = 15.0
 """When a BMC that lists no system is asked again for one that it had."""
-_PLACEHOLDERS = ("o.e.m", "default string", "not specified", "none", "unknown", "serial", "0123456789")
-"""What is in the place of a serial number where a maker forgot it."""
 
 
 def serial_of(system: System) -> str:
     """The serial number; empty where there is none that tells machines apart."""
     text = str(system.serial_number or "").strip()
-    made_up = len(text) < 4 or len(set(text)) == 1 or any(word in text.lower() for word in _PLACEHOLDERS)
-    return "" if made_up else text
+    return text if plain_serial(text) else ""
 
 
 def find_system(root: sushy.Sushy, address: Address, *, known: bool = False) -> System:
@@ -55,8 +53,10 @@ def lists_none(root: sushy.Sushy) -> bool:
 
 
 def _found(root: sushy.Sushy, address: Address) -> System:
+    """By path and serial number. A serial number that many machines have is as good as none, whoever said it."""
+    known_by = plain_serial(address.serial)
     if not address.path:
-        return _by_serial(_all(root), address) if address.serial else _only(_all(root), address)
+        return _by_serial(_all(root), address) if known_by else _only(_all(root), address)
     try:
         system = root.get_system(address.path)
     except exceptions.ResourceNotFoundError:
@@ -69,7 +69,7 @@ def _found(root: sushy.Sushy, address: Address) -> System:
                 provider=address.provider,
             ) from None
         return _by_serial(there, address)
-    if not address.serial or _is(system, address.serial):
+    if not known_by or _is(system, address.serial):
         return system
     there = _all(root)
     if any(_is(each, address.serial) for each in there):
@@ -88,7 +88,8 @@ def _all(root: sushy.Sushy) -> list[System]:
 
 
 def _is(system: System, serial: str) -> bool:
-    return bool(serial) and str(system.serial_number or "").strip().lower() == serial.lower()
+    plain = plain_serial(serial)
+    return bool(plain) and plain_serial(system.serial_number) == plain
 
 
 def _by_serial(there: Iterable[System], address: Address) -> System:
@@ -107,9 +108,10 @@ def _by_serial(there: Iterable[System], address: Address) -> System:
 def _only(there: list[System], address: Address) -> System:
     if len(there) == 1:
         return there[0]
+    useless = f"; {address.serial!r} is no serial number that tells one from another" if address.serial else ""
     raise InvalidRequest(
-        f"{address.provider}: the BMC at {address.host.url} has {_told(there)}; say which is meant, by /Systems/ID at "
-        "the end of its URL or by --set serial=NUMBER",
+        f"{address.provider}: the BMC at {address.host.url} has {_told(there)}{useless}; say which is meant, by "
+        "/Systems/ID at the end of its URL or by --set serial=NUMBER",
         violations=[("url", "names no system, and there is not exactly one")],
     )
 
