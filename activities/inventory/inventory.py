@@ -93,7 +93,8 @@ class Inventory(Upkeep):
 
         Never changes what is used, nor what an operator reserved or overcommitted. What the inspection decided wins
         over `settings`. Raises `AlreadyExists` when url, partition or kind differ from what is registered, `Conflict`
-        when more is claimed than it would have, `NotFound` for the partition.
+        when more is claimed than it would have, or a server that is held would become another; `NotFound` for the
+        partition.
         """
         with self._database.write() as connection:
             return providers.put(

@@ -13,7 +13,7 @@ from typing import Any
 from sqlalchemy import Connection, delete, insert, select, update
 
 from mulligan.activities.errors import AlreadyExists, Conflict, InvalidRequest
-from mulligan.activities.inventory import macs, room
+from mulligan.activities.inventory import held_servers, macs, room
 from mulligan.activities.inventory.database import insert_if_new, now
 from mulligan.activities.inventory.names import no_provider, require_partition
 from mulligan.activities.inventory.tables import inventories, partitions, provider_capabilities, providers
@@ -115,11 +115,7 @@ def put(
     macs.take_turn(connection)
     require_partition(connection, partition)
     decided = {**settings, **inspection.settings}
-    told = {
-        "credential": credential,
-        "settings": decided,
-        "facts": dict(inspection.facts),
-    }
+    told = {"credential": credential, "settings": decided, "facts": dict(inspection.facts)}
     created = insert_if_new(
         connection,
         providers,
@@ -137,6 +133,7 @@ def put(
     before = get(connection, name)
     if not created:
         _check_same(before, partition, url, inspection.kind, decided)
+        told = held_servers.still_itself(connection, before, told)
     _put_inventory(connection, before, inspection)
     room.note(connection, name)
     _put_capabilities(connection, before, inspection)

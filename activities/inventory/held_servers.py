@@ -1,0 +1,55 @@
+"""A server that is held stays the one that it is: its BMC's address may lead to another one, which would be erased."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from sqlalchemy import Connection, select
+
+from mulligan.activities.errors import Conflict
+from mulligan.activities.inventory.tables import LIVE_CLAIM, claims
+from mulligan.activities.serials import plain_serial, same_uuid, telling_uuid
+from mulligan.activities.values import Identity, Kind, Provider
+
+_TELLS: Mapping[str, Callable[[object], object]] = {"serial": plain_serial, "uuid": telling_uuid}
+"""By what a server is told from others, in its facts and its settings: what each gives is empty where it tells none."""
+
+
+def still_itself(connection: Connection, known: Provider, told: Mapping[str, Any]) -> dict[str, Any]:
+    """The columns that are told of a provider now, which the caller has locked. While a machine holds something of a
+    server they keep by what it is known where that is not told now, as by BMCs that restart, and raise `Conflict` where
+    another server is told of."""
+    chosen = select(claims.c.project, claims.c.machine).where(claims.c.provider == known.name, LIVE_CLAIM)
+    holder = connection.execute(chosen.order_by(claims.c.project, claims.c.machine).limit(1)).first()
+    if holder is None or known.kind is not Kind.BARE_METAL:
+        return dict(told)
+    was = Identity.of(known.kind, known.url, known.facts)
+    differs = _differs(was, Identity.of(known.kind, known.url, told["facts"]))
+    if not differs:
+        facts, settings = _kept(known.facts, told["facts"]), _kept(known.settings, told["settings"])
+        return {**told, "facts": facts, "settings": settings}
+    release = f"mulligan machine release {holder.machine} --project {holder.project}"
+    raise Conflict(
+        f"provider {known.name!r}: behind {known.url} is another server now: {differs}; while {holder.machine} "
+        f"(project {holder.project}) holds it, it stays the one that it was, or the other one would be erased in its "
+        "place. See where the BMC's address leads (DHCP, a swapped cable), and add it again; if the server, or its "
+        f"board, was replaced, end what holds it first: `{release}` (with `--forget` where that ends quarantined)",
+        provider=known.name,
+        machine=f"{holder.project}/{holder.machine}",
+    )
+
+
+def _kept(was: Mapping[str, str], told: Mapping[str, str]) -> dict[str, str]:
+    """What is told, and what was known by which the server is told from others where that is not told."""
+    lost = [name for name, tells in _TELLS.items() if tells(was.get(name)) and not tells(told.get(name))]
+    return {**told, **{name: was[name] for name in lost}}
+
+
+def _differs(was: Identity, found: Identity) -> str:
+    """Both of what tells them apart; empty where they are not known to be two. The UUID decides where both have one."""
+    before, now = telling_uuid(was.uuid), telling_uuid(found.uuid)
+    if before is not None and now is not None:
+        return "" if same_uuid(before, now) else f"its UUID is {now}, and was {before}"
+    numbers = {plain_serial(was.serial), plain_serial(found.serial)}
+    return f"its serial number is {found.serial}, and was {was.serial}" if len(numbers - {""}) > 1 else ""
