@@ -1,4 +1,7 @@
-"""A Redfish BMC that restarts: systems that are not there yet, passwords that are refused, log-ins unanswered."""
+"""A Redfish BMC that restarts: systems that are not there yet, passwords that are refused, log-ins unanswered.
+
+How long it is believed to restart: `test_redfish_absences.py`.
+"""
 
 from __future__ import annotations
 
@@ -63,23 +66,6 @@ async def test_a_part_that_goes_while_it_is_spoken_to_is_waited_for(bmc: LyingBm
         bmc.plot, bmc.lies.absent_until = lambda *_: None, 0.0
         await driver.power_on(a_mark(), soon())
     assert bmc.acts() == ["ComputerSystem.Reset"]
-
-
-async def test_what_a_bmc_does_not_know_is_not_waited_for_while_its_system_is_there(
-    bmc: LyingBmc, tmp_path: Path
-) -> None:
-    """It does not restart: what was asked for twice is not there. After it was, it is waited for once more."""
-    async with opened(bmc, tmp_path) as driver:
-        for _ in range(2):
-            bmc.lies.lacks = "ComputerSystem.Reset"
-            with pytest.raises(Busy, match="HTTP 404"):
-                await driver.power_on(a_mark(), soon())
-            for _ in range(2):
-                with pytest.raises(NotFound, match="HTTP 404"):
-                    await driver.power_on(a_mark(), soon())
-            bmc.lies.lacks = ""
-            await driver.power_on(a_mark(), soon())
-            await driver.power_off(a_mark(), soon())
 
 
 @pytest.mark.parametrize("method", ["GET", "POST"])

@@ -17,7 +17,8 @@ from mulligan.activities.credentials import Credential
 from mulligan.activities.drivers.base import Deadline
 from mulligan.activities.drivers.lane import Lane, bmc_name
 from mulligan.activities.drivers.orders import Orders
-from mulligan.activities.drivers.redfish import systems
+from mulligan.activities.drivers.redfish import absences, systems
+from mulligan.activities.drivers.redfish.absences import Absences
 from mulligan.activities.drivers.redfish.address import Address
 from mulligan.activities.drivers.redfish.faults import speaking
 from mulligan.activities.drivers.redfish.logins import LoginGate
@@ -50,8 +51,7 @@ class Bmc:
         self._gate = LoginGate()
         self.seen: set[str] = set()
         """The systems that were found behind it."""
-        self._not_found: set[str] = set()
-        """What was being done when the BMC last answered that there is no such thing."""
+        self._absences = Absences()
         self.orders = Orders()
         """What each system was last asked to be: the answer may have been lost."""
 
@@ -81,12 +81,16 @@ class Bmc:
                         self._gate.entered()
                 done = work(self._root)
         except MulliganError as error:
+            there = known or ("status" in error.metadata and bool(self.seen))  # a BMC that has systems has more
+            missed = there and isinstance(error, NotFound)
+            if not missed:
+                self._absences.ended(provider, doing)
             self._look_at(error)
-            if isinstance(error, NotFound) and error.metadata.get("status") == "404" and (known or self.seen):
-                self._must_be_there(error, doing, deadline)
+            if missed:
+                self._must_be_there(error, provider, doing, deadline)
             raise
         self._gate.passed()
-        self._not_found.discard(doing)
+        self._absences.ended(provider, doing)
         return done
 
     def _look_at(self, error: MulliganError) -> None:
@@ -102,17 +106,16 @@ class Bmc:
         elif self._root is not None and not isinstance(error, Unreachable):
             self._gate.passed()
 
-    def _must_be_there(self, error: NotFound, doing: str, deadline: Deadline) -> None:
-        """Raises `Busy` where the BMC has no system at all now, and where it did not find this for the first time: it
-        may have come back since. What it does not find again, while it has systems, is not there."""
+    def _must_be_there(self, error: MulliganError, provider: str, doing: str, deadline: Deadline) -> None:
+        """Raises `Busy` until the BMC, while it has systems, has said for long enough that it has not this."""
         root, none = self._root, True
         if root is not None:
             with within(deadline), contextlib.suppress(exceptions.SushyError, MulliganError):
                 none = systems.lists_none(root)
-        if none or doing not in self._not_found:
-            self._not_found.add(doing)
+        if not self._absences.believed(provider, doing, starting=none):
             raise Busy(
-                f"{error.message}; the system was there before, and BMCs that restart answer so: it is asked again",
+                f"{error.message}; it was there before, and BMCs that restart answer so: it is asked again, and "
+                f"believed once it has answered so for {absences.BELIEVED_SECONDS / 60:.0f} minutes",
                 after_seconds=systems.ABSENT_SECONDS,
                 **error.metadata,
             ) from error

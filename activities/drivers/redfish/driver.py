@@ -135,25 +135,26 @@ class RedfishDriver:
         await self._change(doing, mark, deadline, lambda system: power.switch(self._bmc, system, wanted, deadline))
 
     async def _look(self, doing: str, deadline: Deadline, work: Callable[[System], T], *, registered: bool = True) -> T:
-        """Run `work` on the system, read afresh."""
+        """Run `work` on the system, read afresh. A server that is registered was seen then; any other may have been
+        seen by this BMC's session."""
+        known = registered or self._system in self._bmc.seen
 
         def visit(root: sushy.Sushy) -> T:
-            return work(self._find(root, registered=registered))
+            return work(self._find(root, known=known))
 
-        return await self._bmc.call(self._name, doing, deadline, visit, known=registered)
+        return await self._bmc.call(self._name, doing, deadline, visit, known=known)
 
     async def _change(self, doing: str, mark: Mark, deadline: Deadline, work: Callable[[System], T]) -> T:
         """Run `work` on the system, read afresh, unless a newer claim holds it."""
 
         def visit(root: sushy.Sushy) -> T:
-            system = self._find(root, registered=True)
+            system = self._find(root, known=True)
             self._fences.take(self._system, mark)
             return work(system)
 
         return await self._bmc.call(self._name, doing, deadline, visit, known=True)
 
-    def _find(self, root: sushy.Sushy, *, registered: bool) -> System:
-        """The system. A server that is registered was seen then; any other may have been seen by this BMC's session."""
-        system = find_system(root, self._address, known=registered or self._system in self._bmc.seen)
+    def _find(self, root: sushy.Sushy, *, known: bool) -> System:
+        system = find_system(root, self._address, known=known)
         self._bmc.seen.add(self._system)
         return system
