@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from mulligan.activities.errors import InvalidRequest, MulliganError
+from mulligan.activities.errors import Busy, Conflict, InvalidRequest, MulliganError
 from mulligan.activities.values import PowerState
 from tests.drivers.bmc.machine import Machine
 from tests.drivers.bmc.parts import a_mark, a_target, opened
@@ -48,4 +48,38 @@ async def test_a_made_up_serial_number_does_not_say_which_is_meant(bmc: LyingBmc
     async with opened(bmc, tmp_path, a_target(bmc, "/redfish/v1", serial="Default string")) as driver:
         with pytest.raises(InvalidRequest, match="'Default string' is no serial number that tells"):
             await driver.power_off(a_mark(), soon())
+    assert bmc.changes() == []
+
+
+@pytest.mark.parametrize("told", ["", None, "Not Specified"])
+@pytest.mark.parametrize("path", ["/redfish/v1/Systems/1", "/redfish/v1"])
+async def test_a_serial_number_that_is_not_told_yet_is_waited_for(
+    bmc: LyingBmc, tmp_path: Path, told: str, path: str
+) -> None:
+    """BMCs that restart learn it later than they answer. Nothing is done to what may be another machine."""
+    async with opened(bmc, tmp_path, a_target(bmc, path, serial="SN-4711-A")) as driver:
+        bmc.machine.serial = told
+        with pytest.raises(Busy, match=r"system 1 .*tells no serial number now.*it had SN-4711-A") as error:
+            await driver.power_on(a_mark(), soon())
+        assert error.value.after_seconds > 0 and bmc.changes() == []
+        bmc.machine.serial = "SN-4711-A"
+        await driver.power_on(a_mark(), soon())
+    assert [each.power for each in bmc.machines] == ["On", "On"]
+
+
+async def test_a_server_that_moved_is_found_while_what_is_in_its_place_tells_nothing(
+    bmc: LyingBmc, tmp_path: Path
+) -> None:
+    """Its serial number is told elsewhere, so the place is not its own any more."""
+    bmc.machine.serial = ""
+    async with opened(bmc, tmp_path, a_target(bmc, serial="SN-4711-B")) as driver:
+        assert (await driver.power(a_mark(), soon())).state is PowerState.ON
+
+
+async def test_a_server_whose_serial_number_is_another_is_left_alone(bmc: LyingBmc, tmp_path: Path) -> None:
+    """At once, and for good: it is told, and it is not the one."""
+    for each in ("SN-9999", "sn-4711-c"):
+        async with opened(bmc, tmp_path, a_target(bmc, serial=each)) as driver:
+            with pytest.raises(Conflict, match=f"SN-4711-A, not {each}: another machine"):
+                await driver.power_on(a_mark(), soon())
     assert bmc.changes() == []

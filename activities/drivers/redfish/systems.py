@@ -26,11 +26,11 @@ def find_system(root: sushy.Sushy, address: Address, *, known: bool = False) -> 
     """The system, read afresh. `known` says that it was there before.
 
     Raises `NotFound` with those that there are, `InvalidRequest` when several could be meant, and `Conflict` when
-    another machine is where ours was. `Busy` when a known one is not there and no other is: BMCs that restart list
-    none for a while.
+    another machine is where ours was. `Busy` when a known one is not there and no other is, or tells no serial number:
+    BMCs that restart have neither for a while.
     """
     try:
-        return _found(root, address)
+        return _found(root, address, known)
     except (NotFound, InvalidRequest, exceptions.ResourceNotFoundError):
         if known and lists_none(root):
             raise Busy(
@@ -40,7 +40,7 @@ def find_system(root: sushy.Sushy, address: Address, *, known: bool = False) -> 
                 provider=address.provider,
             ) from None
         if known:
-            return _found(root, address)  # it may have come back since: what the BMC says now counts
+            return _found(root, address, known)  # it may have come back since: what the BMC says now counts
         raise
 
 
@@ -52,11 +52,12 @@ def lists_none(root: sushy.Sushy) -> bool:
         return True
 
 
-def _found(root: sushy.Sushy, address: Address) -> System:
+def _found(root: sushy.Sushy, address: Address, known: bool) -> System:
     """By path and serial number. A serial number that many machines have is as good as none, whoever said it."""
     known_by = plain_serial(address.serial)
     if not address.path:
-        return _by_serial(_all(root), address) if known_by else _only(_all(root), address)
+        there = _all(root)
+        return _by_serial(there, address, known) if known_by else _only(there, address)
     try:
         system = root.get_system(address.path)
     except exceptions.ResourceNotFoundError:
@@ -68,12 +69,14 @@ def _found(root: sushy.Sushy, address: Address) -> System:
                 nearest=[each.identity for each in there],
                 provider=address.provider,
             ) from None
-        return _by_serial(there, address)
+        return _by_serial(there, address, known)
     if not known_by or _is(system, address.serial):
         return system
     there = _all(root)
     if any(_is(each, address.serial) for each in there):
-        return _by_serial(there, address)
+        return _by_serial(there, address, known)
+    if known and not serial_of(system):
+        raise _untold(system, address)
     raise Conflict(
         f"{address.provider}: system {system.identity} at {address.host.url} has serial number "
         f"{system.serial_number or '(none)'}, not {address.serial}: another machine, which is left alone; if it is to "
@@ -92,15 +95,29 @@ def _is(system: System, serial: str) -> bool:
     return bool(plain) and plain_serial(system.serial_number) == plain
 
 
-def _by_serial(there: Iterable[System], address: Address) -> System:
-    systems = list(there)
-    found = [each for each in systems if _is(each, address.serial)]
+def _by_serial(there: list[System], address: Address, known: bool) -> System:
+    found = [each for each in there if _is(each, address.serial)]
     if len(found) == 1:
         return found[0]
+    untold = [each for each in there if not serial_of(each)]
+    if known and untold and not found:
+        raise _untold(untold[0], address)
     raise NotFound(
         f"{address.provider}: the BMC at {address.host.url} has {len(found)} systems with serial number "
-        f"{address.serial}; it has {_told(systems)}",
-        nearest=[each.identity for each in systems],
+        f"{address.serial}; it has {_told(there)}",
+        nearest=[each.identity for each in there],
+        provider=address.provider,
+    )
+
+
+def _untold(system: System, address: Address) -> Busy:
+    told = system.serial_number or ""
+    return Busy(
+        f"{address.provider}: system {system.identity} at {address.host.url} tells no serial number now "
+        f"({told!r}); it had {address.serial}, or is another machine. BMCs that restart do not know it for a while, so "
+        "it is asked again; if that lasts, look at the BMC itself. If it has lost the number for good, e.g. with its "
+        "board, remove the provider and add it again",
+        after_seconds=ABSENT_SECONDS,
         provider=address.provider,
     )
 
