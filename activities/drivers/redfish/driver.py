@@ -21,7 +21,7 @@ from mulligan.activities.drivers.redfish import boot, media, power
 from mulligan.activities.drivers.redfish.address import Address
 from mulligan.activities.drivers.redfish.bmc import Bmc
 from mulligan.activities.drivers.redfish.inspection import inspect_system
-from mulligan.activities.drivers.redfish.systems import find_system
+from mulligan.activities.drivers.redfish.systems import find_system, serial_of
 from mulligan.activities.values import Firmware, Inspection, Mark, PowerState
 
 T = TypeVar("T")
@@ -44,14 +44,19 @@ class RedfishDriver:
     @property
     def _system(self) -> str:
         """The system's name among all: what the fences are kept by."""
-        return f"{self._address.host.url}{self._address.path or f'?serial={self._address.serial}'}"
+        return self._named(self._address.serial)
+
+    def _named(self, serial: str) -> str:
+        """The same, were this its serial number; without one it is the only system of its BMC."""
+        return f"{self._address.host.url}{self._address.path or f'?serial={serial}'}"
 
     async def inspect(self, deadline: Deadline) -> Inspection:
         """Read what the BMC says of the server. The claims on it may be counted from the start afterwards."""
 
         def look(system: System) -> Inspection:
             found = inspect_system(system, self._address)
-            self._fences.forget(self._system)
+            for serial in {self._address.serial, serial_of(system), ""}:  # claims are made with what is found now
+                self._fences.forget(self._named(serial))
             return found
 
         return await self._look("looking at the server", deadline, look, registered=False)
