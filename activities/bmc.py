@@ -6,10 +6,11 @@ Whoever asks reads back before anything is switched on, and leaves nothing behin
 from __future__ import annotations
 
 from dataclasses import replace
+from urllib.parse import urlsplit
 
 from mulligan.activities.bootserver.job import JobKind
 from mulligan.activities.drivers.base import BootDevice, BootTarget, Deadline, Driver, Power, VirtualMedia
-from mulligan.activities.drivers.booting import BootFrom, read_booting
+from mulligan.activities.drivers.booting import BOOT_URL, BootFrom, read_booting
 from mulligan.activities.errors import Busy, Conflict, HostNotReady
 from mulligan.activities.site import Site, able
 from mulligan.activities.threads import run_blocking
@@ -109,12 +110,20 @@ def identity_of(target: Target) -> Identity:
 
 
 def boot_server_url(site: Site, target: Target) -> str:
-    """How the server and its BMC reach the boot server. Raises `HostNotReady` when nobody said so."""
+    """How the server and its BMC reach the boot server. Raises `HostNotReady` when nobody said so, or by no `http`."""
     url = read_booting(target.settings).boot_url or site.boot_url("").rstrip("/")
     if not url:
         raise HostNotReady(
             f"{target.name} and its BMC must fetch the deploy agent from the boot server, and where they reach it is "
             "not known; set boot_url=http://HOST:PORT for the provider, or MULLIGAN_BOOT_URL for its worker",
+            remedy=f"mulligan provider set {target.name} --set boot_url=http://HOST:7421",
+            provider=target.name,
+            blame=SITE,
+        )
+    if urlsplit(url).scheme != "http":
+        raise HostNotReady(
+            f"{target.name} and its BMC would reach the boot server by {url}, and that must be {BOOT_URL}; set "
+            "boot_url for the provider, or MULLIGAN_BOOT_URL for its worker",
             remedy=f"mulligan provider set {target.name} --set boot_url=http://HOST:7421",
             provider=target.name,
             blame=SITE,

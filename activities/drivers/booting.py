@@ -27,6 +27,8 @@ SETTINGS = (
 )  # fmt: skip
 """Every setting that is read here."""
 MOST_MACS = 16
+BOOT_URL = "http://HOST or http://HOST:PORT (not https: the deploy agent speaks no TLS)"
+"""What a boot server's URL must be, for people."""
 
 _VLANS = frozenset(map(str, range(1, 4095)))
 _NO_ADDRESS = ipaddress.ip_address(0)
@@ -83,7 +85,7 @@ def read_booting(settings: Mapping[str, str]) -> Booting:
 def wrong_booting(settings: Mapping[str, str]) -> Iterator[tuple[str, str]]:
     """What is wrong with the settings: (setting, what about it)."""
     if not _is_url(settings.get("boot_url", "http://host")):
-        yield "boot_url", "must be http://HOST or http://HOST:PORT, as BMC and server reach the boot server"
+        yield "boot_url", f"must be {BOOT_URL}, as BMC and server reach the boot server"
     macs = _macs(settings["macs"]) if "macs" in settings else ["00:00:00:00:00:00"]
     if not 0 < len(macs) <= MOST_MACS or not all(map(MAC.fullmatch, macs)):
         yield "macs", f"must be 1 to {MOST_MACS} MAC addresses with commas between: 52:54:00:12:34:56,52:54:00:12:34:57"
@@ -164,4 +166,4 @@ def _is_url(text: str) -> bool:
     except ValueError:
         return False
     rest = (parts.query, parts.fragment, parts.username, parts.path.strip("/"))
-    return parts.scheme in ("http", "https") and bool(parts.hostname) and not any(rest) and text.isprintable()
+    return parts.scheme == "http" and bool(parts.hostname) and not any(rest) and text.isprintable()

@@ -343,6 +343,7 @@ async def test_a_device_that_the_machine_has_not_is_refused(plain: LyingBmc, tmp
         ({"boot_ulr": "http://10.0.0.1:7421"}, "nearest are boot_url"),
         ({"boot_url": "http://10.0.0.1:7421/v1"}, "must be http://HOST"),
         ({"boot_url": "10.0.0.1:7421"}, "must be http://HOST"),
+        ({"boot_url": "https://10.0.0.1:7421"}, r"must be http://HOST .*\(not https: the deploy agent speaks no TLS"),
         ({"macs": "52:54:00:00:01"}, "MAC addresses with commas"),
         ({"macs": ","}, "MAC addresses with commas"),
         ({"boot_from": "floppy"}, "auto, virtual-media, network"),

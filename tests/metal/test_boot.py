@@ -114,16 +114,17 @@ async def test_a_plan_knows_that_the_agent_writes_the_disk(lab: Lab) -> None:
     assert found.destroys == ("everything on the root disk of srv-1, which is given whole",)
 
 
-@pytest.mark.parametrize("lacking", ["agent", "url", "macs"])
+@pytest.mark.parametrize("lacking", ["agent", "url", "plain-url", "macs"])
 async def test_a_plan_knows_what_the_agent_lacks(lab: Lab, lacking: str) -> None:
     """Before the server is claimed."""
     settings = {"boot_from": "network"} if lacking == "macs" else {}
-    words = {"agent": "mulligan agent build", "url": "boot_url=", "macs": "macs="}
+    words = {"agent": "mulligan agent build", "url": "boot_url=", "plain-url": "not https", "macs": "macs="}
     if lacking == "agent":
         (lab.directory / "agent" / "manifest.json").unlink()
     site = lab.site()
-    if lacking == "url":
-        site = Site(site.store, site.keyring, site.drivers_dir, lambda _: "", site.credentials)
+    if lacking in ("url", "plain-url"):
+        url = "https://boot.test:7421" if lacking == "plain-url" else ""
+        site = Site(site.store, site.keyring, site.drivers_dir, lambda _: url, site.credentials)
     found = await an_environment().run(SurveyActivities(site).survey, surveying(lab, **settings))
     await site.kept.close()
     assert [words[lacking] in lack for lack in found.lacks] == [True]
