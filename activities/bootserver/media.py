@@ -143,9 +143,14 @@ def chosen_range(request: web.Request, tag: str, size: int) -> tuple[int, int, i
     if not dash or not all(part == "" or (part.isascii() and part.isdigit()) for part in (first, last)):
         return 0, size, 200
     if not first:
-        count = int(last or 0)
+        count = _number(last)
         return (max(0, size - count), size, 206) if count else (0, 0, 416)
-    start, end = int(first), min(size, int(last) + 1) if last else size
-    if last and int(last) < int(first):
+    start, end = _number(first), min(size, _number(last) + 1) if last else size
+    if last and _number(last) < start:
         return 0, size, 200
     return (start, end, 206) if start < size else (0, 0, 416)
+
+
+def _number(digits: str) -> int:
+    """The number; one with more than 20 digits is cut to something that no file has. Python takes no more than 4300."""
+    return int(digits.lstrip("0")[:20] or 0)

@@ -18,7 +18,7 @@ from mulligan.activities.agent.image import AgentImage
 from mulligan.activities.bootserver.job import JobKind, Medium
 from mulligan.activities.bootserver.jobs import Jobs
 from mulligan.activities.bootserver.media import Spliced
-from tests.bootserver.agent_parts import HOLE_OFFSET, a_job, begun
+from tests.bootserver.agent_parts import HOLE_OFFSET, Caller, a_job, an_image, begun
 
 MIB = 1024**2
 
@@ -67,8 +67,22 @@ async def test_a_medium_is_asked_for_its_size_first(root: str, jobs: Jobs, agent
         ("bytes=100000-", 100_000, None),
         ("bytes=-100", -100, None),
         ("bytes=100-99999999999", 100, None),
+        (f"bytes=100-{'9' * 5000}", 100, None),
+        (f"bytes=-{'9' * 5000}", 0, None),
+        (f"bytes={'0' * 5000}7-8", 7, 9),
     ],
-    ids=["sector", "over-its-begin", "over-its-end", "one-byte-of-it", "to-the-end", "the-last", "beyond-the-end"],
+    ids=[
+        "sector",
+        "over-its-begin",
+        "over-its-end",
+        "one-byte-of-it",
+        "to-the-end",
+        "the-last",
+        "beyond-the-end",
+        "far-beyond",
+        "more-than-all",
+        "many-zeros",
+    ],
 )
 async def test_any_range_may_be_read(
     root: str, jobs: Jobs, agent: AgentImage, asked: str, start: int, end: int | None
@@ -84,8 +98,15 @@ async def test_any_range_may_be_read(
 
 @pytest.mark.parametrize(
     ("asked", "status"),
-    [("bytes=99999999-", 416), ("bytes=-0", 416), ("bytes=5-1", 200), ("bytes=0-1,5-6", 200), ("lines=1-2", 200)],
-    ids=["beyond", "none", "backwards", "several", "unknown-unit"],
+    [
+        ("bytes=99999999-", 416),
+        (f"bytes={'9' * 5000}-", 416),
+        ("bytes=-0", 416),
+        ("bytes=5-1", 200),
+        ("bytes=0-1,5-6", 200),
+        ("lines=1-2", 200),
+    ],
+    ids=["beyond", "far-beyond", "none", "backwards", "several", "unknown-unit"],
 )
 async def test_ranges_that_are_none(root: str, jobs: Jobs, agent: AgentImage, asked: str, status: int) -> None:
     """Refused where nothing could be sent, else answered with all of it."""
@@ -94,6 +115,19 @@ async def test_ranges_that_are_none(root: str, jobs: Jobs, agent: AgentImage, as
     size = agent.iso.stat().st_size
     assert (found, len(body)) == (status, size if status == 200 else 0)
     assert headers.get("Content-Range") == (f"bytes */{size}" if status == 416 else None)
+
+
+@pytest.mark.parametrize("asked", ["bytes={}-", "bytes=-{}", "bytes=5-{}"])
+async def test_numbers_that_no_file_has_break_nothing_at_the_agents_door(
+    root: str, jobs: Jobs, agent: AgentImage, tmp_path: Path, asked: str
+) -> None:
+    """Its files are sent by aiohttp, which reads ranges by itself, and refuses what it cannot read."""
+    job, token = begun(jobs, agent, a_job(), root)
+    jobs.load(job.id, an_image(tmp_path, b"image"), b"seed")
+    caller = Caller(f"{root}/v1/agent/{token}")
+    await caller.configuration()
+    for name in ("image", "seed"):
+        assert await caller.get(name, Range=asked.format("9" * 5000)) == (416, b"")
 
 
 async def test_a_resumed_fetch_gets_bytes_of_the_same_medium(root: str, jobs: Jobs, agent: AgentImage) -> None:
