@@ -155,17 +155,6 @@ async def test_media_that_stick_are_left_over(bmc: LyingBmc, tmp_path: Path) -> 
     assert bmc.acts() == ["VirtualMedia.EjectMedia", "VirtualMedia.InsertMedia"]
 
 
-async def test_what_opens_a_medium_is_in_no_message(bmc: LyingBmc, tmp_path: Path) -> None:
-    """The run and the server are named; the token in the URL opens what the run serves."""
-    bmc.machine.image, bmc.lies.sticky_media = "http://boot.test/v1/media/job.1.99.secret/run-1.iso", True
-    async with opened(bmc, tmp_path) as driver:
-        with pytest.raises(Leftover, match=r"still names http://boot.test/v1/media/\*\*\*/run-1.iso") as error:
-            await driver.insert_media(a_mark(), MEDIA, soon())
-        assert "secret" not in f"{error.value.message} {error.value.metadata}"
-        told = await driver.remains(a_mark().machine_id, soon())
-        assert told and "secret" not in " ".join(told)
-
-
 def test_no_part_of_a_password_is_left_where_a_message_is_cut() -> None:
     """Nor where its blanks are joined."""
     for secret in ("correct-horse-battery", "two  blanks"):

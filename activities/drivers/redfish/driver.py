@@ -21,6 +21,7 @@ from mulligan.activities.drivers.redfish import boot, media, power
 from mulligan.activities.drivers.redfish.address import Address
 from mulligan.activities.drivers.redfish.bmc import Bmc
 from mulligan.activities.drivers.redfish.inspection import inspect_system
+from mulligan.activities.drivers.redfish.shown import shown
 from mulligan.activities.drivers.redfish.systems import find_system, serial_of
 from mulligan.activities.values import Firmware, Inspection, Mark, PowerState
 
@@ -69,9 +70,7 @@ class RedfishDriver:
             if holder is None or holder.machine_id != machine_id:
                 return ()
             drives = [media.read_drive(drive) for drive in media.drives_of(system)]
-            return tuple(
-                f"media in {drive.slot}: {media.shown(drive.url)}" for drive in drives if holder.run_id in drive.url
-            )
+            return tuple(f"media in {drive.slot}: {shown(drive.url)}" for drive in drives if holder.run_id in drive.url)
 
         return await self._look(f"listing what remains of machine {machine_id}", deadline, look)
 

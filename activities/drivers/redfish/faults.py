@@ -13,6 +13,7 @@ from requests.exceptions import RequestException, SSLError
 from sushy import exceptions as theirs
 
 from mulligan.activities.drivers.redfish.address import Host
+from mulligan.activities.drivers.redfish.shown import shown
 from mulligan.activities.drivers.redfish.wire import CONNECT_SECONDS, Redirected
 from mulligan.activities.errors import (
     AccessDenied,
@@ -118,6 +119,7 @@ class _Said:
         return {"provider": self.provider, "doing": self.doing, "url": self.host.url, **more}
 
     def _clean(self, text: str) -> str:
+        text = shown(text)  # BMCs repeat what they refuse: the URL of a medium too
         return text.replace(self._secret, "***") if self._secret else text
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import time
 from datetime import UTC, datetime
 
@@ -12,12 +11,12 @@ from sushy.resources.manager.virtual_media import VirtualMedia
 from sushy.resources.system.system import System
 
 from mulligan.activities.drivers.base import Deadline, MediaReading
+from mulligan.activities.drivers.redfish.shown import shown
 from mulligan.activities.errors import InvalidRequest, Leftover, Unsupported
 from mulligan.activities.values import Mark
 
 SETTLE_SECONDS = 5.0
 _LOOK_SECONDS = 0.5
-_TOKEN = re.compile(r"(/v1/[a-z]+/)[^/?]+")
 _DISCS = frozenset({VirtualMediaType.CD, VirtualMediaType.DVD})
 
 
@@ -67,8 +66,9 @@ def insert(system: System, mark: Mark, url: str, deadline: Deadline) -> MediaRea
     if not _settled(drive, url, deadline):
         if lost is not None:
             raise lost
+        named = shown(drive.image or "nothing")
         raise Leftover(
-            f"drive {drive.identity} was given the run's image, and names {drive.image or 'nothing'}; tried again",
+            f"drive {drive.identity} was given the run's image, and names {named}; tried again",
             objects=[str(drive.identity)],
         )
     return read_drive(drive)
@@ -87,16 +87,11 @@ def _eject(drive: VirtualMedia, but: str, deadline: Deadline) -> None:
     if not _settled(drive, "", deadline):
         if lost is not None:
             raise lost
-        left = shown(drive.image)
+        left = shown(drive.image or "nothing")
         raise Leftover(
             f"drive {drive.identity} was asked to eject, and still names {left}; tried again; else reset the BMC",
             objects=[f"{drive.identity}: {left}"],
         )
-
-
-def shown(url: object) -> str:
-    """The URL of a medium, without the token that opens it."""
-    return _TOKEN.sub(r"\1***", str(url or "nothing"))
 
 
 def _settled(drive: VirtualMedia, url: str, deadline: Deadline) -> bool:
