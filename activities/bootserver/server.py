@@ -1,7 +1,8 @@
 """The boot server: the HTTP side of a partition worker, for machines under construction.
 
 Guests call home here. Servers fetch the deploy agent (`media.py`, `ipxe.py`), which then works through `agent_door.py`;
-live machines fetch what they boot in the same way, and their seed (`live_door.py`).
+live machines fetch what they boot in the same way, and their seed (`live_door.py`). How many connections are kept, and
+for how long, is the gate's (`gate.py`).
 
 POST /v1/call-home answers 204 when the call is accepted, 400 when it is malformed (see `calls/`), 401 without and 403
 with a bad or expired token, 409 when the run does not take it (used before, or over), 413 when it is too large, and 503
@@ -11,6 +12,7 @@ answers 200.
 
 from __future__ import annotations
 
+import asyncio
 import math
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
@@ -21,6 +23,7 @@ from aiohttp import web
 
 from mulligan.activities.bootserver.agent_door import AgentDoor
 from mulligan.activities.bootserver.calls import MalformedCall, parse_call
+from mulligan.activities.bootserver.gate import Gate
 from mulligan.activities.bootserver.ipxe import IpxeDoor
 from mulligan.activities.bootserver.jobs import Jobs
 from mulligan.activities.bootserver.live_door import LiveDoor
@@ -56,16 +59,24 @@ def utc_now() -> datetime:
 class BootServer:
     """Start it once, stop it once. It keeps nothing: what counts is kept by the listener, and in the jobs' files.
 
-    Without `jobs` it takes calls home only.
+    Without `jobs` it takes calls home only. Boot servers of one process share a gate, or each has its own.
     """
 
     def __init__(
-        self, keyring: Keyring, listener: Listener, jobs: Jobs | None = None, *, now: Callable[[], datetime] = utc_now
+        self,
+        keyring: Keyring,
+        listener: Listener,
+        jobs: Jobs | None = None,
+        *,
+        gate: Gate | None = None,
+        now: Callable[[], datetime] = utc_now,
     ) -> None:
         self._keyring = keyring
         self._listener = listener
         self._jobs = jobs
+        self._gate = gate or Gate()
         self._now = now
+        self._listening: list[asyncio.Server] = []
         self._runner: web.AppRunner | None = None
 
     async def start(self, addresses: Sequence[tuple[str, int]]) -> tuple[tuple[str, int], ...]:
@@ -73,20 +84,19 @@ class BootServer:
 
         Raises `HostNotReady` when one cannot be bound; then nothing listens.
         """
-        app = web.Application(client_max_size=BODY_BYTES)
+        app = web.Application(client_max_size=BODY_BYTES, middlewares=[self._gate.middleware()])
         app.add_routes([web.post("/v1/call-home", self._call_home), web.get("/healthz", self._healthz)])
         if self._jobs is not None:
             await run_blocking(self._jobs.index)
             for door in (AgentDoor(self._jobs), MediaDoor(self._jobs), IpxeDoor(self._jobs), LiveDoor(self._jobs)):
                 app.add_routes(door.routes())
-        self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=SHUTDOWN_SECONDS)
+        seconds = self._gate.limits.request_seconds  # aiohttp counts it for the first request of a connection too
+        self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=SHUTDOWN_SECONDS, keepalive_timeout=seconds)
         await self._runner.setup()
         bound: list[tuple[str, int]] = []
         try:
             for host, port in addresses:
-                site = web.TCPSite(self._runner, host, port)
-                await site.start()
-                bound.append((host, site.port))
+                bound.append((host, await self._listen(self._runner, host, port)))
         except OSError as error:
             await self.stop()
             raise HostNotReady(
@@ -97,8 +107,17 @@ class BootServer:
         log.info("boot server listens", addresses=[f"{host}:{port}" for host, port in bound])
         return tuple(bound)
 
+    async def _listen(self, runner: web.AppRunner, host: str, port: int) -> int:
+        """Listen there; gives the port. Raises `OSError`."""
+        assert runner.server is not None
+        listening = await asyncio.get_running_loop().create_server(self._gate.before(runner.server), host, port)
+        self._listening.append(listening)
+        return int(listening.sockets[0].getsockname()[1])
+
     async def stop(self) -> None:
         """Take no new calls, and let those in progress end (up to 10 seconds); safe to call twice."""
+        while self._listening:
+            self._listening.pop().close()
         runner, self._runner = self._runner, None
         if runner is not None:
             await runner.cleanup()

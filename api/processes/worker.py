@@ -12,6 +12,7 @@ import structlog
 from temporalio.client import Client
 from temporalio.worker import PollerBehaviorAutoscaling, Worker
 
+from mulligan.activities.bootserver.gate import Gate
 from mulligan.activities.bootserver.server import BootServer
 from mulligan.activities.call_home import RunListener
 from mulligan.activities.calls import CONTROL_QUEUE, partition_queue
@@ -25,6 +26,7 @@ from mulligan.activities.site import Site
 from mulligan.activities.threads import run_blocking
 from mulligan.activities.translate import ErrorInterceptor
 from mulligan.api.config import Settings
+from mulligan.api.processes.descriptors import raise_descriptors
 from mulligan.api.processes.listeners import BootListeners, boot_url
 from mulligan.api.processes.mains import connect_patiently
 from mulligan.api.processes.sandbox import workflow_runner
@@ -103,6 +105,8 @@ def site_of(settings: Settings, keyring: Keyring) -> Site:
 async def work(settings: Settings, ending: asyncio.Event, control: bool, partitions: Sequence[str]) -> None:
     """Work until `ending` is set; then let activities end for 20 seconds, and cancel what is left."""
     make_state_dir(settings.state_dir)
+    if partitions:
+        raise_descriptors()
     client = await connect_patiently(settings, ending)
     if client is None:
         return
@@ -120,7 +124,8 @@ async def work(settings: Settings, ending: asyncio.Event, control: bool, partiti
             keyring = await run_blocking(Keyring.load, settings.key_file)
             site = site_of(settings, keyring)
             stack.push_async_callback(site.kept.close)
-            listeners = BootListeners(settings.boot_listen, lambda: BootServer(keyring, RunListener(client), site.jobs))
+            gate, heard = Gate(), RunListener(client)
+            listeners = BootListeners(settings.boot_listen, lambda: BootServer(keyring, heard, site.jobs, gate=gate))
             await listeners.start()
             stack.push_async_callback(listeners.stop)
             aside.append(asyncio.create_task(listeners.follow_bridges()))

@@ -8,6 +8,7 @@ import itertools
 import json
 import logging
 import os
+import resource
 import signal
 import socket
 import subprocess
@@ -255,6 +256,22 @@ def test_a_process_waits_for_temporal_and_ends_in_peace(tmp_path: Path, role: tu
         assert stack.temporal in log.read_text()
         process.send_signal(signal.SIGTERM)
         assert process.wait(20) == 0
+    finally:
+        process.kill()
+        process.wait()
+
+
+def test_a_partition_worker_may_open_as_many_files_as_the_system_lets_it(tmp_path: Path) -> None:
+    """Guests, job files and BMCs share its descriptors, and 1024 are soon gone."""
+    limited = ["prlimit", "--nofile=256:4096"]
+    log = tmp_path / "log"
+    with log.open("wb") as out:
+        process = subprocess.Popen(
+            [*limited, *MULLIGAN, "worker", "--partition", "default"], env=Stack(tmp_path).environment, stderr=out
+        )
+    try:
+        until(lambda: "waiting for Temporal" in log.read_text(), what="the message")
+        assert resource.prlimit(process.pid, resource.RLIMIT_NOFILE) == (4096, 4096)
     finally:
         process.kill()
         process.wait()
