@@ -101,7 +101,7 @@ class Boot:
     """What the agent's boot calls itself; empty until it came."""
     owned_at: datetime | None = None
     peer: str = ""
-    """The address it came from."""
+    """The address it came from; of a live machine, the one that its seed went to last."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,23 +1,29 @@
 """What a live machine asks for: by iPXE what to boot, and from cloud-init who it is (NoCloud's seed, file by file).
 
 GET /v1/seed/TOKEN/NAME answers with a file of the seed for as long as the machine lives: a live system forgets all of
-it when it starts anew. Whoever may read the kernel's command line on the machine may read its seed.
+it when it starts anew. Whoever may read the kernel's command line on the machine may read its seed; so may, where it is
+booted from the network, whoever asks for its script by its MAC. Addresses tell nobody apart: a machine may have another
+one after each start, and a system another than the firmware before it. That the address changed is logged.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
+import structlog
 from aiohttp import web
 
 from mulligan.activities.bootserver.door import guarded
-from mulligan.activities.bootserver.job import Job, JobKind, Medium
+from mulligan.activities.bootserver.job import Boot, Job, JobKind, Medium
 from mulligan.activities.bootserver.jobs import Jobs, Refused
 from mulligan.activities.threads import run_blocking
 
 AGAIN_SECONDS = 5
+
+log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
 
 class LiveDoor:
@@ -31,14 +37,24 @@ class LiveDoor:
         return [web.get("/v1/seed/{token}/{name}", guarded(self._jobs, "seed", self._seed))]
 
     async def _seed(self, request: web.Request) -> web.StreamResponse:
-        job, _ = await run_blocking(self._jobs.admit, request.match_info["token"])
+        job, boot = await run_blocking(self._jobs.admit, request.match_info["token"])
         name = request.match_info["name"]
         text = (await run_blocking(seed_files, job)).get(name) if job.kind is JobKind.LIVE else None
         if text is None:
             raise Refused(404, f"the seed of this machine has no {name[:64]!r}", job.id)
         if request.method != "HEAD":
             await run_blocking(self._jobs.note_fetched, job, name, len(text.encode()))
+            await run_blocking(self._note_peer, job, boot, request.remote or "")
         return web.Response(text=text, content_type="text/plain", headers={"Cache-Control": "no-store"})
+
+    def _note_peer(self, job: Job, boot: Boot, peer: str) -> None:
+        """Keep which address has the seed, and say so where another one had it before. Blocks."""
+        if peer == boot.peer:
+            return
+        if boot.peer:
+            log.warning("the seed of a live machine went to another address", job=job.id, peer=peer, before=boot.peer)
+        now = replace(boot, peer=peer)
+        self._jobs.change(job.id, lambda found: replace(found, boot=now) if found.boot == boot else found)
 
 
 def packed(files: Mapping[str, str]) -> bytes:
