@@ -56,6 +56,8 @@ def hands_off(disk: Disk) -> str:
     """Why a disk is never changed, whatever was asked; empty when it may be."""
     if disk.removable:
         return "it is removable"
+    if not disk.size_bytes:
+        return "it tells no size: it is broken, or in a format that Linux does not read"
     return "it is read-only" if disk.read_only else ""
 
 

@@ -25,20 +25,49 @@ SAMPLES = 1024
 def erase(home: Home, reporter: Reporter, asked: Mapping[str, Any], sys: Path = SYS, dev: Path = DEV) -> dict[str, Any]:
     """Erase every fixed disk, or those that `only` names by path and serial number; what was done to each.
 
-    Raises `Failed`, and whatever the reporter raises when the work must stop.
+    What cannot be erased keeps no other disk from it. Raises `Failed` at the end then, and whatever the reporter raises
+    when the work must stop.
     """
     mode, only = str(asked["erase"]), asked.get("only")
-    fixed = [disk for disk in disks(sys, dev) if not hands_off(disk)]
+    there = disks(sys, dev)
+    fixed = [disk for disk in there if not disk.removable]
     chosen = [disk for disk in fixed if only is None or _named(disk, only, fixed)]
-    if not chosen:
+    left = [_gone(each) for each in only or () if not any(_named(disk, [each], fixed) for disk in fixed)]
+    if not chosen and not left:
         raise Failed("NO_DISK", "there is no fixed disk to erase that the drivers of this machine see")
     done = []
     for disk in chosen:
-        reporter.at("erasing", f"asking whether {disk.named} may be erased")
-        home.permit(disk.as_json(), "erase")
-        how = _whole(disk, reporter) if mode == "full" else _metadata(disk, reporter)
-        done.append({"disk": disk.as_json(), "how": how})
-    return {"erase": mode, "disks": done}
+        try:
+            done.append({"disk": disk.as_json(), "how": _erased(disk, mode, home, reporter)})
+        except Failed as failed:
+            print(f"erasing: {disk.path} is not erased: {failed}", flush=True)
+            left.append(f"{disk.named}: {failed}")
+    if left:
+        raise Failed("NOT_ERASED", _told_left(left, len(done)))
+    skipped = [{"disk": disk.as_json(), "why": hands_off(disk)} for disk in there if only is None and disk.removable]
+    return {"erase": mode, "disks": done, "skipped": skipped}
+
+
+def _gone(written: Mapping[str, Any]) -> str:
+    named = f"{written.get('path')} ({written.get('serial') or 'no serial number'})"
+    return f"{named}: it was to be erased, and no fixed disk of this server is it; put it back"
+
+
+def _told_left(left: list[str], done: int) -> str:
+    """What to do comes first: a run keeps the beginning of what is said."""
+    return (
+        f"{len(left)} disk(s) could not be erased, {done} were. Replace or remove what is named here and release the "
+        f"machine again, or leave disks as they are with `--erase none`: {'; '.join(left)}"
+    )
+
+
+def _erased(disk: Disk, mode: str, home: Home, reporter: Reporter) -> str:
+    """What was done to the disk. Raises `Failed` with why it is not erased."""
+    if why := hands_off(disk):
+        raise Failed("NOT_ERASED", why)
+    reporter.at("erasing", f"asking whether {disk.named} may be erased")
+    home.permit(disk.as_json(), "erase")
+    return _whole(disk, reporter) if mode == "full" else _metadata(disk, reporter)
 
 
 def _named(disk: Disk, only: Any, there: list[Disk]) -> bool:
@@ -59,7 +88,7 @@ def _metadata(disk: Disk, reporter: Reporter) -> str:
         disk_io.write_at(disk.path, offset, bytes(size))
     reread(disk.path)
     if table(disk.path).label:
-        raise Failed("NOT_ERASED", f"{disk.named} still has a partition table after it was overwritten")
+        raise Failed("NOT_ERASED", "it still has a partition table after it was overwritten")
     return f"the first and last MiB of the disk and of its {len(places) - 1} partition(s) read as zeros"
 
 
@@ -89,7 +118,7 @@ def _whole(disk: Disk, reporter: Reporter) -> str:
             return _told(f"{way.name}; {SAMPLES} places and both ends read as zeros", before)
         before.append(f"after {way.name} not all of it reads as zeros")
     if is_locked(disk):
-        raise Failed("NOT_ERASED", f"{disk.named} is locked by an ATA password that is not ours; unlock or replace it")
+        raise Failed("NOT_ERASED", "it is locked by an ATA password that is not ours; unlock or replace it")
     _overwrite(disk, reporter)
     return _told("overwritten with zeros, and read back whole", before)
 
@@ -127,7 +156,5 @@ def _overwrite(disk: Disk, reporter: Reporter) -> None:
     disk_io.write(disk.path, zeros(), lambda done: reporter.at("erasing", f"overwriting {disk.named}", done, size))
     reading = f"reading {disk.named} back"
     if not _reads_zeros(disk, [(0, size)], lambda done: reporter.at("checking", reading, done, size)):
-        raise Failed(
-            "NOT_ERASED", f"{disk.named} does not read as zeros after it was overwritten; the disk may be broken"
-        )
+        raise Failed("NOT_ERASED", "it does not read as zeros after it was overwritten; the disk may be broken")
     os.sync()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -11,8 +12,10 @@ from .tools import read
 SYS, DEV, PROC = Path("/sys"), Path("/dev"), Path("/proc")
 SECTOR = 512
 """The unit of /sys/block/*/size, whatever the disk's own sectors are."""
-NO_DISKS = ("loop", "ram", "zram", "sr", "fd", "md", "dm-", "nbd")
+NO_DISKS = ("loop", "ram", "zram", "sr", "fd", "md", "dm-", "nbd", "mtdblock")
 """What names of block devices begin with that are no disks of the machine."""
+_FIRMWARES = re.compile(r"mmcblk\d+(boot\d+|rpmb)")
+"""Parts of an eMMC that are kept for the firmware, and listed as disks of their own."""
 
 
 @dataclass(frozen=True)
@@ -45,24 +48,28 @@ class Disk:
 
 
 def disks(sys: Path = SYS, dev: Path = DEV) -> list[Disk]:
-    """Every disk, by its path."""
-    found = []
-    for block in sorted((sys / "block").iterdir()):
-        size = int(read(block / "size", "0") or 0) * SECTOR
-        hidden = read(block / "hidden") == "1"  # one of the paths to an NVMe disk, which has another name for all
-        if not block.name.startswith(NO_DISKS) and size > 0 and not hidden:
-            found.append(_disk(block, size, dev))
-    return found
+    """Every disk, by its path; one of size 0 is there and cannot be used. Of removable drives those with a medium."""
+    found = [_disk(block, dev) for block in sorted((sys / "block").iterdir()) if _is_disk(block)]
+    sized = {disk.wwn for disk in found if disk.size_bytes}
+    # What has no size, and the WWN of what has one, is another path to that disk, which stands by.
+    return [disk for disk in found if disk.size_bytes or not (disk.removable or (disk.wwn and disk.wwn in sized))]
 
 
-def _disk(block: Path, size: int, dev: Path) -> Disk:
+def _is_disk(block: Path) -> bool:
+    hidden = read(block / "hidden") == "1"  # one of the paths to an NVMe disk, which has another name for all
+    other = block.name.startswith(NO_DISKS) or _FIRMWARES.fullmatch(block.name) is not None
+    is_there = read(block / "size", "0") != "0" or (block / "device").exists()
+    return is_there and not (hidden or other)
+
+
+def _disk(block: Path, dev: Path) -> Disk:
     device = block / "device"
     serial = read(device / "serial") or read(block / "serial") or _page(device / "vpd_pg80")
     wwn = read(block / "wwid") or read(device / "wwid")
     makers = (read(device / "vendor"), read(device / "model"))
     return Disk(
         path=str(dev / block.name),
-        size_bytes=size,
+        size_bytes=int(read(block / "size") or 0) * SECTOR,
         serial=serial,
         wwn=wwn.removeprefix("naa.").removeprefix("eui.").removeprefix("0x").lower(),
         model=" ".join(part for part in makers if part and not part.startswith("0x")),
