@@ -5,8 +5,11 @@ from __future__ import annotations
 import gzip
 import hashlib
 import os
+import struct
 import subprocess
 import sys
+import uuid
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +61,31 @@ def disk_image(folder: Path, label: str, mib: int = 12) -> bytes:
     script = f"label: {label}\nstart={start}, size={(mib - 3) * MIB // 512}\n"
     subprocess.run(["sfdisk", "--quiet", "--wipe", "always", path], input=script, text=True, check=True)
     return path.read_bytes()
+
+
+def image_with_large_sectors(mib: int = 12, sector: int = 4096) -> bytes:
+    """A disk with a GPT as it is on sectors of so many bytes (UEFI 2.10, section 5.3)."""
+    last, first = mib * MIB // sector - 1, MIB // sector
+    kind, own = uuid.UUID("0fc63daf-8483-4772-8e79-3d69d8477de4"), uuid.uuid4()
+    entry = struct.pack(
+        "<16s16sQQQ72s", kind.bytes_le, own.bytes_le, first, last - first, 0, "data".encode("utf-16-le")
+    )
+    entries = entry.ljust(128 * 128, b"\0")
+    where = len(entries) // sector
+
+    def header(mine: int, other: int, table: int) -> bytes:
+        places = (mine, other, 2 + where, last - 1 - where)
+        fields = [b"EFI PART", 0x10000, 92, 0, 0, *places, own.bytes_le, table, 128, 128, zlib.crc32(entries)]
+        form = "<8sIIIIQQQQ16sQIII"
+        fields[3] = zlib.crc32(struct.pack(form, *fields))
+        return struct.pack(form, *fields).ljust(sector, b"\0")
+
+    disk = bytearray(os.urandom(mib * MIB))
+    protective = struct.pack("<B3sB3sII", 0, b"\0\2\0", 0xEE, b"\xff\xff\xff", 1, last)
+    disk[:sector] = (bytes(446) + protective + bytes(48) + b"\x55\xaa").ljust(sector, b"\0")
+    disk[sector : (2 + where) * sector] = header(1, last, 2) + entries
+    disk[(last - where) * sector :] = entries + header(last, 1, last - where)
+    return bytes(disk)
 
 
 def digest(data: bytes) -> str:

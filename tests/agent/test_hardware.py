@@ -8,12 +8,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import os
 import re
-import struct
 import subprocess
-import uuid
-import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -23,7 +19,7 @@ from mulligan.activities.agent.initramfs import ON_MACHINE
 from tests.agent.boot_server import BootServer
 from tests.agent.built import Built
 from tests.agent.emulated import BIOS, BOOT_SECONDS, Machine, booted, plugged, stopped
-from tests.agent.machine import MIB, SEED, deployment, digest, disk_image, erasing
+from tests.agent.machine import MIB, SEED, deployment, digest, disk_image, erasing, image_with_large_sectors
 
 USER_DATA = "#cloud-config\n" + "# " + "x" * 5000 + "\n"
 SEVERAL = """\
@@ -66,31 +62,6 @@ def initrd_with_jobs(built: Built, folder: Path, jobs: Sequence[tuple[str, str]]
     initrd = folder / "initrd"
     initrd.write_bytes(packed + bytes(-len(packed) % 4) + b"".join(newc(more.parent)))
     return initrd
-
-
-def image_with_large_sectors(mib: int = 12, sector: int = 4096) -> bytes:
-    """A disk with a GPT as it is on sectors of so many bytes (UEFI 2.10, section 5.3)."""
-    last, first = mib * MIB // sector - 1, MIB // sector
-    kind, own = uuid.UUID("0fc63daf-8483-4772-8e79-3d69d8477de4"), uuid.uuid4()
-    entry = struct.pack(
-        "<16s16sQQQ72s", kind.bytes_le, own.bytes_le, first, last - first, 0, "data".encode("utf-16-le")
-    )
-    entries = entry.ljust(128 * 128, b"\0")
-    where = len(entries) // sector
-
-    def header(mine: int, other: int, table: int) -> bytes:
-        places = (mine, other, 2 + where, last - 1 - where)
-        fields = [b"EFI PART", 0x10000, 92, 0, 0, *places, own.bytes_le, table, 128, 128, zlib.crc32(entries)]
-        form = "<8sIIIIQQQQ16sQIII"
-        fields[3] = zlib.crc32(struct.pack(form, *fields))
-        return struct.pack(form, *fields).ljust(sector, b"\0")
-
-    disk = bytearray(os.urandom(mib * MIB))
-    protective = struct.pack("<B3sB3sII", 0, b"\0\2\0", 0xEE, b"\xff\xff\xff", 1, last)
-    disk[:sector] = (bytes(446) + protective + bytes(48) + b"\x55\xaa").ljust(sector, b"\0")
-    disk[sector : (2 + where) * sector] = header(1, last, 2) + entries
-    disk[(last - where) * sector :] = entries + header(last, 1, last - where)
-    return bytes(disk)
 
 
 def seed_iso(folder: Path) -> bytes:

@@ -104,14 +104,3 @@ def test_a_seed_of_another_is_not_given(machine: Machine, tmp_path: Path) -> Non
     with server:
         machine.boot(server.url)
     assert server.last["error"]["name"] == "SEED_MISMATCH"
-
-
-def test_an_image_without_a_partition_table_is_said_to_have_no_place_for_a_seed(
-    machine: Machine, tmp_path: Path
-) -> None:
-    """With what to do."""
-    machine.disk("sda", 32)
-    with deployment(b"no table" * MIB) as server:
-        machine.boot(server.url)
-    assert server.last["error"]["name"] == "IMAGE_WITHOUT_TABLE"
-    assert "give an image with one" in server.last["error"]["message"]

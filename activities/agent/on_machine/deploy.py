@@ -11,7 +11,7 @@ from .choose import choose
 from .firmware import set_boot_entry
 from .hardware import DEV, SYS, Disk, disks
 from .home import Home
-from .partitions import HEAD_BYTES, MIB, sector_of
+from .partitions import HEAD_BYTES, MIB, require_place, sector_of
 from .reporter import Reporter
 from .seed import add_seed, seed_mib
 from .stream import fetched, image_head, image_pieces
@@ -25,7 +25,9 @@ def deploy(
     image, seed = asked["image"], asked["seed"]
     size, wanted = int(image["disk_bytes"]), str(image["digest"])
     reporter.at("choosing", "choosing the disk")
-    sector = sector_of(image_head(home, image, HEAD_BYTES))
+    head = image_head(home, image, HEAD_BYTES)
+    require_place(head)
+    sector = sector_of(head)
     room = (seed_mib(sector, int(seed["bytes"])) + 1) * MIB
     disk = choose(disks(sys, dev), asked.get("root_disk") or {}, size, room, sector)
     home.permit(disk.as_json(), "write")

@@ -8,12 +8,16 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
+from .disk_io import read_back
 from .hardware import SECTOR
-from .tools import Failed, run
+from .tools import Complained, Failed, run
 
 MIB = 1024**2
 MBR_SECTORS = 2**32 - 1
 """An MBR counts no further: on larger disks the seed ends where it can still be found."""
+_MBR_ENTRIES, _MBR_TYPE, _MBR_SIGNATURE = slice(446, 510), 4, b"\x55\xaa"
+_PROTECTIVE = 0xEE
+"""The type of the one partition of an MBR that stands before a GPT (UEFI 2.10, section 5.2.3)."""
 EFI_SYSTEM = "C12A7328-F81F-11D2-BA4B-00A0C93EC93B"
 
 
@@ -65,44 +69,88 @@ def sector_of(head: bytes) -> int:
 
     An MBR does not say; those are made for 512 bytes, as BIOSes know no others.
     """
-    return next((size for size in (SECTOR, 4096) if head[size : size + 8] == b"EFI PART"), SECTOR)
+    return _gpt_sector(head) or SECTOR
+
+
+def _gpt_sector(head: bytes) -> int:
+    return next((size for size in (SECTOR, 4096) if head[size : size + 8] == b"EFI PART"), 0)
 
 
 HEAD_BYTES = 8192
-"""So much of an image `sector_of` looks at."""
+"""So much of an image `sector_of` and `require_place` look at."""
+
+
+def require_place(head: bytes) -> None:
+    """Raise `Failed` for an image with no place for a seed, by its first bytes: no disk is touched for it."""
+    if _gpt_sector(head):
+        return  # whatever its MBR says: it stands there for those who know no GPT
+    table = head[_MBR_ENTRIES]
+    entries = [table[at : at + 16] for at in range(0, len(table), 16)]
+    used = [entry[_MBR_TYPE] for entry in entries if any(entry)]
+    if head[_MBR_ENTRIES.stop : 512] != _MBR_SIGNATURE or set(used) == {_PROTECTIVE}:
+        raise _without_table("the image")
+    if len(used) == 4:
+        raise Failed(
+            "IMAGE_TABLE_FULL",
+            "the image's MBR has four partitions, and no place for another one with its seed; give an image with at "
+            "most three, or with a GPT",
+        )
+
+
+def _without_table(what: str) -> Failed:
+    return Failed(
+        "IMAGE_WITHOUT_TABLE",
+        f"{what} has no partition table, so there is no place for its seed; give an image with one",
+    )
 
 
 def add_partition(path: str, mib: int) -> Partition:
     """Make a partition for the seed at the disk's end, where it is in no growing file system's way."""
-    before = table(path)
-    if before.label == "gpt":
-        run("sgdisk", "--move-second-header", path)
-        run("sgdisk", f"--new=0:-{mib}M:0", "--typecode=0:8300", "--change-name=0:cidata", path)
-    elif before.label == "dos":
-        _append(path, mib, before.sector)
-    else:
-        raise Failed(
-            "IMAGE_WITHOUT_TABLE",
-            f"the image has no partition table on {path}, so there is no place for its seed; give an image with one",
-        )
+    before, complaint = table(path), ""
+    broken_gpt = {each.type for each in before.partitions} == {f"{_PROTECTIVE:x}"}
+    if before.label not in ("gpt", "dos") or broken_gpt:
+        raise _without_table(f"the image, as it is on {path},")
+    try:
+        _make(path, mib, before)
+    except Complained as complained:
+        complaint = f": {complained}"
     known = {each.start for each in before.partitions}
     new = [each for each in table(path).partitions if each.start not in known]
-    if len(new) != 1:
+    if complaint or len(new) != 1:
+        _require_readable(path)
         raise Failed(
-            "NO_ROOM", f"no partition for the seed could be made on {path}; the disk has no {mib} MiB to spare"
+            "IMAGE_TABLE_UNFIT",
+            f"the image's partition table takes no partition for the seed ({mib} MiB) at the end of {path}, which has "
+            f"room behind the image{complaint}",
         )
     return new[0]
 
 
+def _make(path: str, mib: int, before: Table) -> None:
+    if before.label == "gpt":
+        run("sgdisk", "--move-second-header", path)
+        run("sgdisk", f"--new=0:-{mib}M:0", "--typecode=0:8300", "--change-name=0:cidata", path)
+    else:
+        _append(path, mib, before.sector)
+
+
+def _require_readable(path: str) -> None:
+    """Raise `Failed` where it is the disk's fault: it gives nothing back where its table is, at both ends."""
+    for offset in (0, max(0, _size(path) - MIB)):
+        for _ in read_back(path, offset, MIB):
+            pass
+
+
 def _append(path: str, mib: int, sector: int) -> None:
     """One more of the four that an MBR has, in the last mebibytes that it can name."""
-    size = int(run("blockdev", "--getsize64", path)) if path.startswith("/dev/") else _size_of_file(path)
-    start = (min(size // sector, MBR_SECTORS) * sector // MIB - mib) * MIB // sector
+    start = (min(_size(path) // sector, MBR_SECTORS) * sector // MIB - mib) * MIB // sector
     script = f"start={start}, size={mib * MIB // sector}, type=83\n"
     run("sfdisk", "--append", "--no-reread", "--force", path, said=script)
 
 
-def _size_of_file(path: str) -> int:
+def _size(path: str) -> int:
+    if path.startswith("/dev/"):
+        return int(run("blockdev", "--getsize64", path))
     with open(path, "rb") as file:  # noqa: PTH123 - a path of the system's
         return file.seek(0, 2)
 

@@ -16,6 +16,10 @@ class Failed(Exception):
         self.name = name
 
 
+class Complained(Failed):
+    """A program ran, and ended with a status that says that it did not do what it was told."""
+
+
 CHECK_SECONDS = 1.0
 
 
@@ -39,7 +43,7 @@ def run(*words: str | Path, said: str = "", seconds: float = 300.0, check: Calla
             program.kill()
     if program.returncode != 0:
         complaint = (complained.strip() or printed.strip())[-300:]
-        raise Failed("TOOL_FAILED", f"`{' '.join(command)}` ended with status {program.returncode}: {complaint}")
+        raise Complained("TOOL_FAILED", f"`{' '.join(command)}` ended with status {program.returncode}: {complaint}")
     return printed
 
 
