@@ -25,9 +25,13 @@ class BootServer:
     meanwhile: Callable[[], object] = lambda: None
     """Done before a file is gone on with."""
     away: int = 0
-    """Answer the next so many requests with 503."""
+    """Answer the next so many requests with `away_status`."""
+    away_status: int = 503
     refuse: str = ""
-    """Answer requests that end so with 410."""
+    """Answer requests that end so with `refuse_status`."""
+    refuse_status: int = 410
+    most: int = 0
+    """Answer reports of more bytes with 413."""
     order: str = "power-off"
     """What is ordered once the agent waits or has failed."""
     order_early: str = ""
@@ -82,15 +86,17 @@ class BootServer:
         self.boots.add(request.headers["X-Mulligan-Boot"])
         self.asked.append(f"{name} {request.headers.get('Range', '')}".strip())
         if self.refuse and name == self.refuse:
-            return _send(request, 410, b"this job is over\n")
+            return _send(request, self.refuse_status, b"this job is over\n")
         if self.away:
             self.away -= 1
-            return _send(request, 503, b"come again\n")
+            return _send(request, self.away_status, b"come again\n")
         if name == "configuration":
             return _send(request, 200, json.dumps(self.configuration).encode())
         if name == "permits":
             self.permits.append(json.loads(body))
             return _send(request, 204, b"")
+        if name == "reports" and 0 < self.most < len(body):
+            return _send(request, 413, b"too large\n")
         if name == "reports":
             with self._heard:
                 self.reports.append(json.loads(body))

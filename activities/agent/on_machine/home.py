@@ -15,12 +15,18 @@ Answer = TypeVar("Answer")
 
 TIMEOUT_SECONDS = 20.0
 PAUSE_SECONDS = 1.0
-REFUSALS = frozenset({400, 401, 403, 404, 409, 410, 416})
-"""416: what is served is shorter than it was said to be. To ask again mends nothing; another boot is told anew."""
+PASSING = frozenset({408, 425, 429})
+"""Of the 400s those that say to come again. To ask again mends nothing of the others, as 416: what is served is shorter
+than it was said to be. Another boot is told anew."""
+TOO_LARGE = 413
 
 
 class Refused(Exception):
     """This boot has no business here: the token is used, expired or another's. Nothing destructive may follow."""
+
+
+class TooLarge(Refused):
+    """What was told is more than the boot server takes."""
 
 
 class Away(Exception):
@@ -40,7 +46,7 @@ class Home:
         return self.patiently(lambda: self._json("GET", "configuration"))
 
     def report(self, report: dict[str, Any]) -> str:
-        """Tell what is done; gives the order. Raises `Away` and `Refused`."""
+        """Tell what is done; gives the order. Raises `Away`, `Refused`, and of those `TooLarge`."""
         return str(self._json("POST", "reports", report).get("order", "go-on"))
 
     def permit(self, disk: dict[str, Any], what: str) -> None:
@@ -92,6 +98,11 @@ class Home:
             except (OSError, http.client.HTTPException) as error:
                 raise Away(str(error) or type(error).__name__) from error
             if answer.status >= 400:
-                why = f"{name}: {answer.status} {said.decode('utf-8', 'replace').strip()}"
-                raise Refused(why) if answer.status in REFUSALS else Away(why)
+                raise _error(answer.status, f"{name}: {answer.status} {said.decode('utf-8', 'replace').strip()}")
             yield answer
+
+
+def _error(status: int, why: str) -> Exception:
+    if status >= 500 or status in PASSING:
+        return Away(why)
+    return TooLarge(why) if status == TOO_LARGE else Refused(why)

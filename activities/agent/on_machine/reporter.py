@@ -6,7 +6,7 @@ import threading
 import time
 from typing import Any
 
-from .home import Away, Home, Refused
+from .home import Away, Home, Refused, TooLarge
 
 SECONDS = 1.0
 GO_ON = "go-on"
@@ -92,7 +92,7 @@ class Reporter:
         with self._lock:
             report = dict(self._report)
         try:
-            order = self._home.report(report)
+            order = self._order(report)
         except Refused as refused:
             self._stop = refused
         else:
@@ -100,3 +100,21 @@ class Reporter:
                 self._stop = Ordered(order)
         if self._stop is not None:
             self._ended.set()
+
+    def _order(self, report: dict[str, Any]) -> str:
+        try:
+            return self._home.report(report)
+        except TooLarge as large:
+            print(f"the boot server takes no such report, {large}; it is told less", flush=True)
+            return self._home.report(_less(report, large))
+
+
+def _less(report: dict[str, Any], why: TooLarge) -> dict[str, Any]:
+    """What is told in place of a report that is too large: of the hardware what tells the server from others. A result
+    that nobody can look at is a failure."""
+    if "hardware" in report:
+        hardware = {name: value for name, value in report["hardware"].items() if not isinstance(value, list)}
+        return {**report, "hardware": hardware}
+    said = f"what was done cannot be told: it is more than the boot server takes ({why})"
+    error = {"name": "REPORT_TOO_LARGE", "message": said}
+    return {"phase": "failed", "said": said, "done": 0, "total": 0, "error": error}
