@@ -11,6 +11,7 @@ from temporalio import activity
 from mulligan.activities import calls
 from mulligan.activities.beat import beating
 from mulligan.activities.bmc import SITE, identity_of
+from mulligan.activities.bootserver.checks import MOST_DISKS
 from mulligan.activities.bootserver.job import Job, JobKind
 from mulligan.activities.bootserver.reports import name_disk, text
 from mulligan.activities.deploy import SOURCE
@@ -100,9 +101,17 @@ def told(name: str, mode: Erase, job: Job) -> calls.Done:
         return calls.Done(f"{name} is off; nothing was written to its disks, so that nothing was erased")
     disks = result.get("disks")
     lines = [_line(disk) for disk in disks if isinstance(disk, dict)] if isinstance(disks, list) else []
-    now = datetime.now(UTC)
-    evidence = tuple(Evidence(None, SOURCE, line, now) for line in lines)
+    now, skipped = datetime.now(UTC), _skipped(result)
+    evidence = tuple(Evidence(None, SOURCE, line, now) for line in (*lines, *skipped))
     return calls.Done(f"the disks of {name} are erased ({mode}): {len(lines)} disk(s); the server is off", evidence)
+
+
+def _skipped(result: Mapping[str, Any]) -> list[str]:
+    """The removable disks that were left as they are, and why."""
+    skipped = result.get("skipped")
+    found = [each for each in skipped if isinstance(each, dict)] if isinstance(skipped, list) else []
+    disks = [(each.get("disk"), each.get("why")) for each in found[:MOST_DISKS]]
+    return [f"{name_disk(disk)}: left as it is: {text(why, 160)}" for disk, why in disks if isinstance(disk, dict)]
 
 
 def _line(disk: dict[str, Any]) -> str:

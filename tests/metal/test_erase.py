@@ -33,6 +33,20 @@ async def test_disks_are_erased(lab: Lab, mode: Erase) -> None:
     assert job is not None and job.closed
 
 
+async def test_a_disk_that_was_left_as_it_is_is_named(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A removable one is nobody's to erase, and whoever reads the evidence knows that it is there."""
+    real = type(lab.server)._erase
+
+    async def beside(server: PlayedServer, caller: Caller, told: dict[str, Any]) -> dict[str, Any]:
+        stick = {"path": "/dev/sdz", "serial": "STICK", "size_bytes": 10**9, "removable": True}
+        return {**await real(server, caller, told), "skipped": [{"disk": stick, "why": "it is removable"}]}
+
+    monkeypatch.setattr(type(lab.server), "_erase", beside)
+    done = await lab.erase()
+    assert done.evidence[-1].observed == "a disk, serial STICK, 1 GB (/dev/sdz): left as it is: it is removable"
+    assert "1 disk(s)" in done.said
+
+
 async def test_it_is_done_once(lab: Lab) -> None:
     """An attempt whose answer was lost is made again, and boots nothing."""
     first = await lab.erase()
