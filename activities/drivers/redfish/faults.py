@@ -13,6 +13,7 @@ from requests.exceptions import RequestException, SSLError
 from sushy import exceptions as theirs
 
 from mulligan.activities.drivers.redfish.address import Host
+from mulligan.activities.drivers.redfish.refusals import asks_for_patience, reason_of
 from mulligan.activities.drivers.redfish.shown import shown
 from mulligan.activities.drivers.redfish.wire import CONNECT_SECONDS, Redirected
 from mulligan.activities.errors import (
@@ -28,8 +29,6 @@ COOL_DOWN_SECONDS = 15.0
 """After a power change, and during the machine's own start, BMCs refuse for 20 to 60 seconds."""
 
 _BUSY_STATUS = frozenset({409, 412, 423, 425, 428, 429, 500, 502, 503, 504})
-_PATIENCE = ("sys518", "notready", "not ready", "invalidoperationforsystemstate", "inpost", "in post", "resourceinuse",
-             "in use", "busy", "temporarilyunavailable", "temporarily unavailable", "try again", "retry")  # fmt: skip
 _GARBAGE = (ValueError, TypeError, KeyError, IndexError, AttributeError)
 """What sushy raises for answers that are no JSON, or not of the shape that Redfish gives them."""
 
@@ -65,12 +64,11 @@ class _Said:
 
     def _refused(self, error: theirs.HTTPError, retry_after: float) -> MulliganError:
         status = int(error.status_code or 0)
-        found = f"HTTP {status}: {error.detail or 'without a reason'}"
-        words = f"{error.code} {error.detail} {error.extended_info}".lower()
+        found = f"HTTP {status}: {reason_of(error)}"
         if status in (401, 403):
             advice = "check the user name and password behind --credential, and that the user may do this"
             return self._as(AccessDenied, found, advice, status=status)
-        if status in _BUSY_STATUS or (status == 400 and any(word in words for word in _PATIENCE)):
+        if status in _BUSY_STATUS or (status == 400 and asks_for_patience(error)):
             seconds = retry_after or COOL_DOWN_SECONDS
             state = "failed at it" if status in (500, 502, 504) else "is busy"
             text = self._text(found, f"the BMC {state}, and is asked again in {seconds:.0f} s")

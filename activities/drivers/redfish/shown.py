@@ -6,8 +6,9 @@ import re
 
 _IN_PATH = re.compile(r"(/v1/(?:agent|boot|media|seed)/)[^/?\s\"']+", re.IGNORECASE)
 """Where the boot server's URLs have the token, whole or cut."""
-_TOKEN = re.compile(r"[\w-]+(?:\.[0-9]{1,10}){2}\.[\w-]{16,}")
-"""A token by its own form (`bootserver/tokens.py`), for BMCs that spell a URL in their own way."""
+_TOKEN = re.compile(r"[\w-]+\.[0-9]{1,10}\.[0-9]{10}\.[\w-]{16,}")
+"""A token by its own form (`bootserver/tokens.py`), for BMCs that spell a URL in their own way. The moment in it
+tells it from the identifier of a message, e.g. `Base.1.8.ResourceInStandby`."""
 
 
 def shown(said: object) -> str:

@@ -173,6 +173,8 @@ class Lies:
     """It refuses to be read, with 503."""
     busy_status: int = 503
     busy_text: str = "Service temporarily unavailable"
+    error: dict[str, Any] = field(default_factory=dict)
+    """What its refusals say in place of a code and a text; nothing where they say those."""
     retry_after: str = ""
     silent: int = 0
     """It takes requests for the machine and never answers, until the server ends."""
@@ -202,6 +204,8 @@ class Lies:
     """It begins a session, and closes the connection without saying so."""
     refuses_logins: int = 0
     """It refuses the right password."""
+    refuses_sessions: int = 0
+    """The status with which it refuses to begin one, before it looks at the password; 0 where it does not."""
     absent_until: float = 0.0
     """Until then, on the monotonic clock, it lists no system, and what belongs to one is not there."""
     lacks: str = ""

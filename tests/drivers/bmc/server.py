@@ -280,6 +280,8 @@ class _Handler(BaseHTTPRequestHandler):
         bmc = self.owner
         if bmc.lies.no_sessions:
             return self._refuse(404, "Base.1.0.ResourceMissingAtURI", "no sessions here")
+        if bmc.lies.refuses_sessions:
+            return self._refuse(bmc.lies.refuses_sessions, "Base.1.0.GeneralError", "no session")
         if (body.get("UserName"), body.get("Password")) != (USER, PASSWORD):
             bmc.refused_logins += 1
             return self._refuse(401, "Base.1.0.NoValidSession", f"wrong password {body.get('Password')}")
@@ -312,7 +314,7 @@ class _Handler(BaseHTTPRequestHandler):
             text += f" (you are {USER} with {PASSWORD})"
         after = {"Retry-After": self.owner.lies.retry_after} if self.owner.lies.retry_after else {}
         info = [{"MessageId": code, "Message": text, "Severity": "Warning"}]
-        error = {"code": code, "message": text, "@Message.ExtendedInfo": info}
+        error = self.owner.lies.error or {"code": code, "message": text, "@Message.ExtendedInfo": info}
         return self._reply(status, {"error": error}, after)
 
     def _reply(self, status: int, body: dict[str, Any] | None = None, headers: dict[str, str] | None = None) -> Any:
