@@ -116,6 +116,8 @@ class HealthFile:
         )
         fresh = self._path.with_suffix(".new")
         try:
+            fresh.unlink(missing_ok=True)
+            fresh.touch(0o600)  # it repeats what BMCs say
             fresh.write_text(json.dumps(asdict(new)))
             fresh.replace(self._path)
         except OSError as error:  # a full disk must not keep a BMC from being asked

@@ -103,6 +103,16 @@ async def test_what_is_not_the_bmcs_says_nothing_of_it(tmp_path: Path, error: Ba
     assert health_of(tmp_path, "bmc-1") == before
 
 
+async def test_it_is_for_the_worker_only(tmp_path: Path) -> None:
+    """Also where an older one, or one that was cut off, could be read by others."""
+    file = lane_file(tmp_path, "bmc-1").with_suffix(".json")
+    file.parent.mkdir()
+    for each in (file, file.with_suffix(".new")):
+        each.touch(0o644)
+    await turn(a_lane(tmp_path), SILENT)
+    assert file.stat().st_mode & 0o777 == 0o600
+
+
 async def test_it_is_not_written_with_every_turn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What changes is told at once, the rest after some seconds, or when the session ends."""
     lane, file = a_lane(tmp_path), lane_file(tmp_path, "bmc-1").with_suffix(".json")
