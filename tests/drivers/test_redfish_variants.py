@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from mulligan.activities.errors import Unsupported
 from tests.drivers.bmc.machine import Machine
 from tests.drivers.bmc.parts import a_mark, opened
 from tests.drivers.bmc.server import LyingBmc
@@ -27,6 +28,27 @@ async def test_disks_are_read_from_storage(bmc: LyingBmc, tmp_path: Path) -> Non
         found = await driver.inspect(soon())
     assert found.facts["disks"] == "NVMe-A 1024 GiB, SSD-B 240 GiB"
     assert {row.resource: row.total for row in found.inventory}["disk_gib"] == 1024
+
+
+@pytest.mark.parametrize("kind", ["GPU", "FPGA", "Accelerator", "OEM", "a word of tomorrow"])
+async def test_what_computes_and_is_no_cpu_is_no_processor(bmc: LyingBmc, tmp_path: Path, kind: str) -> None:
+    """It has no say in whether the server is an x86-64 one, and its cores are not given away."""
+    bmc.machine.accelerators["A1"] = {
+        "ProcessorType": kind, "ProcessorArchitecture": "OEM", "InstructionSet": "OEM", "Model": "A-100",
+        "TotalCores": 16896,
+    }  # fmt: skip
+    async with opened(bmc, tmp_path) as driver:
+        found = await driver.inspect(soon())
+    assert {row.resource: row.total for row in found.inventory}["vcpu"] == 32
+    assert found.facts["processors"] == "2 x Xeon"
+
+
+async def test_a_processor_that_says_that_it_is_a_cpu_must_be_an_x86_one(bmc: LyingBmc, tmp_path: Path) -> None:
+    """Whatever else is there."""
+    bmc.machine.accelerators["CPU3"] = {"ProcessorType": "CPU", "ProcessorArchitecture": "ARM", "TotalCores": 64}
+    async with opened(bmc, tmp_path) as driver:
+        with pytest.raises(Unsupported, match="its processors are ARM"):
+            await driver.inspect(soon())
 
 
 async def test_the_card_to_the_bmc_is_none_that_a_server_boots_by(bmc: LyingBmc, tmp_path: Path) -> None:

@@ -32,7 +32,7 @@ _X86 = (InstructionSet.X86_64, ProcessorArchitecture.X86)
 
 def inspect_system(system: System, address: Address) -> Inspection:
     """Look at a system that was read just now."""
-    processors = _each(lambda: system.processors)
+    processors = [each for each in _each(lambda: system.processors) if _is_cpu(each)]
     _require_x86(processors, address.provider)
     disks = _disks(system)
     found = {"vcpu": _threads(system, processors), "memory_mib": _memory_mib(system), "disk_gib": _largest_gib(disks)}
@@ -58,6 +58,11 @@ def _macs(system: System) -> tuple[str, ...]:
     told = (str(each.permanent_mac_address or each.mac_address).strip().lower() for each in _cards(system))
     found = tuple(dict.fromkeys(mac for mac in told if MAC.fullmatch(mac)))
     return distinctive(found)[:MOST_MACS]
+
+
+def _is_cpu(processor: Any) -> bool:
+    """Whether it is a CPU, or of no type that is told: BMCs list GPUs and FPGAs among the processors too."""
+    return (processor.json or {}).get("ProcessorType") in (None, "", "CPU")
 
 
 def _require_x86(processors: Iterable[Any], provider: str) -> None:

@@ -46,6 +46,8 @@ class Machine:
     """Without the action, its drive is emptied by a PATCH."""
     storage: dict[str, int] = field(default_factory=dict)
     """Bytes of each drive of its Storage, by model; without any it has SimpleStorage only."""
+    accelerators: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """What else it lists among its processors, by name."""
     sources: list[str] = field(default_factory=lambda: ["None", "Pxe", "Cd", "Hdd"])
     """What it says that it can be told to boot from."""
 
@@ -109,7 +111,7 @@ class Machine:
         found |= _collection(f"{self.path}/Processors", {
             str(n): {"Model": "Xeon", "ProcessorArchitecture": "x86", "InstructionSet": "x86-64", "TotalCores": 8,
                      "TotalThreads": 16} for n in (1, 2)
-        })  # fmt: skip
+        } | self.accelerators)  # fmt: skip
         found |= _collection(f"{self.path}/EthernetInterfaces", {
             name: {"MACAddress": mac} for name, mac in {"nic1": self.mac, "ToManager": self.mac_of_bmc}.items() if mac
         })  # fmt: skip
