@@ -9,7 +9,7 @@ import pytest
 
 from mulligan.activities.errors import Unsupported
 from tests.drivers.bmc.machine import Machine
-from tests.drivers.bmc.parts import a_mark, opened
+from tests.drivers.bmc.parts import a_mark, a_target, opened
 from tests.drivers.bmc.server import LyingBmc
 from tests.drivers.contract import soon
 
@@ -70,3 +70,24 @@ async def test_media_are_ejected_where_there_is_no_action_for_it(bmc: LyingBmc, 
         await driver.eject_media(a_mark(), soon())
     assert bmc.machine.image == ""
     assert [(each.method, each.path) for each in bmc.changes()] == [("PATCH", bmc.machine.drive)]
+
+
+@pytest.mark.parametrize("slash", ["needed", "refused"])
+@pytest.mark.parametrize("end", ["", "/"])
+async def test_a_slash_at_the_end_is_written_as_the_bmc_wants_it(
+    bmc: LyingBmc, tmp_path: Path, slash: str, end: str
+) -> None:
+    """However the address was registered; what is changed is changed once."""
+    bmc.lies.slash = slash
+    async with opened(bmc, tmp_path, a_target(bmc, f"/redfish/v1/Systems/1{end}")) as driver:
+        await driver.inspect(soon())
+        await driver.power_on(a_mark(), soon())
+    assert bmc.acts() == ["ComputerSystem.Reset"]
+
+
+async def test_a_bmc_that_sends_to_and_fro_is_not_followed_for_ever(bmc: LyingBmc, tmp_path: Path) -> None:
+    """With a slash it is without, and without it is with one: it is told where the BMC sends."""
+    bmc.lies.slash = "never right"
+    async with opened(bmc, tmp_path) as driver:
+        with pytest.raises(Unsupported, match=r"elsewhere \(/redfish/v1/?\), with status 308"):
+            await driver.power(a_mark(), soon())

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import urljoin, urlsplit, urlunsplit
 
 import requests
 from requests.adapters import HTTPAdapter
@@ -92,6 +92,16 @@ class Wire(Connector):  # type: ignore[misc]  # sushy has no types
     def _op(self, method: str, path: str = "", **kwargs: Any) -> requests.Response:
         kwargs |= {"server_side_retries_left": 0, "allow_redirects": False}
         path = urlunsplit(urlsplit(path)._replace(scheme="", netloc=""))  # to this BMC, whatever a document says
+        answer = self._tried(method, path, **kwargs)
+        if method == "GET" and (other := _but_for_a_slash(answer)):
+            answer = self._tried(method, other, **kwargs)
+        if 300 <= answer.status_code < 400:
+            where = answer.headers.get("Location", "")
+            raise Redirected(f"it sent {method} {path} elsewhere ({where}), with status {answer.status_code}")
+        return answer
+
+    def _tried(self, method: str, path: str, **kwargs: Any) -> requests.Response:
+        """Reads are repeated where the answer got lost."""
         for left in reversed(range(READ_TRIES if method == "GET" else 1)):
             try:
                 answer: requests.Response = super()._op(method, path, **kwargs | {"timeout": _timeout(method, path)})
@@ -100,8 +110,6 @@ class Wire(Connector):  # type: ignore[misc]  # sushy has no types
                     raise
                 time.sleep(READ_PAUSE_SECONDS)
                 continue
-            if 300 <= answer.status_code < 400:
-                raise Redirected(f"it sent {method} {path} elsewhere, with status {answer.status_code}")
             return answer
         raise AssertionError("the last try returns or raises")
 
@@ -161,6 +169,15 @@ def _timeout(method: str, path: str) -> tuple[float, float]:
     deadline.check(f"{method} {path}")
     left = max(0.05, deadline.remaining)  # requests takes no 0
     return min(CONNECT_SECONDS, left), min(READ_SECONDS, left)
+
+
+def _but_for_a_slash(answer: requests.Response) -> str:
+    """Where it sends to, if that is the same but for a slash at its end (iLO 4, Lenovo); empty for anything else."""
+    if not 300 <= answer.status_code < 400:
+        return ""
+    here, there = urlsplit(answer.url), urlsplit(urljoin(answer.url, answer.headers.get("Location", "")))
+    same = there.hostname == here.hostname and there.path.rstrip("/") == here.path.rstrip("/")
+    return urlunsplit(there._replace(scheme="", netloc="")) if same and there.path != here.path else ""
 
 
 def _was_sent(error: exceptions.ConnectionError) -> bool:

@@ -218,6 +218,8 @@ class Lies:
     echoes: bool = False
     """Its refusals repeat the password."""
     redirects_to: str = ""
+    slash: str = ""
+    """A slash at the end of what is read is `needed`, `refused`, or `never right`: else it sends to the other path."""
     foreign_links: bool = False
     """Its session is told as a URL on another host."""
 

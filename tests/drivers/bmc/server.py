@@ -158,6 +158,9 @@ class _Handler(BaseHTTPRequestHandler):
         """Decide, under the lock, and give what then answers without it."""
         path = self.path.split("?")[0].rstrip("/")
         bmc, lies = self.owner, self.owner.lies
+        ends = self.path.endswith("/")
+        if self.command == "GET" and {"needed": not ends, "refused": ends, "never right": True}.get(lies.slash, False):
+            return self._reply(308, headers={"Location": self.path.rstrip("/") if ends else f"{self.path}/"})
         if path == ROOT and self.command == "GET":
             return self._reply(200, _root())
         if path == SESSIONS and self.command == "POST":
