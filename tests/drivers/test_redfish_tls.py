@@ -5,8 +5,11 @@ from __future__ import annotations
 import contextlib
 import datetime
 import ipaddress
+import socket
 import ssl
-from collections.abc import Iterator
+import threading
+import warnings
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,10 +17,11 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric import rsa as rsas
 from cryptography.x509.oid import NameOID
 
-from mulligan.activities.errors import AccessDenied, HostNotReady
-from mulligan.activities.values import PowerState
+from mulligan.activities.errors import AccessDenied, HostNotReady, Unreachable, Unsupported
+from mulligan.activities.values import PowerState, Target
 from tests.drivers.bmc.machine import Machine
 from tests.drivers.bmc.parts import a_mark, a_target, opened
 from tests.drivers.bmc.server import LyingBmc
@@ -42,30 +46,35 @@ def secure(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Secure]:
 
 
 @contextlib.contextmanager
-def _shown(folder: Path, subject: x509.GeneralName) -> Iterator[Secure]:
-    """Certificate and key as files, and a BMC that shows them."""
-    key = ec.generate_private_key(ec.SECP256R1())
+def _shown(
+    folder: Path, subject: x509.GeneralName, tune: Callable[[ssl.SSLContext], None] = lambda _: None, rsa: bool = False
+) -> Iterator[Secure]:
+    """Certificate and key as files, and a BMC that shows them, over TLS that is tuned so."""
+    private = rsas.generate_private_key(65537, 2048) if rsa else ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "bmc")])
     now = datetime.datetime.now(datetime.UTC)
     certificate = (
         x509.CertificateBuilder()
         .subject_name(name)
         .issuer_name(name)
-        .public_key(key.public_key())
+        .public_key(private.public_key())
         .serial_number(x509.random_serial_number())
         .not_valid_before(now - datetime.timedelta(days=1))
         .not_valid_after(now + datetime.timedelta(days=1))
         .add_extension(x509.SubjectAlternativeName([subject]), False)
         .add_extension(x509.BasicConstraints(ca=True, path_length=None), True)
-        .sign(key, hashes.SHA256())
+        .sign(private, hashes.SHA256())
     )
     path, key_path = folder / "bmc.pem", folder / "bmc.key"
     path.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
     key_path.write_bytes(
-        key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+        private.private_bytes(
+            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+        )
     )
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(path, key_path)
+    tune(context)
     with LyingBmc(Machine("1")).listening(context) as bmc:
         yield Secure(bmc, path, certificate.fingerprint(hashes.SHA256()).hex())
 
@@ -117,3 +126,49 @@ async def test_a_certificate_for_another_name_is_refused_before_a_password_is_se
         assert other.bmc.opened == 0
         async with opened(other.bmc, tmp_path, a_target(other.bmc, fingerprint=other.fingerprint)) as driver:
             assert (await driver.power(a_mark(), soon())).state is PowerState.OFF
+
+
+def _old(context: ssl.SSLContext) -> None:
+    """As iLO 3, iDRAC 7 and others of their time: nothing newer than TLS 1.1."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that it is old is the point
+        context.minimum_version, context.maximum_version = ssl.TLSVersion.TLSv1, ssl.TLSVersion.TLSv1_1
+    context.set_ciphers("ALL:@SECLEVEL=0")
+
+
+def _without_secrecy(context: ssl.SSLContext) -> None:
+    """TLS 1.2, and keys exchanged by RSA only."""
+    context.maximum_version = ssl.TLSVersion.TLSv1_2
+    context.set_ciphers("AES128-SHA:@SECLEVEL=0")
+
+
+@pytest.mark.parametrize(("tune", "reason"), [(_old, "protocol version"), (_without_secrecy, "handshake failure")])
+async def test_tls_that_can_never_work_is_final_and_says_why(
+    tmp_path: Path, tune: Callable[[ssl.SSLContext], None], reason: str
+) -> None:
+    """In OpenSSL's words, and with what to do; nothing of it changes by waiting."""
+    with _shown(tmp_path, x509.DNSName("bmc"), tune, rsa=True) as old:
+        async with opened(old.bmc, tmp_path, a_target(old.bmc, verify="off")) as driver:
+            with pytest.raises(Unsupported, match=rf"no TLS in common \(.*{reason}\); let the BMC offer TLS 1.2"):
+                await driver.inspect(soon())
+
+
+async def test_tls_that_breaks_off_is_tried_again_and_says_why(tmp_path: Path) -> None:
+    """A BMC that starts may hang up before it shows anything."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def hang_up() -> None:
+            with contextlib.suppress(OSError):
+                while True:
+                    client, _ = server.accept()
+                    with client:
+                        client.recv(4096)
+
+        thread = threading.Thread(target=hang_up, daemon=True)
+        thread.start()
+        target = Target("srv-1", "default", f"redfish://127.0.0.1:{server.getsockname()[1]}", {}, "rack")
+        async with opened(LyingBmc(), tmp_path, target) as driver:
+            with pytest.raises(Unreachable, match=r"broke off \(EOF occurred.*\); it will be tried again"):
+                await driver.inspect(soon())
+        server.shutdown(socket.SHUT_RDWR)
+        thread.join()

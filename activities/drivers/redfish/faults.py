@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import socket
 import ssl
 from collections.abc import Callable, Iterator
@@ -29,6 +30,12 @@ COOL_DOWN_SECONDS = 15.0
 """After a power change, and during the machine's own start, BMCs refuse for 20 to 60 seconds."""
 
 _BUSY_STATUS = frozenset({409, 412, 423, 425, 428, 429, 500, 502, 503, 504})
+_OPENSSL = re.compile(r"\[SSL: (?P<name>\w+)\] (?P<words>[^(]*)")
+_NEVER = re.compile("PROTOCOL|HANDSHAKE|CIPHER|TOO_SMALL|TOO_WEAK|SECURITY|LEGACY|SIGNATURE_TYPE")
+"""In the names that OpenSSL gives to what it refuses, or was refused, however often it is tried."""
+_MODERN_TLS = (
+    "let the BMC offer TLS 1.2 or 1.3 with forward secrecy (ECDHE), or update its firmware, or use ipmi:// in the URL"
+)
 _GARBAGE = (ValueError, TypeError, KeyError, IndexError, AttributeError)
 """What sushy raises for answers that are no JSON, or not of the shape that Redfish gives them."""
 
@@ -89,7 +96,12 @@ class _Said:
             )
         if "CERTIFICATE_VERIFY_FAILED" in text or "ingerprint" in text or "match" in text:
             return self._wrong_certificate(text)
-        return self._as(Unreachable, f"TLS with {self.host.url} broke off", "it will be tried again")
+        named = _OPENSSL.search(text)
+        reason = named["words"].strip() if named else _reason(cause)
+        if named and _NEVER.search(named["name"]):
+            found = f"{self.host.url} and this worker have no TLS in common ({reason})"
+            return self._as(Unsupported, found, _MODERN_TLS, tls=named["name"])
+        return self._as(Unreachable, f"TLS with {self.host.url} broke off ({reason})", "it will be tried again")
 
     def _wrong_certificate(self, text: str) -> MulliganError:
         shown = certificate_of(self.host)
