@@ -16,7 +16,6 @@ from typing import Any
 from urllib.parse import urljoin, urlsplit, urlunsplit
 
 import requests
-from requests.adapters import HTTPAdapter
 from requests.exceptions import ConnectTimeout, ReadTimeout, SSLError
 from sushy import exceptions
 from sushy.auth import SessionAuth
@@ -25,6 +24,7 @@ from urllib3.exceptions import NewConnectionError
 
 from mulligan.activities.drivers.base import Deadline
 from mulligan.activities.drivers.redfish.address import Host
+from mulligan.activities.drivers.redfish.transport import TooLong, Transport
 from mulligan.activities.errors import HostNotReady
 
 CONNECT_SECONDS = 5.0
@@ -51,17 +51,6 @@ class Redirected(exceptions.SushyError):  # type: ignore[misc]  # sushy has no t
     """The BMC answered that what was asked for is elsewhere; nothing is sent there."""
 
 
-class _Pinned(HTTPAdapter):
-    """Accepts one certificate, whoever signed it."""
-
-    def __init__(self, fingerprint: str) -> None:
-        self._fingerprint = fingerprint
-        super().__init__()
-
-    def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
-        super().init_poolmanager(*args, **kwargs, assert_fingerprint=self._fingerprint)
-
-
 class Wire(Connector):  # type: ignore[misc]  # sushy has no types
     """The connection that all resources of one BMC share."""
 
@@ -76,8 +65,9 @@ class Wire(Connector):  # type: ignore[misc]  # sushy has no types
             verify = host.ca
         super().__init__(host.url, verify=verify, server_side_retries=1, response_callback=self._look)
         self._session.trust_env = False  # neither a proxy nor a .netrc comes between a worker and its BMCs
-        if host.fingerprint:
-            self._session.mount("https://", _Pinned(host.fingerprint))
+        transport = Transport(_left, host.fingerprint)
+        for scheme in ("http://", "https://"):
+            self._session.mount(scheme, transport)
         self.last: requests.Response | None = None
         """The newest answer."""
         self.login_was_lost = False
@@ -162,13 +152,17 @@ class Login(SessionAuth):  # type: ignore[misc]  # sushy has no types
 
 
 def _timeout(method: str, path: str) -> tuple[float, float]:
-    """Seconds to connect, and to wait for an answer."""
-    deadline = _deadline.get()
-    if deadline is None:
-        return CONNECT_SECONDS, READ_SECONDS
-    deadline.check(f"{method} {path}")
-    left = max(0.05, deadline.remaining)  # requests takes no 0
+    """Seconds to connect, and to wait for the next byte of an answer."""
+    if (deadline := _deadline.get()) is not None:
+        deadline.check(f"{method} {path}")
+    left = _left()
     return min(CONNECT_SECONDS, left), min(READ_SECONDS, left)
+
+
+def _left() -> float:
+    """Seconds until a request must have its whole answer."""
+    deadline = _deadline.get()
+    return CONNECT_SECONDS + READ_SECONDS if deadline is None else max(0.05, deadline.remaining)  # requests takes no 0
 
 
 def _but_for_a_slash(answer: requests.Response) -> str:
@@ -188,7 +182,7 @@ def _was_sent(error: exceptions.ConnectionError) -> bool:
 def _was_lost(error: exceptions.ConnectionError) -> bool:
     """Whether a connection came about and an answer did not arrive, at once: then asking again may well help."""
     cause = error.__context__
-    if cause is None or isinstance(cause, ConnectTimeout | ReadTimeout | SSLError):
+    if cause is None or isinstance(cause, ConnectTimeout | ReadTimeout | SSLError | TooLong):
         return False
     inner = cause.args[0] if cause.args else None
     return not isinstance(getattr(inner, "reason", None), NewConnectionError)
