@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from mulligan.activities.drivers import logins
 from mulligan.activities.drivers.kept import Kept
 from mulligan.activities.drivers.redfish import bmc as of_bmc
-from mulligan.activities.drivers.redfish import logins
 from mulligan.activities.drivers.redfish.absences import BELIEVED_SECONDS, FORGOTTEN_SECONDS, Absences
 from mulligan.activities.drivers.registry import open_driver
 from mulligan.activities.errors import Busy, NotFound, Unreachable

@@ -10,11 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from mulligan.activities.drivers.redfish import logins
+from mulligan.activities.drivers import logins
+from mulligan.activities.drivers.kept import Kept
+from mulligan.activities.drivers.registry import open_driver
 from mulligan.activities.errors import AccessDenied, Busy, NotFound, Unreachable
 from mulligan.activities.values import PowerState
 from tests.drivers.bmc.machine import Machine
-from tests.drivers.bmc.parts import a_mark, opened
+from tests.drivers.bmc.parts import a_mark, a_target, credentials_in, opened
 from tests.drivers.bmc.server import LyingBmc
 from tests.drivers.contract import soon
 
@@ -119,6 +121,33 @@ async def test_a_password_that_is_not_asked_for_when_logging_in_is_tried_once(bm
         for _ in range(2):
             with pytest.raises(AccessDenied):
                 await driver.inspect(soon())
+
+
+async def test_a_password_that_never_worked_is_tried_once(
+    bmc: LyingBmc, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many verbs follow, by whichever driver, until some minutes are over; a corrected one is tried at once."""
+    kept, wrong = Kept(), credentials_in(tmp_path, "wrong")
+    for verb in ("power", "power_off", "eject_media", "power"):
+        driver = await open_driver(a_target(bmc), state_dir=tmp_path, credentials=wrong, kept=kept)
+        with pytest.raises(AccessDenied, match=r"HTTP 401.*check the user name and password") as error:
+            await getattr(driver, verb)(a_mark(), soon())
+        await driver.close()
+        assert bmc.refused_logins == 1
+    assert "not asked for" in error.value.message
+    assert error.value.metadata["status"] == "401"
+    async with opened(bmc, tmp_path, kept=kept) as driver:
+        await driver.power(a_mark(), soon())
+    monkeypatch.setattr(logins, "WRONG_SECONDS", 0.0)
+    driver = await open_driver(
+        a_target(bmc), state_dir=tmp_path, credentials=credentials_in(tmp_path, "old"), kept=kept
+    )
+    for _ in range(2):
+        with pytest.raises(AccessDenied):
+            await driver.power(a_mark(), soon())
+    await driver.close()
+    await kept.close()
+    assert bmc.refused_logins == 3
 
 
 async def test_a_password_that_worked_is_tried_again_slowly(bmc: LyingBmc, tmp_path: Path) -> None:

@@ -13,8 +13,9 @@ from collections.abc import AsyncIterator
 
 import pytest
 
+from mulligan.activities.drivers import logins
 from mulligan.activities.drivers.redfish import bmc as redfish_bmc
-from mulligan.activities.drivers.redfish import faults, logins, media, power, systems, wire
+from mulligan.activities.drivers.redfish import faults, media, power, systems, wire
 from mulligan.activities.values import Outcome
 from tests.drivers.bmc.server import PASSWORD
 from tests.metal.cases import Case, Mending, lasting, passing
@@ -39,6 +40,7 @@ async def pool(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPath
         (faults, "COOL_DOWN_SECONDS", 1.0),
         (systems, "ABSENT_SECONDS", 1.0),
         (logins, "REFUSED_SECONDS", (1.0, 1.0, 1.0)),
+        (logins, "WRONG_SECONDS", 1.0),
         (logins, "LOST_SECONDS", 1.0),
     )
     async with stacked(tmp_path_factory.mktemp("stack"), PASSWORD, *brief) as stack:

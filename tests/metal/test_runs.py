@@ -19,8 +19,8 @@ import pytest
 from temporalio.client import WorkflowFailureError, WorkflowHandle
 
 from mulligan.activities.calls import BY_AGENT, TELLS_PROGRESS
+from mulligan.activities.drivers import logins
 from mulligan.activities.drivers.base import Deadline
-from mulligan.activities.drivers.redfish import logins
 from mulligan.activities.events import EventKind
 from mulligan.activities.levers import LeverKind
 from mulligan.activities.values import (

@@ -2,9 +2,9 @@
 
 `driver` satisfies the Protocols. Behind it `bmc` holds the session, the thread and the BMC's lane; `wire` sends each
 change once and reads with patience, by connections that `transport` cuts in time; `faults` names the errors,
-`refusals` reads what a BMC says when it refuses, and `shown` leaves out what opens a medium; `logins` says when to log
-in again, `absences` when what is not there is gone; `address` reads URL and settings; `systems` finds the one system
-that is meant; `power`, `boot` and `media` change it, `inspection` looks; `fences` refuses who lost the claim.
+`refusals` reads what a BMC says when it refuses, and `shown` leaves out what opens a medium; `absences` says when what
+is not there is gone; `address` reads URL and settings; `systems` finds the one system that is meant; `power`, `boot`
+and `media` change it, `inspection` looks; `fences` refuses who lost the claim.
 """
 
 from __future__ import annotations

@@ -16,12 +16,12 @@ from sushy.auth import BasicAuth
 from mulligan.activities.credentials import Credential
 from mulligan.activities.drivers.base import Deadline
 from mulligan.activities.drivers.lane import Lane, bmc_name
+from mulligan.activities.drivers.logins import LoginGate
 from mulligan.activities.drivers.orders import Orders
 from mulligan.activities.drivers.redfish import absences, systems
 from mulligan.activities.drivers.redfish.absences import Absences
 from mulligan.activities.drivers.redfish.address import Address
 from mulligan.activities.drivers.redfish.faults import speaking
-from mulligan.activities.drivers.redfish.logins import LoginGate
 from mulligan.activities.drivers.redfish.wire import Login, Wire, within
 from mulligan.activities.errors import AccessDenied, Busy, MulliganError, NotFound, Unreachable
 from mulligan.activities.threads import run_in
