@@ -21,6 +21,7 @@ from mulligan.activities.drivers.base import Deadline
 from mulligan.activities.drivers.ipmi.address import PORT
 from mulligan.activities.drivers.ipmi.troubles import ENDS_SESSION, BmcTrouble, Trouble
 from mulligan.activities.drivers.lane import Lane, bmc_name
+from mulligan.activities.drivers.logins import LoginGate
 from mulligan.activities.drivers.orders import Orders
 from mulligan.activities.errors import AccessDenied
 
@@ -50,6 +51,8 @@ class Conversation:
         self.lane = Lane(bmc_name(host, port, PORT), state_dir, self._end, LINGER_SECONDS)
         self._process: Process | None = None
         self._logged_in = False
+        self.gate = LoginGate()
+        """To be checked before anything is asked, and told when a log-in was refused."""
         self.orders = Orders()
         """What the machine was last asked to be: the answer may have been lost."""
 
@@ -66,6 +69,7 @@ class Conversation:
                 login = {"username": self._credential.username, "password": self._credential.password}
                 where = {"host": self._host, "port": self._port, "seconds": LOG_IN_SECONDS}
                 await self._exchange(self._process, "log-in", deadline, login | where)
+                self.gate.passed()
             return await self._exchange(self._process, verb, deadline, arguments)
         except BmcTrouble as error:
             if error.trouble in ENDS_SESSION or not self._logged_in:

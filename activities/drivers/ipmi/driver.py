@@ -17,9 +17,9 @@ from mulligan.activities.drivers.ipmi.address import Address, read_address, requ
 from mulligan.activities.drivers.ipmi.conversation import Conversation
 from mulligan.activities.drivers.ipmi.faults import error_of
 from mulligan.activities.drivers.ipmi.inspection import inspect_machine
-from mulligan.activities.drivers.ipmi.troubles import ENDS_SESSION, BmcTrouble, Trouble
+from mulligan.activities.drivers.ipmi.troubles import ENDS_SESSION, REFUSES_LOG_IN, BmcTrouble, Trouble
 from mulligan.activities.drivers.kept import Kept
-from mulligan.activities.errors import Busy, Leftover, Unsupported
+from mulligan.activities.errors import AccessDenied, Busy, Leftover, Unsupported
 from mulligan.activities.threads import run_blocking
 from mulligan.activities.values import Firmware, Inspection, Mark, PowerState, Target
 
@@ -175,14 +175,19 @@ class IpmiDriver:
     @contextlib.asynccontextmanager
     async def _turn(self, doing: str, deadline: Deadline, mark: Mark | None = None) -> AsyncIterator[None]:
         """The BMC for oneself; its troubles come out as errors. With a mark: unless a newer claim acted already."""
-        deadline.check(f"{self._address.provider}: {doing}")
-        async with self._conversation.lane.turn(f"{self._address.provider}: {doing}", deadline):
+        what, gate = f"{self._address.provider}: {doing}", self._conversation.gate
+        deadline.check(what)
+        async with self._conversation.lane.turn(what, deadline):
+            gate.check(what)
             if mark is not None:
                 await run_blocking(self._fences.take, self._address.bmc, mark)
             try:
                 yield
             except BmcTrouble as trouble:
-                raise error_of(trouble, self._address.provider, self._address.bmc, doing) from None
+                error = error_of(trouble, self._address.provider, self._address.bmc, doing)
+                if isinstance(error, AccessDenied) and trouble.trouble in REFUSES_LOG_IN:
+                    gate.refused(error, given=False)
+                raise error from None
 
 
 async def open_ipmi(target: Target, credential: Credential, state_dir: Path, kept: Kept | None) -> IpmiDriver:

@@ -37,6 +37,10 @@ ENDS_SESSION = frozenset(
 """After these nothing more can be asked in the same session."""
 
 
+REFUSES_LOG_IN = frozenset({Trouble.WRONG_PASSWORD, Trouble.WRONG_USER})
+"""What BMCs say of a credential: of a wrong one, and while they restart of the right one too."""
+
+
 class BmcTrouble(Exception):
     """One trouble, with the BMC's own words and its completion or status code (0 where there is none)."""
 
