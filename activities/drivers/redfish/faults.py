@@ -31,7 +31,7 @@ COOL_DOWN_SECONDS = 15.0
 
 _BUSY_STATUS = frozenset({409, 412, 423, 425, 428, 429, 500, 502, 503, 504})
 _OPENSSL = re.compile(r"\[SSL: (?P<name>\w+)\] (?P<words>[^(]*)")
-_NEVER = re.compile("PROTOCOL|HANDSHAKE|CIPHER|TOO_SMALL|TOO_WEAK|SECURITY|LEGACY|SIGNATURE_TYPE")
+_NEVER = re.compile("PROTOCOL|CIPHER|TOO_SMALL|TOO_WEAK|SECURITY|LEGACY|SIGNATURE_TYPE")
 """In the names that OpenSSL gives to what it refuses, or was refused, however often it is tried."""
 _MODERN_TLS = (
     "let the BMC offer TLS 1.2 or 1.3 with forward secrecy (ECDHE), or update its firmware, or use ipmi:// in the URL"
@@ -101,7 +101,10 @@ class _Said:
         if named and _NEVER.search(named["name"]):
             found = f"{self.host.url} and this worker have no TLS in common ({reason})"
             return self._as(Unsupported, found, _MODERN_TLS, tls=named["name"])
-        return self._as(Unreachable, f"TLS with {self.host.url} broke off ({reason})", "it will be tried again")
+        advice = "it will be tried again"
+        if named and "HANDSHAKE" in named["name"]:  # also of a BMC that starts, and has no certificate yet
+            advice += f"; should it stay so, {_MODERN_TLS}"
+        return self._as(Unreachable, f"TLS with {self.host.url} broke off ({reason})", advice)
 
     def _wrong_certificate(self, text: str) -> MulliganError:
         shown = certificate_of(self.host)
