@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from mulligan.activities.errors import Busy, Conflict, InvalidRequest, MulliganError
-from mulligan.activities.values import PowerState
+from mulligan.activities.values import Identity, PowerState
 from tests.drivers.bmc.machine import Machine
 from tests.drivers.bmc.parts import a_mark, a_target, opened
 from tests.drivers.bmc.server import LyingBmc
@@ -40,6 +41,22 @@ async def test_a_made_up_serial_number_leads_to_no_other_node(bmc: LyingBmc, tmp
         with pytest.raises(MulliganError, match="no system '1'"):
             await driver.power_off(a_mark(), soon())
     assert two.power == "On"
+
+
+async def test_a_serial_number_that_all_nodes_of_a_chassis_have_leads_to_no_other_node(
+    bmc: LyingBmc, tmp_path: Path
+) -> None:
+    """Ours is gone, and the one that is left tells the same number and another UUID: it is left alone."""
+    one, two = bmc.machines
+    one.uuid, two.uuid, two.serial = "6f1f0b5e-0001", "6f1f0b5e-0002", one.serial
+    known = replace(a_target(bmc, serial=one.serial), identity=Identity(one.serial, one.uuid))
+    async with opened(bmc, tmp_path, known) as driver:
+        assert (await driver.power(a_mark(), soon())).state is PowerState.OFF
+        bmc.machines = (two,)
+        with pytest.raises(MulliganError, match="no system '1'"):
+            await driver.power_off(a_mark(), soon())
+        two.uuid = one.uuid  # it has another id now, and is the same
+        assert (await driver.power(a_mark(), soon())).state is PowerState.ON
 
 
 async def test_a_made_up_serial_number_does_not_say_which_is_meant(bmc: LyingBmc, tmp_path: Path) -> None:

@@ -54,6 +54,8 @@ class Address:
     sizes: tuple[tuple[str, int], ...]
     """Resources of which the operator said how much there is."""
     booting: Booting
+    uuid: str = ""
+    """What the BMC told for it when it was added; empty where that is not known."""
 
 
 def read_address(target: Target) -> Address:
@@ -76,7 +78,8 @@ def read_address(target: Target) -> Address:
     host = Host(f"{scheme}://{parts.netloc}", settings.get("ca", ""), fingerprint, settings.get("verify", "on") == "on")
     path = parts.path if "/Systems/" in parts.path else ""
     amounts = tuple((name, int(text)) for name, text in sizes.items())
-    return Address(target.name, host, path, settings.get("serial", ""), amounts, read_booting(settings))
+    serial, uuid = settings.get("serial", ""), target.identity.uuid
+    return Address(target.name, host, path, serial, amounts, read_booting(settings), uuid)
 
 
 class _Wrong:

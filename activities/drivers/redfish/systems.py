@@ -62,7 +62,7 @@ def _found(root: sushy.Sushy, address: Address, known: bool) -> System:
         system = root.get_system(address.path)
     except exceptions.ResourceNotFoundError:
         there = _all(root)
-        if not any(_is(each, address.serial) for each in there):
+        if not any(_is_ours(each, address) for each in there):
             asked = address.path.rpartition("/")[2]
             raise NotFound(
                 f"{address.provider}: the BMC at {address.host.url} has no system {asked!r}; it has {_told(there)}",
@@ -73,7 +73,7 @@ def _found(root: sushy.Sushy, address: Address, known: bool) -> System:
     if not known_by or _is(system, address.serial):
         return system
     there = _all(root)
-    if any(_is(each, address.serial) for each in there):
+    if any(_is_ours(each, address) for each in there):
         return _by_serial(there, address, known)
     if known and not serial_of(system):
         raise _untold(system, address)
@@ -95,8 +95,16 @@ def _is(system: System, serial: str) -> bool:
     return bool(plain) and plain_serial(system.serial_number) == plain
 
 
+def _is_ours(system: System, address: Address) -> bool:
+    """Whether it has our serial number; where it is not at our path, and both UUIDs are told, that one too: some
+    chassis tell one number for all of their nodes."""
+    theirs = str(system.uuid or "").lower()
+    differs = bool(address.path and theirs and address.uuid) and theirs != address.uuid.lower()
+    return _is(system, address.serial) and not differs
+
+
 def _by_serial(there: list[System], address: Address, known: bool) -> System:
-    found = [each for each in there if _is(each, address.serial)]
+    found = [each for each in there if _is_ours(each, address)]
     if len(found) == 1:
         return found[0]
     untold = [each for each in there if not serial_of(each)]

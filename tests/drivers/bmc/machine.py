@@ -23,6 +23,8 @@ class Machine:
 
     identity: str
     serial: str = "SN-4711-A"
+    uuid: str = ""
+    """Empty for one by its id."""
     mac: str = "52:54:00:00:00:01"
     mac_of_bmc: str = ""
     """Of the card by which the server reaches its BMC; empty where it has none."""
@@ -77,7 +79,8 @@ class Machine:
     def system(self) -> dict[str, Any]:
         document: dict[str, Any] = {
             "@odata.id": self.path, "Id": self.identity, "Name": f"System {self.identity}",
-            "SerialNumber": self.serial, "Manufacturer": "Contoso", "Model": "R-1", "UUID": f"uuid-{self.identity}",
+            "SerialNumber": self.serial, "Manufacturer": "Contoso", "Model": "R-1",
+            "UUID": self.uuid or f"uuid-{self.identity}",
             "BiosVersion": "2.1", "PowerState": self.shown_power,
             "MemorySummary": {"TotalSystemMemoryGiB": 64.0},
             "ProcessorSummary": {"Count": 2, "LogicalProcessorCount": 32},
