@@ -21,6 +21,7 @@ from mulligan.activities.threads import run_blocking
 from mulligan.activities.values import Provider
 from mulligan.api.convert_inventory import bmc_message
 from mulligan.api.errors import from_failure
+from mulligan.api.fairness import AT_A_PROMPT
 from mulligan.api.pages import provider_pages
 from mulligan.api.queues import require_workers
 from mulligan.v1 import inventory_pb2 as pb
@@ -86,6 +87,7 @@ class Bmcs:
                 result_type=BmcsOut,
                 execution_timeout=timedelta(seconds=seconds),
                 static_summary=f"List the BMCs of partition {asked.partition}",
+                priority=AT_A_PROMPT,
             )
         except WorkflowFailureError as error:
             known = from_failure(error)

@@ -17,6 +17,7 @@ from mulligan.activities.planning import Plan, PlanIn
 from mulligan.activities.threads import run_blocking
 from mulligan.activities.values import Image, MachineRequest
 from mulligan.api.errors import from_failure
+from mulligan.api.fairness import AT_A_PROMPT
 from mulligan.api.requests import differing, fingerprint
 from mulligan.workflows import runs
 
@@ -55,6 +56,7 @@ class Plans:
                 result_type=Plan,
                 execution_timeout=timedelta(seconds=ANSWER_SECONDS),
                 static_summary=f"Plan {request.name} of project {request.project} from {image.name}",
+                priority=AT_A_PROMPT,
             )
         except WorkflowFailureError as error:
             if _timed_out(error):

@@ -22,17 +22,21 @@ from mulligan.activities.partition import partition_activities
 from mulligan.activities.seal import Keyring
 from mulligan.activities.site import Site
 from mulligan.activities.translate import ErrorInterceptor
-from mulligan.activities.values import MachineRequest, Target, VerifyLevel
+from mulligan.activities.values import Inspection, InventoryRow, Kind, MachineRequest, Target, VerifyLevel
 from mulligan.api import starts
+from mulligan.api.bmcs import Bmcs
 from mulligan.api.config import Settings
+from mulligan.api.fairness import AT_A_PROMPT, HIGHEST
+from mulligan.api.plans import Plans
 from mulligan.api.processes.sandbox import workflow_runner
 from mulligan.api.runs import Runs
 from mulligan.api.search import register
 from mulligan.api.starts import Provisions
 from mulligan.api.temporal import connect
-from mulligan.workflows import all_workflows
+from mulligan.api.validate import NAME
+from mulligan.workflows import all_workflows, runs
 from tests.services.temporal import running_temporal
-from tests.workflows.stack import IMAGE, QUICK, SMALL
+from tests.workflows.stack import IMAGE, QUICK, SMALL, Stack
 
 MANY = 40
 """How many runs the busy project has waiting before the other one's only run is asked for."""
@@ -146,3 +150,23 @@ async def test_urgent_runs_go_first_and_patient_ones_last(tmp_path: Path) -> Non
         ended = await stack.in_order_of_their_end()
     assert ended.index("provision:shop:urgent") <= 1
     assert ended.index("provision:shop:patient") >= len(ended) - 3
+
+
+async def test_what_someone_waits_for_at_a_prompt_passes_all_runs(
+    stack: Stack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many urgent runs wait for the partition's workers, a plan and a list of BMCs are answered in seconds."""
+    monkeypatch.setattr(runs, "plan_id", lambda _: "plan:at-a-prompt")
+    monkeypatch.setattr(runs, "bmcs_id", lambda _: "bmcs:at-a-prompt")
+    project, _ = await stack.hosts()
+    await Plans(stack.client, stack.inventory).make(stack.request(project), IMAGE)
+    bmc = f"{project}-bmc"
+    seen = Inspection(Kind.BARE_METAL, (InventoryRow("vcpu", 1),), ())
+    stack.inventory.put_provider(bmc, "default", "ipmi://192.0.2.1", "", seen, {})
+    assert await Bmcs(stack.client, stack.inventory).listed("", bmc, probe=False)
+    stack.inventory.remove_provider(bmc)
+    for workflow_id in ("plan:at-a-prompt", "bmcs:at-a-prompt"):
+        history = await stack.client.get_workflow_handle(workflow_id).fetch_history()
+        turn = history.events[0].workflow_execution_started_event_attributes.priority
+        assert (turn.priority_key, turn.fairness_key) == (HIGHEST, AT_A_PROMPT.fairness_key)
+        assert not NAME.fullmatch(turn.fairness_key), "a project may have this name"
