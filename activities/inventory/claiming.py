@@ -19,7 +19,15 @@ from mulligan.activities.inventory.explain import explain
 from mulligan.activities.inventory.explanation import Explanation, Verdict
 from mulligan.activities.inventory.names import no_provider, not_found, require_partition
 from mulligan.activities.inventory.search import candidates, in_trying_order
-from mulligan.activities.inventory.tables import LIVE_CLAIM, claim_items, claims, inventories, machines, providers
+from mulligan.activities.inventory.tables import (
+    LIVE_CLAIM,
+    NOT_FINAL,
+    claim_items,
+    claims,
+    inventories,
+    machines,
+    providers,
+)
 from mulligan.activities.inventory.taking import LostRaceError, TakenBeforeError, take
 from mulligan.activities.values import RESOURCES, Claim, MachineState, Resources
 
@@ -207,7 +215,10 @@ def lease_again(connection: Connection, claim_id: str, seconds: int) -> Claim:
 
 
 def quarantine(connection: Connection, claim_id: str, reason: str, mend: str) -> ClaimRow:
-    """Keep what it holds out of service until someone mends it; see `Inventory.quarantine_claim`."""
+    """Keep what it holds, and its machine, out of service until someone mends it; see `Inventory.quarantine_claim`."""
+    of = select(claims.c.machine_id).where(claims.c.id == claim_id, LIVE_CLAIM).scalar_subquery()
+    told = {"state": MachineState.QUARANTINED, "reason": reason}  # first: `lease_again` locks in this order too
+    connection.execute(update(machines).where(machines.c.id == of, NOT_FINAL).values(told))
     values = {"state": ClaimState.QUARANTINED, "lease_expires_at": None, "reason": reason, "mend": mend}
     connection.execute(update(claims).where(claims.c.id == claim_id, LIVE_CLAIM).values(values))
     return _live(connection, claim_id)

@@ -262,7 +262,7 @@ class Inventory(Upkeep):
     def quarantine_claim(self, claim_id: str, reason: str, mend: str) -> ClaimRow:
         """Keep what it holds out of service, with the reason and the command that mends it, until it is released.
 
-        Raises `StaleFence` when it was released, `NotFound`.
+        So is its machine, unless it is gone. Raises `StaleFence` when the claim was released, `NotFound`.
         """
         with self._database.write() as connection:
             return claiming.quarantine(connection, claim_id, reason, mend)

@@ -320,6 +320,32 @@ def test_a_quarantined_claim_holds_until_it_is_released(inventory: Inventory) ->
     assert inventory.claim(asking("c2")).target.name == "hv-1"
 
 
+def test_a_machine_is_quarantined_together_with_its_claim(inventory: Inventory) -> None:
+    """A run that ends between the two would leave a machine that nobody takes down; one that is gone stays so."""
+    add(inventory, "hv-1")
+    for claim_id, state in (("c1", MachineState.PROVISIONING), ("c2", MachineState.FAILED)):
+        inventory.begin_machine(machine(f"machine-of-{claim_id}", name=claim_id))
+        inventory.claim(asking(claim_id, machine=claim_id))
+        inventory.update_machine(f"machine-of-{claim_id}", state=state, reason="before")
+        inventory.quarantine_claim(claim_id, "the power stayed on", "mend it")
+    told = [inventory.machine_by_id(f"machine-of-{claim_id}") for claim_id in ("c1", "c2")]
+    assert [(each.state, each.reason) for each in told] == [
+        (MachineState.QUARANTINED, "the power stayed on"),
+        (MachineState.FAILED, "before"),
+    ]
+
+
+def test_a_released_claim_quarantines_no_machine(inventory: Inventory) -> None:
+    """Who comes late with it changes nothing: the machine may have another claim by now."""
+    add(inventory, "hv-1")
+    inventory.begin_machine(machine("machine-of-c1"))
+    inventory.claim(asking("c1"))
+    inventory.release_claim("c1")
+    with pytest.raises(StaleFence):
+        inventory.quarantine_claim("c1", "late", "nothing")
+    assert inventory.machine_by_id("machine-of-c1").state is MachineState.PROVISIONING
+
+
 def test_whoever_acts_for_a_released_claim_is_told_to_stop(inventory: Inventory) -> None:
     """Extending, keeping and quarantining all need a live claim."""
     add(inventory, "hv-1")
