@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from google.protobuf.timestamp_pb2 import Timestamp
 from temporalio.api.common.v1 import Payload, Payloads
+from temporalio.api.enums.v1 import PendingActivityState, TimeoutType
 from temporalio.api.failure.v1 import Failure
 from temporalio.api.workflow.v1 import PendingActivityInfo
 
+from mulligan.activities.calls import partition_queue
 from mulligan.activities.values import Evidence, VerifyLevel
+
+_SCHEDULED = PendingActivityState.PENDING_ACTIVITY_STATE_SCHEDULED
+_HARDLY = timedelta(seconds=1)
+"""Workers that have room begin within milliseconds."""
 
 STILL_AWAITED = "STILL_AWAITED"
 """The name of a failure that is none: what was looked for is not there yet, and is looked for again."""
@@ -46,6 +52,25 @@ def seen_meanwhile(pending: PendingActivityInfo) -> tuple[str, datetime | None]:
 def blamed_by(failure: Failure) -> str:
     """Whom a failure's metadata blames, if anyone."""
     return str(result_of(innermost(failure).application_failure_info.details).get("blame", ""))
+
+
+def nobody_began(pending: PendingActivityInfo, at: datetime) -> str:
+    """That no worker of a partition has begun an action by then, or begun it again since the worker that did fell
+    silent; empty for one that is done, has failed otherwise, or has hardly waited."""
+    queue = pending.activity_options.task_queue.name
+    lost = pending.last_failure.timeout_failure_info.timeout_type == TimeoutType.TIMEOUT_TYPE_HEARTBEAT
+    if pending.state != _SCHEDULED or not queue.startswith(partition_queue("")):
+        return ""
+    if pending.HasField("last_failure") and not lost:
+        return ""
+    again = pending.HasField("next_attempt_schedule_time")
+    if at - when(pending.next_attempt_schedule_time if again else pending.scheduled_time) < _HARDLY:
+        return ""
+    partition = queue.removeprefix(partition_queue(""))
+    begun = "begun it again, since the one that did fell silent" if lost else "begun it"
+    return (
+        f"no worker of partition {partition} has {begun}; see that one runs: `mulligan worker --partition {partition}`"
+    )
 
 
 def said_by_heartbeat(details: Payloads) -> str:

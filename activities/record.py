@@ -16,7 +16,7 @@ from mulligan.activities import calls
 from mulligan.activities.durations import step_seconds
 from mulligan.activities.errors import NotFound
 from mulligan.activities.events import RunEvent, last_event
-from mulligan.activities.history import blamed_by, describe_failure, said_by_heartbeat, seen_meanwhile
+from mulligan.activities.history import blamed_by, describe_failure, nobody_began, said_by_heartbeat, seen_meanwhile
 from mulligan.activities.inventory import Inventory, Lesson, RunRecord
 from mulligan.activities.story import StoryFold
 from mulligan.activities.threads import run_blocking
@@ -116,13 +116,15 @@ class RecordActivities:
 
     @activity.defn(name=calls.WHY.name)
     async def why(self, asked: calls.Nothing) -> calls.Why:
-        """What the calling run's actions under way last failed with, or are doing."""
+        """What the calling run's actions under way last failed with, or are doing; or that no worker has begun them."""
         info = activity.info()
         assert info.workflow_id is not None
         run = await self._client.get_workflow_handle(info.workflow_id, run_id=info.workflow_run_id).describe()
         for pending in run.raw_description.pending_activities:
             if pending.activity_id == info.activity_id:
                 continue
+            if waits := nobody_began(pending, info.current_attempt_scheduled_time):
+                return calls.Why(waits, calls.OPERATOR)
             seen, _ = seen_meanwhile(pending)
             if pending.HasField("last_failure") and not seen:
                 said, reason = describe_failure(pending.last_failure)

@@ -147,6 +147,10 @@ class Retried:
     """Whether anything waited."""
 
 
+OPERATOR = "operator"
+"""Whom a failure blames that is no failure of the provider's: nothing of it has failed."""
+
+
 @dataclass(frozen=True, slots=True)
 class Why:
     """What the actions under way last failed with, or are doing; empty when nothing is known."""
