@@ -53,7 +53,8 @@ class Provisions:
         `first_provider` where a run that is started now makes its first try.
 
         Raises `AlreadyExists` with the fields that differ when the name is another request's, `Conflict` when the
-        machine of that name is being taken down or is quarantined, or the image is.
+        machine of that name is being taken down or is quarantined, or the image is, `Busy` when the run that made the
+        last one of that name is still ending.
         """
         reuse = WorkflowIDReusePolicy.ALLOW_DUPLICATE_FAILED_ONLY
         wanted = fingerprint(request, image)
@@ -71,7 +72,7 @@ class Provisions:
             except WorkflowAlreadyStartedError as error:
                 found = await self._runs.describe(error.workflow_id, error.run_id or "")
             if found is not None and found.status is WorkflowExecutionStatus.RUNNING:
-                return await _join(found, request, wanted)
+                return await self._join(found, request, wanted)
             reuse = WorkflowIDReusePolicy.ALLOW_DUPLICATE
         message = f"runs for {request.name!r} begin and end faster than they can be joined; ask again"
         raise Busy(message, after_seconds=1)
@@ -84,7 +85,7 @@ class Provisions:
             return ready
         found = await self._runs.describe(provision_id(request.project, request.name))
         if found is not None and found.status is WorkflowExecutionStatus.RUNNING:
-            return await _join(found, request, wanted)
+            return await self._join(found, request, wanted)
         return None
 
     async def refuse_quarantined(self, request: MachineRequest, image: Image) -> None:
@@ -116,6 +117,22 @@ class Provisions:
     async def _is_still(self, machine: Machine) -> bool:
         """Whether nothing has changed since the machine was read: then its run was ended from outside."""
         return (await run_blocking(self._inventory.machine_by_id, machine.id)).state is machine.state
+
+    async def _join(self, found: WorkflowExecutionDescription, request: MachineRequest, wanted: str) -> Started:
+        """The open run, if it makes what is asked for. Raises `AlreadyExists`, and `Busy` when its machine is gone."""
+        made = await self._runs.machine(await found.memo_value(runs.MEMO_MACHINE_ID, "", type_hint=str))
+        if made is not None and made.state in FINAL:  # it keeps its story, and would answer for what was there
+            raise _is_ending(made, found.id)
+        if await found.memo_value(runs.MEMO_FINGERPRINT, "", type_hint=str) == wanted:
+            return Started(found.id, found.run_id, joined=True)
+        other = await found.memo_value(runs.MEMO_REQUEST, request, type_hint=MachineRequest)
+        raise _exists(
+            request,
+            other,
+            f"is being made by {found.id}",
+            f"mulligan run watch {found.id}",
+            f"cancel it first (`mulligan run cancel {found.id}`)",
+        )
 
     async def _begin(
         self,
@@ -207,16 +224,14 @@ def _abandoned(machine: Machine) -> Conflict:
     )
 
 
-async def _join(found: WorkflowExecutionDescription, request: MachineRequest, wanted: str) -> Started:
-    if await found.memo_value(runs.MEMO_FINGERPRINT, "", type_hint=str) == wanted:
-        return Started(found.id, found.run_id, joined=True)
-    other = await found.memo_value(runs.MEMO_REQUEST, request, type_hint=MachineRequest)
-    raise _exists(
-        request,
-        other,
-        f"is being made by {found.id}",
-        f"mulligan run watch {found.id}",
-        f"cancel it first (`mulligan run cancel {found.id}`)",
+def _is_ending(machine: Machine, run: str) -> Busy:
+    """The answer where the run that made a machine is still closing, and its machine was released, or has failed."""
+    return Busy(
+        f"machine {machine.name!r} is {machine.state}, and {run}, which made it, is just ending; ask again in a moment",
+        after_seconds=1,
+        machine=machine.name,
+        state=machine.state,
+        workflow_id=run,
     )
 
 

@@ -203,7 +203,7 @@ def _once_more(reason: str) -> tuple[str, ...]:
     """The same command, where that may do better."""
     if reason == "DEADLINE_EXCEEDED":
         return (again("--timeout", LONGER, without=("--timeout",)),)
-    return (again(),) if reason == "ABORTED" else ()  # it reads the newest state first
+    return (again(),) if reason in ("ABORTED", "BUSY") else ()  # it reads the newest state first
 
 
 def _details(

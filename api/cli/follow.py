@@ -72,7 +72,7 @@ class Follower:
                 self._wait("the stream ended before the run did")
             except grpc.RpcError as error:
                 self._wait_after(error)
-            stream = self._resumed
+            stream = self._resumed if self._view.run is not None else opened
 
     def _resumed(self, timeout: float | None) -> Updates:
         view = self._view
@@ -97,9 +97,22 @@ class Follower:
         known = of_rpc(error, api=self._session.api)
         if status is grpc.StatusCode.DEADLINE_EXCEEDED and self._left() is not None and self._view.run is not None:
             raise TimeIsOver
+        if self._view.run is None and known.reason == "BUSY":
+            self._ask_again_after(known)
+            return
         if self._view.run is None or not (status in _AWAY or known.reason == "LAGGARD"):
             raise known
         self._wait(known.message)
+
+    def _ask_again_after(self, known: CliError) -> None:
+        """Let some time pass, because the API asks for it; raises what it said when there was enough."""
+        now, left = time.monotonic(), self._left()
+        if self._lost_at is None:
+            self._lost_at = now
+            self._display.say(f"{known.message}; asking again")
+        if now - self._lost_at > self._patience or (left is not None and left <= self._pause):
+            raise known
+        self._pass()
 
     def _wait(self, why: str) -> None:
         """Let some time pass before the next try; raises CliError when there were enough."""
@@ -116,6 +129,9 @@ class Follower:
         left = self._left()
         if left is not None and left <= self._pause:
             raise TimeIsOver
+        self._pass()
+
+    def _pass(self) -> None:
         self._interrupts.wait(self._pause)
         self._pause = min(LONGEST_WAIT, self._pause * 2)
 

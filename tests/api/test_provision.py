@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import threading
+from typing import Any
 
 import grpc
+import pytest
 
+from mulligan.activities.inventory import RunRecord
 from mulligan.v1 import machine_pb2, provisioning_pb2, run_pb2
 from tests.api.serving import Api, events, everything, first, info, refusal, spec
 from tests.workflows.stack import Stack
@@ -125,6 +129,36 @@ async def test_releasing_gives_the_machine_back_and_frees_its_name(api: Api, sta
     anew = await api.made(project)
     assert anew[-1].update.machine.id != made[-1].update.machine.id
     assert not stack.inventory.claims(project=project)[1:]
+
+
+async def test_a_machine_that_is_gone_is_not_handed_over_by_the_run_that_is_just_ending(
+    api: Api, stack: Stack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was released while its run still kept its story: whoever asks again is told to wait, then gets a new one."""
+    keep_run, reached, go = stack.inventory.keep_run, threading.Event(), threading.Event()
+
+    def slowly(record: RunRecord, *more: Any) -> None:
+        if record.kind == "provision" and not reached.is_set():
+            reached.set()
+            go.wait(30)
+        keep_run(record, *more)
+
+    monkeypatch.setattr(stack.inventory, "keep_run", slowly)
+    project, _ = await stack.hosts()
+    run = (await first(api.provision(spec(project), detach=True))).update.run
+    try:
+        assert await asyncio.to_thread(reached.wait, 30)
+        released = (await everything(api.release(project)))[-1].update.machine
+        assert (released.id, released.state) == (run.machine_id, machine_pb2.MACHINE_STATE_RELEASED)
+        for asked in (api.provision(spec(project)), api.provision(spec(project, name="m", verify=1))):
+            error = await refusal(asked)
+            assert (error.code(), info(error).reason) == (grpc.StatusCode.UNAVAILABLE, "BUSY")
+            assert info(error).metadata["workflow_id"] == run.workflow_id
+    finally:
+        go.set()
+    await everything(api.watch(run.workflow_id))
+    again = (await api.made(project))[-1].update.machine
+    assert (again.id != run.machine_id, again.state) == (True, machine_pb2.MACHINE_STATE_READY)
 
 
 async def test_releasing_a_machine_that_is_held_ends_the_run_that_holds_it(api: Api, stack: Stack) -> None:

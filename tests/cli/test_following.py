@@ -174,6 +174,41 @@ def test_nothing_is_resumed_that_never_began(mulligan: Mulligan, api: ScriptedAp
     assert "next: mulligan up" in done.stderr
 
 
+def test_who_is_asked_to_wait_asks_again(mulligan: Mulligan, api: ScriptedApi) -> None:
+    """The machine of that name was just released, say: the run that is then begun is watched to its end."""
+    waits = refusal("UNAVAILABLE", "it is just ending; ask again in a moment", "BUSY")
+    begun = provisions(story())
+
+    def answer(request: Any, context: grpc.ServicerContext) -> Any:
+        asked = sum(method == "ProvisionMachine" for method, _ in api.asked)
+        return (waits if asked < 3 else begun)(request, context)
+
+    api.handlers["ProvisionMachine"] = answer
+    done = mulligan(*PROVISION)
+    assert done.returncode == ExitCode.OK
+    assert done.stderr.count("it is just ending; ask again in a moment; asking again") == 1
+    assert "ProvisionMachine" not in [method for method, _ in api.asked][3:]
+
+
+def test_who_does_not_watch_is_told_to_ask_again(mulligan: Mulligan, api: ScriptedApi) -> None:
+    """With what was typed."""
+    api.handlers["ProvisionMachine"] = refusal("UNAVAILABLE", "it is just ending; ask again in a moment", "BUSY")
+    done = mulligan(*PROVISION, "--detach")
+    assert done.returncode == ExitCode.NOT_READY
+    assert f"next: mulligan {' '.join((*PROVISION, '--detach'))}" in done.stderr
+
+
+def test_who_is_asked_to_wait_for_long_is_told_why_in_the_end(api: ScriptedApi) -> None:
+    """After as long as an API may be away: in the words of the API, which is there."""
+    api.handlers["ProvisionMachine"] = refusal("UNAVAILABLE", "it is just ending", "BUSY")
+    with Session(api.address) as session:
+        follower = Follower(session, RunView(), PlainDisplay(RunView()), patience=0.0)
+        asked = provisioning_pb2.ProvisionMachineRequest()
+        with pytest.raises(CliError, match="it is just ending") as given_up:
+            list(follower.updates(lambda timeout: session.provisioning.ProvisionMachine(asked, timeout=timeout)))
+    assert given_up.value.code is ExitCode.NOT_READY
+
+
 def test_an_api_that_starts_again_is_not_to_be_started(
     mulligan: Mulligan, api: ScriptedApi, environment: dict[str, str]
 ) -> None:

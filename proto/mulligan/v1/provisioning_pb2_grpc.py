@@ -129,7 +129,8 @@ class ProvisioningServiceServicer:
     def ProvisionMachine(self, request, context):
         """Starts a run, or joins the one that makes the same machine, and streams it to its end. The first message names the
         run. The same request for a machine that is there already streams that machine. A different request for a live name
-        is ALREADY_EXISTS with the fields that differ. A deadline on this call, or its cancellation, ends only the stream.
+        is ALREADY_EXISTS with the fields that differ. UNAVAILABLE with RetryInfo while the run that made the last machine of
+        that name is still ending: ask again. A deadline on this call, or its cancellation, ends only the stream.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

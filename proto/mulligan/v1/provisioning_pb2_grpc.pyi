@@ -36,7 +36,8 @@ class ProvisioningServiceStub:
     ProvisionMachine: _grpc.UnaryStreamMultiCallable[_provisioning_pb2.ProvisionMachineRequest, _provisioning_pb2.ProvisionMachineResponse]
     """Starts a run, or joins the one that makes the same machine, and streams it to its end. The first message names the
     run. The same request for a machine that is there already streams that machine. A different request for a live name
-    is ALREADY_EXISTS with the fields that differ. A deadline on this call, or its cancellation, ends only the stream.
+    is ALREADY_EXISTS with the fields that differ. UNAVAILABLE with RetryInfo while the run that made the last machine of
+    that name is still ending: ask again. A deadline on this call, or its cancellation, ends only the stream.
     """
     WatchRun: _grpc.UnaryStreamMultiCallable[_provisioning_pb2.WatchRunRequest, _provisioning_pb2.WatchRunResponse]
     """Streams a run from a cursor to its end, whether it is open or long over."""
@@ -87,7 +88,8 @@ class ProvisioningServiceAsyncStub(ProvisioningServiceStub):
     ProvisionMachine: _aio.UnaryStreamMultiCallable[_provisioning_pb2.ProvisionMachineRequest, _provisioning_pb2.ProvisionMachineResponse]  # type: ignore[assignment]
     """Starts a run, or joins the one that makes the same machine, and streams it to its end. The first message names the
     run. The same request for a machine that is there already streams that machine. A different request for a live name
-    is ALREADY_EXISTS with the fields that differ. A deadline on this call, or its cancellation, ends only the stream.
+    is ALREADY_EXISTS with the fields that differ. UNAVAILABLE with RetryInfo while the run that made the last machine of
+    that name is still ending: ask again. A deadline on this call, or its cancellation, ends only the stream.
     """
     WatchRun: _aio.UnaryStreamMultiCallable[_provisioning_pb2.WatchRunRequest, _provisioning_pb2.WatchRunResponse]  # type: ignore[assignment]
     """Streams a run from a cursor to its end, whether it is open or long over."""
@@ -141,7 +143,8 @@ class ProvisioningServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_abc.Iterator[_provisioning_pb2.ProvisionMachineResponse], _abc.AsyncIterator[_provisioning_pb2.ProvisionMachineResponse]]:
         """Starts a run, or joins the one that makes the same machine, and streams it to its end. The first message names the
         run. The same request for a machine that is there already streams that machine. A different request for a live name
-        is ALREADY_EXISTS with the fields that differ. A deadline on this call, or its cancellation, ends only the stream.
+        is ALREADY_EXISTS with the fields that differ. UNAVAILABLE with RetryInfo while the run that made the last machine of
+        that name is still ending: ask again. A deadline on this call, or its cancellation, ends only the stream.
         """
 
     @_abc_1.abstractmethod
