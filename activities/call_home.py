@@ -9,7 +9,7 @@ from temporalio.service import RPCError, RPCStatusCode
 
 from mulligan.activities import calls
 from mulligan.activities.bootserver.tokens import Permit
-from mulligan.activities.errors import Unreachable
+from mulligan.activities.errors import Busy, Conflict, Unreachable
 from mulligan.activities.values import CallHome
 
 ANSWER_WITHIN = timedelta(seconds=10)
@@ -24,7 +24,8 @@ class RunListener:
     async def on_call_home(self, permit: Permit, call: CallHome) -> bool:
         """Tell the run. False when it does not take the call: used before, another boot's, or the run is over.
 
-        Raises `Unreachable` when no worker decides in time; the guest asks again.
+        Raises `Unreachable` when no worker decides in time, `Busy` when the run is asked too much at once: the guest
+        asks again. Raises `Conflict` when Temporal lets the run be told no more: levers count as calls do.
         """
         told = calls.CallHomeIn(permit.machine_id, int(permit.nonce), call)
         # A reset ends the execution that issued the token and goes on in another one of the same workflow id.
@@ -37,6 +38,13 @@ class RunListener:
             except RPCTimeoutOrCancelledError as error:
                 raise Unreachable(f"the run {permit.workflow_id} does not answer now; call again") from error
             except RPCError as error:
+                if error.status is RPCStatusCode.RESOURCE_EXHAUSTED:
+                    message = f"the run {permit.workflow_id} is asked too much at once ({error.message}); call again"
+                    raise Busy(message, after_seconds=1) from error
+                if error.status is RPCStatusCode.FAILED_PRECONDITION:
+                    limit = error.message.partition(". ")[0]  # what follows is for programmers
+                    message = f"the run {permit.workflow_id} can be told nothing any more: {limit}"
+                    raise Conflict(message, workflow_id=permit.workflow_id) from error
                 if error.status is not RPCStatusCode.NOT_FOUND:
                     message = f"the run {permit.workflow_id} does not answer now: {error.message}"
                     raise Unreachable(message) from error

@@ -12,7 +12,7 @@ from temporalio.client import WorkflowUpdateFailedError, WorkflowUpdateRPCTimeou
 from temporalio.exceptions import ApplicationError
 from temporalio.service import RPCError, RPCStatusCode
 
-from mulligan.activities.errors import Conflict, Final, Unreachable
+from mulligan.activities.errors import Busy, Conflict, Final, Unreachable
 from mulligan.activities.events import EventKind, RunEvent
 from mulligan.activities.levers import LeverIn, LeverKind, Pulled, command
 from mulligan.activities.values import Outcome
@@ -62,7 +62,7 @@ class Levers:
         """What the lever did, in the words of the run.
 
         Raises `NotFound` for the run, `Conflict` when it is over, has no such lever, or refuses; `InvalidRequest` when
-        it refuses what was asked for; `Unreachable` when no worker answers for it.
+        it refuses what was asked for; `Unreachable` when no worker answers for it, `Busy` when too many others ask it.
         """
         found = await self._runs.find(workflow_id, run_id)
         if not found.is_open:
@@ -90,6 +90,10 @@ class Levers:
         except WorkflowUpdateRPCTimeoutOrCancelledError as error:
             raise _unanswered(view, kind, self._patience.total_seconds()) from error
         except RPCError as error:
+            if error.status is RPCStatusCode.RESOURCE_EXHAUSTED:
+                raise _too_many_at_once(view, kind, error.message) from error
+            if error.status is RPCStatusCode.FAILED_PRECONDITION:
+                raise _took_all(view, kind, error.message) from error
             if error.status is not RPCStatusCode.NOT_FOUND:
                 raise
             raise over((await self._runs.find(view.workflow_id, view.run_id)).view) from error
@@ -159,4 +163,29 @@ def _unanswered(view: RunView, kind: LeverKind, seconds: float) -> Unreachable:
         workflow_id=view.workflow_id,
         lever=kind,
         remedy=watch,
+    )
+
+
+def _too_many_at_once(view: RunView, kind: LeverKind, why: str) -> Busy:
+    return Busy(
+        f"{view.workflow_id} could not be given the lever {kind}: Temporal takes no more for it at this moment, as "
+        f"where many are pulled at once ({why}); nothing was changed: pull it again in a moment",
+        after_seconds=1,
+        workflow_id=view.workflow_id,
+        lever=kind,
+    )
+
+
+def _took_all(view: RunView, kind: LeverKind, why: str) -> Conflict:
+    """Temporal takes so many updates of one run, and no more. A cancel is none."""
+    limit = why.partition(". ")[0]  # what follows is for programmers
+    remedy, instead = f"mulligan run watch {view.workflow_id}", "it goes on without"
+    if view.kind is RunKind.PROVISION:
+        remedy, instead = f"mulligan run cancel {view.workflow_id}", "it goes on without, and can still be cancelled"
+    return Conflict(
+        f"{view.workflow_id} has taken all the levers that Temporal allows one run ({limit}); {kind} has changed "
+        f"nothing: {instead}; possible now: `{remedy}`",
+        workflow_id=view.workflow_id,
+        lever=kind,
+        remedy=remedy,
     )

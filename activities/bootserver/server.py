@@ -29,7 +29,7 @@ from mulligan.activities.bootserver.jobs import Jobs
 from mulligan.activities.bootserver.live_door import LiveDoor
 from mulligan.activities.bootserver.media import MediaDoor
 from mulligan.activities.bootserver.tokens import Permit, check
-from mulligan.activities.errors import AccessDenied, Busy, HostNotReady, Transient
+from mulligan.activities.errors import AccessDenied, Busy, Conflict, HostNotReady, Transient
 from mulligan.activities.seal import Keyring
 from mulligan.activities.threads import run_blocking
 from mulligan.activities.values import CallHome
@@ -47,7 +47,8 @@ class Listener(Protocol):
     async def on_call_home(self, permit: Permit, call: CallHome) -> bool:
         """Take the call; False when the run does not want it (token used before, another run, or a run that is over).
 
-        Raises `Unreachable` or `Busy` when that cannot be decided now; the guest then tries again.
+        Raises `Unreachable` or `Busy` when that cannot be decided now; the guest then tries again. Raises `Conflict`
+        when the run can be told nothing any more, and says why.
         """
 
 
@@ -148,6 +149,8 @@ class BootServer:
             response = _refuse(503, error.message, **about)
             response.headers["Retry-After"] = str(max(seconds, RETRY_SECONDS))
             return response
+        except Conflict as error:
+            return _refuse(409, error.message, **about)
         if not taken:
             return _refuse(409, "the run does not take this call: the token was used, or the run is over", **about)
         log.info("call home accepted", status=call.status, hostname=call.hostname, **about)

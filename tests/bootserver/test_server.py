@@ -13,7 +13,7 @@ from structlog.testing import capture_logs
 from mulligan.activities.bootserver.calls import MalformedCall, parse_call
 from mulligan.activities.bootserver.server import BootServer
 from mulligan.activities.bootserver.tokens import issue
-from mulligan.activities.errors import Busy, HostNotReady, Unreachable
+from mulligan.activities.errors import Busy, Conflict, HostNotReady, Unreachable
 from mulligan.activities.values import DiskIdentity
 
 SAID = {
@@ -173,6 +173,24 @@ async def test_a_stop_lets_a_call_in_progress_end(keyring, run):
     go.set()
     assert (await call)[0] == 204
     await stop
+
+
+async def test_a_call_that_the_run_can_never_hear_is_refused_with_the_reason(keyring):
+    """For good: a guest that is told to come back later would do so for as long as it lives."""
+
+    class Deaf:
+        async def on_call_home(self, permit, call):
+            raise Conflict("the run can be told nothing any more: limit reached")
+
+    server = BootServer(keyring, Deaf())
+    ((host, port),) = await server.start([("127.0.0.1", 0)])
+    with capture_logs() as logs:
+        status, _ = await post(f"http://{host}:{port}/v1/call-home", token_for(keyring))
+    await server.stop()
+    assert status == 409
+    assert [(each["http_status"], each["why"]) for each in logs if each["event"] == "call home refused"] == [
+        (409, "the run can be told nothing any more: limit reached")
+    ]
 
 
 def test_what_a_guest_says_is_cut_and_cleaned():

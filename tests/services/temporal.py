@@ -35,10 +35,12 @@ def free_port() -> int:
 class TemporalServer:
     """A Temporal development server that a test may kill and start again with its state kept."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, **limits: int) -> None:
+        """`limits` are those of its history service, e.g. `maxTotalUpdates`, where a test is to reach them."""
         directory.mkdir(parents=True, exist_ok=True)
         self._log = directory / "temporal.log"
         self._embedded = EmbeddedTemporal(f"127.0.0.1:{free_port()}", directory / "temporal.db")
+        self._limits = [f"--dynamic-config-value=history.{name}={value}" for name, value in limits.items()]
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -49,7 +51,9 @@ class TemporalServer:
     def start(self) -> None:
         """Start it and wait until it serves the namespace."""
         with self._log.open("ab") as log:
-            self._process = subprocess.Popen(self._embedded.command(), stdout=log, stderr=log, process_group=0)
+            self._process = subprocess.Popen(
+                [*self._embedded.command(), *self._limits], stdout=log, stderr=log, process_group=0
+            )
         try:
             wait_for_namespace(self.address)
         except BaseException:

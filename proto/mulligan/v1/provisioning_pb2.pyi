@@ -424,7 +424,9 @@ Global___RetryRunResponse: _TypeAlias = RetryRunResponse  # noqa: Y015
 
 @_typing.final
 class LeverRequest(_message.Message):
-    """Which lever of which run, who pulls it and why."""
+    """Which lever of which run, who pulls it and why. A run takes ten at once: UNAVAILABLE with RetryInfo then. It takes
+    1500 in all: FAILED_PRECONDITION then; a cancel is no lever.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
