@@ -53,6 +53,19 @@ class Machine:
     sources: list[str] = field(default_factory=lambda: ["None", "Pxe", "Cd", "Hdd"])
     """What it says that it can be told to boot from."""
 
+    stale_names: bool = False
+    """Its drive goes on naming what was ejected, and says that nothing is connected, as Supermicro's do."""
+    ejected: str = ""
+    """What it names then."""
+    has_proxy: bool = False
+    """Another drive comes first, which takes no URL, as OpenBMC's for media of the operator's own do."""
+    has_drives: bool = True
+    pending: dict[str, str] | None = None
+    """What its settings resource says of the next boot, where it has one, as AMI's have: overrides go there, and the
+    system says so from its next start on."""
+    fixed_mode: bool = False
+    """Its boot mode cannot be written, as HPE's."""
+
     @property
     def path(self) -> str:
         return f"{ROOT}/Systems/{self.identity}"
@@ -100,6 +113,8 @@ class Machine:
                 "ResetType@Redfish.AllowableValues": ["On", "ForceOff"],
             }},
         }  # fmt: skip
+        if self.pending is not None:
+            document["@Redfish.Settings"] = {"SettingsObject": {"@odata.id": f"{self.path}/SD"}}
         if self.progress:
             document["BootProgress"] = self.progress
         if self.storage:
@@ -130,12 +145,22 @@ class Machine:
         }  # fmt: skip
         drives = self.drive.rpartition("/")[0]
         found |= _collection(f"{manager}/VirtualMedia", {})
-        found |= _collection(drives, {"Cd": {
-            "MediaTypes": ["CD", "DVD"], "Image": self.image or None, "Inserted": False,
+        found |= _collection(drives, self._drives())
+        if self.pending is not None:
+            found[f"{self.path}/SD"] = {"Id": "SD", "Name": "Settings", "Boot": self.pending}
+        return found | self._storage()
+
+    def _drives(self) -> dict[str, dict[str, Any]]:
+        """Its virtual drives, by name."""
+        proxy: dict[str, Any] = {"MediaTypes": ["CD"], "Image": None, "Inserted": False}
+        drive = proxy | {
+            "MediaTypes": ["CD", "DVD"], "Image": self.image or self.ejected or None,
             "Actions": {f"#VirtualMedia.{verb}Media": {"target": f"{self.drive}/Actions/VirtualMedia.{verb}Media"}
                         for verb in ("Insert", *(["Eject"] if self.ejects_by_action else []))},
-        }})  # fmt: skip
-        return found | self._storage()
+        }  # fmt: skip
+        if self.stale_names:
+            drive["ConnectedVia"] = "URI" if self.image else "NotConnected"
+        return ({"A": proxy} if self.has_proxy else {}) | ({"Cd": drive} if self.has_drives else {})
 
     def _storage(self) -> dict[str, dict[str, Any]]:
         """A controller, and each of its drives."""
@@ -154,15 +179,21 @@ class Machine:
         verb = path.rpartition("/")[2]
         if verb == "ComputerSystem.Reset":
             self.power = "On" if body["ResetType"] == "On" else "Off"
+            if self.power == "On" and self.pending:
+                self._override(self.pending)
         elif verb == "VirtualMedia.InsertMedia":
             self.image = body["Image"]
         elif verb == "VirtualMedia.EjectMedia" or (path == self.drive and body.get("Image", "") is None):
-            self.image = ""
+            self.image, self.ejected = "", self.image if self.stale_names else ""
+        elif verb == "SD":
+            self.pending = {**(self.pending or {}), **body["Boot"]}
         else:
-            boot = body["Boot"]
-            self.target = boot.get("BootSourceOverrideTarget", self.target)
-            self.enabled = boot.get("BootSourceOverrideEnabled", self.enabled)
-            self.mode = boot.get("BootSourceOverrideMode", self.mode)
+            self._override(body["Boot"])
+
+    def _override(self, boot: dict[str, str]) -> None:
+        self.target = boot.get("BootSourceOverrideTarget", self.target)
+        self.enabled = boot.get("BootSourceOverrideEnabled", self.enabled)
+        self.mode = boot.get("BootSourceOverrideMode", self.mode)
 
 
 @dataclass
@@ -183,12 +214,16 @@ class Lies:
     retry_after: str = ""
     silent: int = 0
     """It takes requests for the machine and never answers, until the server ends."""
+    fails_acting: int = 0
+    """It acts, and its gateway answers 504."""
     slow: int = 0
     """It acts, and answers only when the server ends."""
     late_power: int = 0
     """So many reads of a system tell of the power before the change."""
     late_power_seconds: float = 0.0
     """It tells of the next change of power only so much later."""
+    late_media: int = 0
+    """So many reads of a drive tell nothing of what was inserted."""
     sticky_media: bool = False
     ignores_ejects: int = 0
     """So many orders to eject are taken, and nothing is ejected."""

@@ -50,6 +50,8 @@ class Sent:
             return frozenset({"media"})
         if self.asks:
             return frozenset({"power" if "ResetType" in self.body else "override"})
+        if re.fullmatch(f"{ROOT}/Systems/[^/]+/SD", self.path):
+            return frozenset({"override"})
         return frozenset({"power", "override"}) if re.fullmatch(f"{ROOT}/Systems/[^/]+", self.path) else frozenset()
 
     @property
@@ -216,7 +218,11 @@ class _Handler(BaseHTTPRequestHandler):
             elif time.monotonic() >= machine.told_at:
                 machine.shown_power = machine.power
         etag = '"never"' if lies.wrong_etag else machine.etag
-        return self._reply(200, machine.documents()[path], {"ETag": etag})
+        document = machine.documents()[path]
+        if path == machine.drive and machine.image and lies.late_media:
+            lies.late_media -= 1
+            document["Image"] = None
+        return self._reply(200, document, {"ETag": etag})
 
     def _change(self, path: str, body: dict[str, Any]) -> Any:
         bmc, lies = self.owner, self.owner.lies
@@ -232,6 +238,8 @@ class _Handler(BaseHTTPRequestHandler):
             refusal = (400, "Base.1.0.GeneralError", "the system is in POST")
         elif lies.refuses_continuous and "Continuous" in body.get("Boot", {}).values():
             refusal = (400, "Base.1.0.PropertyValueNotInList", "the value Continuous is not in the list")
+        elif machine.fixed_mode and "BootSourceOverrideMode" in body.get("Boot", {}):
+            refusal = (400, "Base.1.8.PropertyNotWritable", "the property BootSourceOverrideMode is read only")
         elif self.command == "PATCH" and lies.needs_etag and match is None:
             refusal = (428, "Base.1.0.PreconditionRequired", "If-Match is needed")
         elif self.command == "PATCH" and match not in (None, machine.etag):
@@ -259,13 +267,17 @@ class _Handler(BaseHTTPRequestHandler):
             if "ResetType" in body:
                 self._switched(machine, body)
         lost = bool(lies.slow or lies.drops_changes)
-        self._note(path, body, acted=acted, already=already, answer=0 if lost else 204)
+        answer = 0 if lost else 504 if lies.fails_acting else 204
+        self._note(path, body, acted=acted, already=already, answer=answer)
         if lies.slow:
             lies.slow -= 1
             return lambda: self.owner.ending.wait(30)
         if lies.drops_changes:
             lies.drops_changes -= 1
             return self._drop
+        if lies.fails_acting:
+            lies.fails_acting -= 1
+            return self._refuse(504, "Base.1.0.GeneralError", "the gateway gave up waiting")
         return self._reply(204)
 
     def _switched(self, machine: Machine, body: dict[str, Any]) -> None:
