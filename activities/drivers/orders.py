@@ -12,6 +12,13 @@ from mulligan.activities.values import PowerState
 
 PATIENCE_SECONDS = 45.0
 """How long an order may yet show, whether its answer came or not."""
+_UNCERTAIN = frozenset({500, 502, 504})
+
+
+def refuses(status: int | None) -> bool:
+    """Whether this HTTP status says that nothing was done. A server that failed, or a gateway that gave up waiting for
+    what acts, does not."""
+    return status not in _UNCERTAIN
 
 
 class Orders:

@@ -113,7 +113,7 @@ async def test_a_busy_bmc_is_given_time(bmc: LyingBmc, tmp_path: Path, status: i
     async with opened(bmc, tmp_path) as driver:
         bmc.lies.busy_status, bmc.lies.busy_text = status, text
         for verb in (
-            lambda: driver.power_on(a_mark(), soon()),
+            *([] if status == 500 else [lambda: driver.power_on(a_mark(), soon())]),  # it may be done all the same
             lambda: driver.eject_media(a_mark(), soon()),
             lambda: driver.boot_next(a_mark(), BootDevice.NETWORK, Firmware.ANY, soon()),
         ):

@@ -12,7 +12,7 @@ from sushy.resources.system.constants import BootProgressStates
 from sushy.resources.system.system import System
 
 from mulligan.activities.drivers.base import Deadline, PowerReading, ProgressReading
-from mulligan.activities.drivers.orders import Orders
+from mulligan.activities.drivers.orders import Orders, refuses
 from mulligan.activities.drivers.redfish.bmc import Bmc
 from mulligan.activities.errors import Busy
 from mulligan.activities.values import PowerState
@@ -69,8 +69,9 @@ def _order(orders: Orders, system: System, wanted: PowerState) -> exceptions.Con
         system.reset_system(_VERBS[wanted])
     except exceptions.ConnectionError as error:
         return error
-    except exceptions.SushyError:
-        orders.end(system.path)  # it was refused, so nothing happened
+    except exceptions.SushyError as error:
+        if refuses(getattr(error, "status_code", None)):
+            orders.end(system.path)
         raise
     return None
 
