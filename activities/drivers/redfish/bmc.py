@@ -54,6 +54,9 @@ class Bmc:
         self._absences = Absences()
         self.orders = Orders()
         """What each system was last asked to be: the answer may have been lost."""
+        self.left_on: dict[str, tuple[int, int]] = {}
+        """The systems that were switched on, and the `contact` in which they were seen on."""
+        self._silences = 0
 
     async def call(
         self, provider: str, doing: str, deadline: Deadline, work: Callable[[sushy.Sushy], T], *, known: bool = False
@@ -64,6 +67,11 @@ class Bmc:
         """
         async with self.lane.turn(f"{provider}: {doing}", deadline):
             return await run_in(self._thread, lambda: self._work(provider, doing, deadline, work, known))
+
+    @property
+    def contact(self) -> tuple[int, int]:
+        """Changes whenever the BMC may have restarted: it was silent, or the session is another one."""
+        return self._silences, hash(self._login.get_session_key() if self._login is not None else None)
 
     async def close(self) -> None:
         """End the session, after what is under way; safe to call twice."""
@@ -85,6 +93,7 @@ class Bmc:
             missed = there and isinstance(error, NotFound)
             if not missed:
                 self._absences.ended(provider, doing)
+            self._silences += isinstance(error, Unreachable)
             self._look_at(error)
             if missed:
                 self._must_be_there(error, provider, doing, deadline)

@@ -12,7 +12,7 @@ from sushy.resources.system.constants import BootProgressStates
 from sushy.resources.system.system import System
 
 from mulligan.activities.drivers.base import Deadline, PowerReading, ProgressReading
-from mulligan.activities.drivers.orders import Orders, refuses
+from mulligan.activities.drivers.orders import refuses
 from mulligan.activities.drivers.redfish.bmc import Bmc
 from mulligan.activities.errors import Busy
 from mulligan.activities.values import PowerState
@@ -20,6 +20,8 @@ from mulligan.activities.values import PowerState
 SETTLE_SECONDS = 8.0
 """How long one call waits for the BMC to say what it was asked to bring about."""
 _LOOK_SECONDS = 0.5
+
+_SERVER_ERROR = 500
 
 _ON = frozenset({Theirs.ON, Theirs.POWERING_ON})
 _VERBS = {PowerState.ON: ResetType.ON, PowerState.OFF: ResetType.FORCE_OFF}
@@ -52,28 +54,56 @@ def switch(bmc: Bmc, system: System, wanted: PowerState, deadline: Deadline) -> 
     The change is sent once: when its answer is lost, or the BMC does not show it yet, `Busy` or `Unreachable` is
     raised, and later calls only look, for as long as it may yet show (`Orders`). One that asks for the contrary waits
     for that too: a power that is told late is not to be taken for what is wanted now.
+
+    A BMC that restarted may call a machine off that runs (openbmc/openbmc#2224). So where it may have since the machine
+    was left on, "off" is not believed: it is switched off all the same.
     """
     orders, before = bmc.orders, bmc.orders.awaited(system.path)
     if before is not None and before is not wanted and not _is(system, before):
         _settle(system, before, deadline, None)
-    if not _is(system, wanted):
-        lost = _order(orders, system, wanted) if before is not wanted else None
+    left = bmc.left_on.get(system.path, bmc.contact)
+    doubted = wanted is PowerState.OFF and _is(system, wanted) and left != bmc.contact
+    if doubted or not _is(system, wanted):
+        send = _make_sure if doubted else _order
+        lost = send(bmc, system, wanted) if before is not wanted else None
         _settle(system, wanted, deadline, lost)
     orders.end(system.path)
+    if wanted is PowerState.ON:
+        bmc.left_on[system.path] = bmc.contact
+    else:
+        bmc.left_on.pop(system.path, None)
 
 
-def _order(orders: Orders, system: System, wanted: PowerState) -> exceptions.ConnectionError | None:
+def _order(bmc: Bmc, system: System, wanted: PowerState) -> exceptions.ConnectionError | None:
     """Send it, once; gives the error when the answer was lost."""
-    orders.give(system.path, wanted)
+    bmc.orders.give(system.path, wanted)
     try:
         system.reset_system(_VERBS[wanted])
     except exceptions.ConnectionError as error:
         return error
     except exceptions.SushyError as error:
         if refuses(getattr(error, "status_code", None)):
-            orders.end(system.path)
+            bmc.orders.end(system.path)
         raise
     return None
+
+
+def _make_sure(bmc: Bmc, system: System, wanted: PowerState) -> exceptions.ConnectionError | None:
+    """Send it although the BMC says that it is so. Where it refuses, as some do then, what it says when it is read once
+    more counts."""
+    try:
+        return _order(bmc, system, wanted)
+    except exceptions.AccessError:
+        raise
+    except exceptions.HTTPError as error:
+        if error.status_code >= _SERVER_ERROR:
+            raise
+        bmc.left_on.pop(system.path, None)
+        raise Busy(
+            f"the BMC says that the machine is {wanted}, and may have restarted since it was on; it does not take the "
+            f"order (HTTP {error.status_code}), and is looked at again",
+            after_seconds=5.0,
+        ) from None
 
 
 def _settle(system: System, wanted: PowerState, deadline: Deadline, lost: exceptions.ConnectionError | None) -> None:
