@@ -121,7 +121,7 @@ class RedfishDriver:
         await self._change("ejecting virtual media", mark, deadline, lambda system: media.eject_all(system, deadline))
 
     async def insert_media(self, mark: Mark, url: str, deadline: Deadline) -> MediaReading:
-        """Put the URL into the first drive."""
+        """Put the URL into the first drive that takes one."""
         return await self._change(
             "inserting virtual media", mark, deadline, lambda system: media.insert(system, mark, url, deadline)
         )

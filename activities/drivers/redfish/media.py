@@ -58,7 +58,7 @@ def insert(system: System, mark: Mark, url: str, deadline: Deadline) -> MediaRea
     for drive in drives:
         if drive.image == url:
             return read_drive(drive)
-    drive, lost = drives[0], None
+    drive, lost = next((each for each in drives if _action(each, "Insert")), drives[0]), None
     try:
         drive.insert_media(url)
     except exceptions.ConnectionError as error:
@@ -77,7 +77,7 @@ def insert(system: System, mark: Mark, url: str, deadline: Deadline) -> MediaRea
 def _eject(drive: VirtualMedia, but: str, deadline: Deadline) -> None:
     lost: exceptions.ConnectionError | None = None
     try:
-        action = ((drive.json.get("Actions") or {}).get("#VirtualMedia.EjectMedia") or {}).get("target")
+        action = _action(drive, "Eject")
         if action:
             drive._conn.post(action, data={})  # not sushy's own, which keeps silent about a refusal
         else:
@@ -110,6 +110,12 @@ def _holds_other(drive: VirtualMedia, but: str) -> bool:
     """Whether it names an image that is not `but`, or says that it holds one without naming it."""
     image = str(drive.image or "")
     return image != but if image else drive.inserted is True and not but
+
+
+def _action(drive: VirtualMedia, verb: str) -> str:
+    """Where the drive takes the action; empty where it has none, as OpenBMC's for media of the operator's own."""
+    actions = drive.json.get("Actions") or {}
+    return str((actions.get(f"#VirtualMedia.{verb}Media") or {}).get("target") or "")
 
 
 def _collection(owner: object) -> list[VirtualMedia]:
