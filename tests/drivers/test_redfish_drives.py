@@ -7,13 +7,17 @@ from pathlib import Path
 
 import pytest
 
+from mulligan.activities.drivers import orders
 from mulligan.activities.drivers.redfish import media
+from mulligan.activities.errors import Busy, Leftover
 from tests.drivers.bmc.machine import Machine
 from tests.drivers.bmc.parts import a_mark, opened
 from tests.drivers.bmc.server import LyingBmc
 from tests.drivers.contract import soon
 
 MEDIA = "http://boot.test/run-1/agent.iso"
+OTHER = "http://boot.test/run-1/again.iso"
+EVER = 10**6
 
 
 @pytest.fixture
@@ -23,6 +27,72 @@ def bmc(monkeypatch: pytest.MonkeyPatch) -> Iterator[LyingBmc]:
     monkeypatch.setattr(media, "_LOOK_SECONDS", 0.02)
     with LyingBmc(Machine("1")).listening() as running:
         yield running
+
+
+async def test_an_image_that_shows_late_is_inserted_once(bmc: LyingBmc, tmp_path: Path) -> None:
+    """Later attempts look for it; the drive that does not name it yet is not taken for empty either."""
+    bmc.lies.late_media = EVER
+    async with opened(bmc, tmp_path) as driver:
+        for _ in range(2):
+            with pytest.raises(Leftover, match="was given the run's image, and names nothing"):
+                await driver.insert_media(a_mark(), MEDIA, soon())
+        with pytest.raises(Busy, match="does not name it yet") as error:
+            await driver.eject_media(a_mark(), soon())
+        assert error.value.after_seconds > 0
+        assert bmc.acts() == ["VirtualMedia.InsertMedia"]
+        bmc.lies.late_media = 0
+        assert (await driver.insert_media(a_mark(), MEDIA, soon())).url == MEDIA
+        await driver.eject_media(a_mark(), soon())
+    assert bmc.acts() == ["VirtualMedia.InsertMedia", "VirtualMedia.EjectMedia"]
+
+
+async def test_a_late_image_goes_out_before_another_goes_in(bmc: LyingBmc, tmp_path: Path) -> None:
+    """Each boot of the agent has a URL of its own: the older one is first seen, then ejected."""
+    bmc.lies.late_media = EVER
+    async with opened(bmc, tmp_path) as driver:
+        with pytest.raises(Leftover):
+            await driver.insert_media(a_mark(), MEDIA, soon())
+        with pytest.raises(Busy, match="does not name it yet"):
+            await driver.insert_media(a_mark(), OTHER, soon())
+        bmc.lies.late_media = 0
+        assert (await driver.insert_media(a_mark(), OTHER, soon())).url == OTHER
+    assert bmc.acts() == [f"VirtualMedia.{verb}Media" for verb in ("Insert", "Eject", "Insert")]
+
+
+async def test_an_image_that_never_shows_is_inserted_again_in_the_end(
+    bmc: LyingBmc, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """When the first order can no more be expected to be done."""
+    monkeypatch.setattr(orders, "PATIENCE_SECONDS", 0.0)
+    bmc.lies.late_media = EVER
+    async with opened(bmc, tmp_path) as driver:
+        with pytest.raises(Leftover):
+            await driver.insert_media(a_mark(), MEDIA, soon())
+        bmc.machine.image, bmc.lies.late_media = "", 0
+        await driver.insert_media(a_mark(), MEDIA, soon())
+    assert bmc.acts() == ["VirtualMedia.InsertMedia"] * 2
+
+
+async def test_an_insert_that_was_refused_is_sent_again(bmc: LyingBmc, tmp_path: Path) -> None:
+    """At the next attempt; an eject meanwhile waits for nothing."""
+    bmc.lies.busy = 2
+    async with opened(bmc, tmp_path) as driver:
+        for _ in range(2):
+            with pytest.raises(Busy, match="HTTP 503"):
+                await driver.insert_media(a_mark(), MEDIA, soon())
+            await driver.eject_media(a_mark(), soon())
+        await driver.insert_media(a_mark(), MEDIA, soon())
+    assert [each.acted for each in bmc.changes()] == [False, False, True]
+
+
+async def test_an_insert_that_the_gateway_gave_up_is_looked_for(bmc: LyingBmc, tmp_path: Path) -> None:
+    """The BMC behind it may do it all the same."""
+    bmc.lies.fails_acting, bmc.lies.late_media = 1, 1
+    async with opened(bmc, tmp_path) as driver:
+        with pytest.raises(Busy, match="HTTP 504"):
+            await driver.insert_media(a_mark(), MEDIA, soon())
+        assert (await driver.insert_media(a_mark(), MEDIA, soon())).url == MEDIA
+    assert len(bmc.changes()) == 1
 
 
 async def test_the_drive_that_takes_a_url_is_taken(bmc: LyingBmc, tmp_path: Path) -> None:

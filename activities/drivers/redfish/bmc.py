@@ -17,7 +17,7 @@ from mulligan.activities.credentials import Credential
 from mulligan.activities.drivers.base import Deadline
 from mulligan.activities.drivers.lane import Lane, bmc_name
 from mulligan.activities.drivers.logins import LoginGate
-from mulligan.activities.drivers.orders import Orders
+from mulligan.activities.drivers.orders import Awaited, Orders
 from mulligan.activities.drivers.redfish import absences, systems
 from mulligan.activities.drivers.redfish.absences import Absences
 from mulligan.activities.drivers.redfish.address import Address
@@ -54,6 +54,8 @@ class Bmc:
         self._absences = Absences()
         self.orders = Orders()
         """What each system was last asked to be: the answer may have been lost."""
+        self.inserts: Awaited[str] = Awaited()
+        """The URL that each drive was last given, likewise."""
         self.left_on: dict[str, tuple[int, int]] = {}
         """The systems that were switched on, and the `contact` in which they were seen on."""
         self._silences = 0

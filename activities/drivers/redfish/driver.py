@@ -118,13 +118,19 @@ class RedfishDriver:
 
     async def eject_media(self, mark: Mark, deadline: Deadline) -> None:
         """Empty every drive."""
-        await self._change("ejecting virtual media", mark, deadline, lambda system: media.eject_all(system, deadline))
+
+        def eject(system: System) -> None:
+            media.eject_all(media.drives_of(system), self._bmc.inserts, deadline)
+
+        await self._change("ejecting virtual media", mark, deadline, eject)
 
     async def insert_media(self, mark: Mark, url: str, deadline: Deadline) -> MediaReading:
         """Put the URL into the first drive that takes one."""
-        return await self._change(
-            "inserting virtual media", mark, deadline, lambda system: media.insert(system, mark, url, deadline)
-        )
+
+        def insert(system: System) -> MediaReading:
+            return media.insert(media.drives_of(system), self._bmc.inserts, mark, url, deadline)
+
+        return await self._change("inserting virtual media", mark, deadline, insert)
 
     async def close(self) -> None:
         """Leave the BMC's session; the last one to leave ends it."""

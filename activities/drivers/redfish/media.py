@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from datetime import UTC, datetime
 
 from sushy import exceptions
@@ -11,8 +12,9 @@ from sushy.resources.manager.virtual_media import VirtualMedia
 from sushy.resources.system.system import System
 
 from mulligan.activities.drivers.base import Deadline, MediaReading
+from mulligan.activities.drivers.orders import Awaited, refuses
 from mulligan.activities.drivers.redfish.shown import shown
-from mulligan.activities.errors import InvalidRequest, Leftover, Unsupported
+from mulligan.activities.errors import Busy, InvalidRequest, Leftover, Unsupported
 from mulligan.activities.values import Mark
 
 SETTLE_SECONDS = 5.0
@@ -36,45 +38,68 @@ def read_drive(drive: VirtualMedia) -> MediaReading:
     return MediaReading(str(drive.identity), str(drive.image or ""), inserted, datetime.now(UTC))
 
 
-def eject_all(system: System, deadline: Deadline, but: str = "") -> list[VirtualMedia]:
-    """Eject everything but the URL `but`, and see every other drive empty; gives the drives."""
-    drives = drives_of(system)
+def eject_all(drives: list[VirtualMedia], inserts: Awaited[str], deadline: Deadline, but: str = "") -> None:
+    """Eject everything but the URL `but`, and see every other drive empty.
+
+    What was inserted and does not show yet is waited for (`Busy`): a drive that names it late is not empty now.
+    """
     for drive in drives:
+        late = inserts.awaited(drive.path)
+        if late not in (None, but) and not _comes(drive, deadline):
+            raise Busy(
+                f"drive {drive.identity} was given {shown(late)}, and does not name it yet; it is looked at again",
+                after_seconds=5.0,
+            )
         if _holds_other(drive, but):
-            _eject(drive, but, deadline)
-    return drives
+            _eject(drive, deadline)
+            inserts.end(drive.path)
 
 
-def insert(system: System, mark: Mark, url: str, deadline: Deadline) -> MediaReading:
-    """Insert the URL into an empty drive, and see that the drive names it."""
+def insert(drives: list[VirtualMedia], inserts: Awaited[str], mark: Mark, url: str, deadline: Deadline) -> MediaReading:
+    """Insert the URL into an empty drive, and see that the drive names it.
+
+    It is sent once: where its answer is lost, or the drive does not name it yet, later calls only look, for as long as
+    it may yet show (`Awaited`). Whether the drive calls it inserted counts for nothing: some never do.
+    """
     if mark.run_id not in url:
         raise InvalidRequest(
             f"the image to insert must hold the run's id {mark.run_id} in its URL, so that no older is taken for it",
             violations=[("url", "does not hold the run's id")],
         )
-    drives = eject_all(system, deadline, but=url)
     if not drives:
         raise Unsupported("the machine has no virtual drive for a CD or DVD; boot it from the network")
-    for drive in drives:
-        if drive.image == url:
-            return read_drive(drive)
-    drive, lost = next((each for each in drives if _action(each, "Insert")), drives[0]), None
-    try:
-        drive.insert_media(url)
-    except exceptions.ConnectionError as error:
-        lost = error
-    if not _settled(drive, url, deadline):
-        if lost is not None:
-            raise lost
-        named = shown(drive.image or "nothing")
-        raise Leftover(
-            f"drive {drive.identity} was given the run's image, and names {named}; tried again",
-            objects=[str(drive.identity)],
-        )
+    eject_all(drives, inserts, deadline, but=url)
+    named = next((drive for drive in drives if drive.image == url), None)
+    drive = named or next((drive for drive in drives if _action(drive, "Insert")), drives[0])
+    if named is None:
+        lost = _order(drive, inserts, url) if inserts.awaited(drive.path) != url else None
+        if not _settled(drive, deadline, lambda: drive.image == url):
+            if lost is not None:
+                raise lost
+            names = shown(drive.image or "nothing")
+            raise Leftover(
+                f"drive {drive.identity} was given the run's image, and names {names}; tried again",
+                objects=[str(drive.identity)],
+            )
+    inserts.end(drive.path)
     return read_drive(drive)
 
 
-def _eject(drive: VirtualMedia, but: str, deadline: Deadline) -> None:
+def _order(drive: VirtualMedia, inserts: Awaited[str], url: str) -> exceptions.ConnectionError | None:
+    """Send it, once; gives the error when the answer was lost."""
+    inserts.give(drive.path, url)
+    try:
+        drive.insert_media(url)
+    except exceptions.ConnectionError as error:
+        return error
+    except exceptions.SushyError as error:
+        if refuses(getattr(error, "status_code", None)):
+            inserts.end(drive.path)
+        raise
+    return None
+
+
+def _eject(drive: VirtualMedia, deadline: Deadline) -> None:
     lost: exceptions.ConnectionError | None = None
     try:
         action = _action(drive, "Eject")
@@ -84,7 +109,7 @@ def _eject(drive: VirtualMedia, but: str, deadline: Deadline) -> None:
             drive._conn.patch(drive.path, data={"Image": None, "Inserted": False}, etag=drive._get_etag())
     except exceptions.ConnectionError as error:
         lost = error
-    if not _settled(drive, "", deadline):
+    if not _settled(drive, deadline, lambda: not drive.image):
         if lost is not None:
             raise lost
         left = shown(drive.image or "nothing")
@@ -94,16 +119,21 @@ def _eject(drive: VirtualMedia, but: str, deadline: Deadline) -> None:
         )
 
 
-def _settled(drive: VirtualMedia, url: str, deadline: Deadline) -> bool:
-    """Whether the drive comes to name the URL (or nothing, where that is empty) within a few seconds."""
+def _settled(drive: VirtualMedia, deadline: Deadline, is_so: Callable[[], object]) -> bool:
+    """Whether it comes to be so within a few seconds."""
     until = Deadline.after(min(SETTLE_SECONDS, max(0.0, deadline.remaining - 1.0)))
     while True:
         drive.refresh()
-        if str(drive.image or "") == url:
+        if is_so():
             return True
         if until.remaining <= 0:
             return False
         time.sleep(min(_LOOK_SECONDS, until.remaining))
+
+
+def _comes(drive: VirtualMedia, deadline: Deadline) -> bool:
+    """Whether it comes to name anything."""
+    return _settled(drive, deadline, lambda: drive.image)
 
 
 def _holds_other(drive: VirtualMedia, but: str) -> bool:
