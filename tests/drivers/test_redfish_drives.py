@@ -15,6 +15,7 @@ from tests.drivers.bmc.parts import a_mark, opened
 from tests.drivers.bmc.server import LyingBmc
 from tests.drivers.contract import soon
 
+OLD = "http://boot.test/run-0/old.iso"
 MEDIA = "http://boot.test/run-1/agent.iso"
 OTHER = "http://boot.test/run-1/again.iso"
 EVER = 10**6
@@ -93,6 +94,34 @@ async def test_an_insert_that_the_gateway_gave_up_is_looked_for(bmc: LyingBmc, t
             await driver.insert_media(a_mark(), MEDIA, soon())
         assert (await driver.insert_media(a_mark(), MEDIA, soon())).url == MEDIA
     assert len(bmc.changes()) == 1
+
+
+@pytest.mark.parametrize("refused", [0, 400, 409, 500])
+async def test_what_a_drive_names_and_is_not_connected_to_is_out(bmc: LyingBmc, tmp_path: Path, refused: int) -> None:
+    """As Supermicro's do after an eject; they may also refuse another one. Nothing remains, and others go in."""
+    bmc.machine.stale_names, bmc.machine.ejected = True, OLD
+    async with opened(bmc, tmp_path) as driver:
+        bmc.lies.busy, bmc.lies.busy_status, bmc.lies.busy_text = int(refused > 0), refused, "oops"
+        await driver.eject_media(a_mark(), soon())
+        assert [each.url for each in await driver.media(soon())] == [""]
+        assert (await driver.insert_media(a_mark(), MEDIA, soon())).url == MEDIA
+        assert len(await driver.remains("m-1", soon())) == 1
+        await driver.eject_media(a_mark(), soon())
+        assert await driver.remains("m-1", soon()) == ()
+    assert (bmc.machine.image, bmc.machine.ejected) == ("", MEDIA)
+
+
+async def test_a_drive_that_says_itself_that_it_is_empty_holds_up_nothing(bmc: LyingBmc, tmp_path: Path) -> None:
+    """As an iDRAC does whose drive still names an image. Another refusal is one."""
+    bmc.machine.image = OLD
+    async with opened(bmc, tmp_path) as driver:
+        bmc.lies.busy, bmc.lies.busy_status, bmc.lies.busy_text = 1, 500, "oops"
+        with pytest.raises(Busy):
+            await driver.insert_media(a_mark(), MEDIA, soon())
+        bmc.lies.busy, bmc.lies.busy_text = 1, "No Virtual Media devices are currently connected."
+        await driver.insert_media(a_mark(), MEDIA, soon())
+    assert bmc.acts() == ["VirtualMedia.InsertMedia"]
+    assert bmc.machine.image == MEDIA
 
 
 async def test_the_drive_that_takes_a_url_is_taken(bmc: LyingBmc, tmp_path: Path) -> None:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime
 
 from sushy import exceptions
-from sushy.resources.manager.constants import VirtualMediaType
+from sushy.resources.manager.constants import ConnectedVia, VirtualMediaType
 from sushy.resources.manager.virtual_media import VirtualMedia
 from sushy.resources.system.system import System
 
@@ -35,7 +36,7 @@ def drives_of(system: System) -> list[VirtualMedia]:
 def read_drive(drive: VirtualMedia) -> MediaReading:
     """A drive that was read just now."""
     inserted = drive.inserted if isinstance(drive.inserted, bool) else None
-    return MediaReading(str(drive.identity), str(drive.image or ""), inserted, datetime.now(UTC))
+    return MediaReading(str(drive.identity), _held(drive), inserted, datetime.now(UTC))
 
 
 def eject_all(drives: list[VirtualMedia], inserts: Awaited[str], deadline: Deadline, but: str = "") -> None:
@@ -45,7 +46,7 @@ def eject_all(drives: list[VirtualMedia], inserts: Awaited[str], deadline: Deadl
     """
     for drive in drives:
         late = inserts.awaited(drive.path)
-        if late not in (None, but) and not _comes(drive, deadline):
+        if late not in (None, but) and not _comes(drive, late, deadline):
             raise Busy(
                 f"drive {drive.identity} was given {shown(late)}, and does not name it yet; it is looked at again",
                 after_seconds=5.0,
@@ -82,7 +83,7 @@ def insert(drives: list[VirtualMedia], inserts: Awaited[str], mark: Mark, url: s
                 objects=[str(drive.identity)],
             )
     inserts.end(drive.path)
-    return read_drive(drive)
+    return replace(read_drive(drive), url=url)
 
 
 def _order(drive: VirtualMedia, inserts: Awaited[str], url: str) -> exceptions.ConnectionError | None:
@@ -109,7 +110,14 @@ def _eject(drive: VirtualMedia, deadline: Deadline) -> None:
             drive._conn.patch(drive.path, data={"Image": None, "Inserted": False}, etag=drive._get_etag())
     except exceptions.ConnectionError as error:
         lost = error
-    if not _settled(drive, deadline, lambda: not drive.image):
+    except exceptions.AccessError:
+        raise  # it says nothing of the drive
+    except exceptions.HTTPError as error:
+        drive.refresh()
+        if drive.inserted is True or (_held(drive) and not _says_empty(error)):
+            raise
+        return  # it was empty, whatever it names
+    if not _settled(drive, deadline, lambda: not _held(drive)):
         if lost is not None:
             raise lost
         left = shown(drive.image or "nothing")
@@ -131,15 +139,28 @@ def _settled(drive: VirtualMedia, deadline: Deadline, is_so: Callable[[], object
         time.sleep(min(_LOOK_SECONDS, until.remaining))
 
 
-def _comes(drive: VirtualMedia, deadline: Deadline) -> bool:
-    """Whether it comes to name anything."""
-    return _settled(drive, deadline, lambda: drive.image)
+def _comes(drive: VirtualMedia, url: str | None, deadline: Deadline) -> bool:
+    """Whether it comes to name the URL, or to hold anything."""
+    return _settled(drive, deadline, lambda: drive.image == url or _held(drive))
+
+
+def _held(drive: VirtualMedia) -> str:
+    """The image that is in the drive; empty when none is. Supermicro's go on naming what was ejected, and say both that
+    nothing is inserted and that nothing is connected (ansible-collections/community.general#6969)."""
+    gone = drive.inserted is False and drive.connected_via is ConnectedVia.NOT_CONNECTED
+    return "" if gone else str(drive.image or "")
 
 
 def _holds_other(drive: VirtualMedia, but: str) -> bool:
-    """Whether it names an image that is not `but`, or says that it holds one without naming it."""
+    """Whether it names an image that is not `but`, or says that it holds one without naming it. One that it names and
+    says not to have counts too: it is asked to eject it, as BMCs deny what they hold."""
     image = str(drive.image or "")
     return image != but if image else drive.inserted is True and not but
+
+
+def _says_empty(refusal: exceptions.HTTPError) -> bool:
+    """Whether there was nothing to eject, as iDRACs say of what a drive still names."""
+    return "no virtual media devices" in f"{refusal.detail} {refusal.extended_info}".lower()
 
 
 def _action(drive: VirtualMedia, verb: str) -> str:
