@@ -1,4 +1,5 @@
-"""The newest claim that acted on each system, so that an older one cannot: a BMC has no place to keep a mark.
+"""The newest claim that acted on each system, so that an older one cannot: a BMC has no place to keep a mark. And which
+systems were seen to have virtual drives: a BMC that restarts tells of those last.
 
 Kept in the drivers' directory, which all workers of a partition share, and read and written in the BMC's lane.
 """
@@ -25,7 +26,7 @@ class Holder:
 
 
 class Fences:
-    """One small file per system. Blocks; used in the BMC's lane only."""
+    """Small files for each system. Blocks; used in the BMC's lane only."""
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
@@ -59,9 +60,23 @@ class Fences:
                 os.fsync(file.fileno())
             new.replace(path)
 
+    def saw_drives(self, system: str) -> None:
+        """Note that the system has virtual drives."""
+        if not self.had_drives(system):
+            self._directory.mkdir(parents=True, exist_ok=True)
+            self._drives(system).touch(0o600)
+
+    def had_drives(self, system: str) -> bool:
+        """Whether it was seen to have some since it was registered."""
+        return self._drives(system).exists()
+
     def forget(self, system: str) -> None:
         """Begin anew: the provider is registered (again), and its claims may be counted from the start."""
         self._path(system).unlink(missing_ok=True)
+        self._drives(system).unlink(missing_ok=True)
+
+    def _drives(self, system: str) -> Path:
+        return self._path(system).with_suffix(".drives")
 
     def _path(self, system: str) -> Path:
         return self._directory / f"{hashlib.sha256(system.encode()).hexdigest()[:32]}.json"

@@ -1,4 +1,4 @@
-"""Virtual drives over Redfish as makers have them."""
+"""Virtual drives over Redfish that are not there yet, tell late of what they hold, or name what they no longer hold."""
 
 from __future__ import annotations
 
@@ -7,11 +7,13 @@ from pathlib import Path
 
 import pytest
 
+from mulligan.activities.bmc import boots_from
 from mulligan.activities.drivers import orders
-from mulligan.activities.drivers.redfish import media
-from mulligan.activities.errors import Busy, Leftover
+from mulligan.activities.drivers.base import BootDevice
+from mulligan.activities.drivers.redfish import absences, media
+from mulligan.activities.errors import Busy, Leftover, NotFound, Unsupported
 from tests.drivers.bmc.machine import Machine
-from tests.drivers.bmc.parts import a_mark, opened
+from tests.drivers.bmc.parts import a_mark, a_target, opened
 from tests.drivers.bmc.server import LyingBmc
 from tests.drivers.contract import soon
 
@@ -28,6 +30,66 @@ def bmc(monkeypatch: pytest.MonkeyPatch) -> Iterator[LyingBmc]:
     monkeypatch.setattr(media, "_LOOK_SECONDS", 0.02)
     with LyingBmc(Machine("1")).listening() as running:
         yield running
+
+
+@pytest.mark.parametrize("lacks", ["/VirtualMedia", "/Managers/1", ""], ids=["collection", "manager", "members"])
+async def test_drives_that_are_not_there_yet_are_waited_for(bmc: LyingBmc, tmp_path: Path, lacks: str) -> None:
+    """They are neither empty nor wanting, and the agent is not booted from the network meanwhile. Who looks first is a
+    worker that was started again."""
+    target = a_target(bmc)
+    async with opened(bmc, tmp_path, target) as driver:
+        await driver.insert_media(a_mark(), MEDIA, soon())
+    bmc.lies.lacks, bmc.machine.has_drives = lacks, bool(lacks)
+    async with opened(bmc, tmp_path, target) as driver:
+        for verb in (
+            lambda: driver.eject_media(a_mark(), soon()),
+            lambda: driver.insert_media(a_mark(), MEDIA, soon()),
+            lambda: driver.remains("m-1", soon()),
+            lambda: boots_from(driver, target),
+        ):
+            with pytest.raises(Busy, match=r"tells of no virtual drive.*BMCs that restart") as error:
+                await verb()
+            assert error.value.after_seconds > 0
+        bmc.lies.lacks, bmc.machine.has_drives = "", True
+        assert await boots_from(driver, target) is BootDevice.VIRTUAL_MEDIA
+        await driver.eject_media(a_mark(), soon())
+    assert bmc.acts() == ["VirtualMedia.InsertMedia", "VirtualMedia.EjectMedia"]
+
+
+async def test_a_server_without_drives_is_not_waited_for(bmc: LyingBmc, tmp_path: Path) -> None:
+    """One that never had any, and one that had none any more when its provider was added again."""
+    target = a_target(bmc)
+    async with opened(bmc, tmp_path, target) as driver:
+        for _ in range(2):
+            bmc.machine.has_drives = False
+            assert "boot.virtual-media" not in (await driver.inspect(soon())).capabilities
+            await driver.eject_media(a_mark(), soon())
+            assert await boots_from(driver, target) is BootDevice.NETWORK
+            with pytest.raises(Unsupported, match="no virtual drive"):
+                await driver.insert_media(a_mark(), MEDIA, soon())
+            bmc.machine.has_drives = True
+            await driver.media(soon())
+
+
+async def test_drives_that_stay_away_are_gone_in_the_end(
+    bmc: LyingBmc, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What to do then is said; nothing was called clean."""
+    async with opened(bmc, tmp_path) as driver:
+        await driver.media(soon())
+        bmc.machine.has_drives = False
+        monkeypatch.setattr(absences, "BELIEVED_SECONDS", 0.0)
+        with pytest.raises(NotFound, match="add the provider again"):
+            await driver.eject_media(a_mark(), soon())
+
+
+async def test_drives_are_known_from_the_registration(bmc: LyingBmc, tmp_path: Path) -> None:
+    """Nobody needs to have used them."""
+    async with opened(bmc, tmp_path) as driver:
+        await driver.inspect(soon())
+        bmc.machine.has_drives = False
+        with pytest.raises(Busy, match="tells of no virtual drive"):
+            await driver.media(soon())
 
 
 async def test_an_image_that_shows_late_is_inserted_once(bmc: LyingBmc, tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 import sushy
+from sushy.resources.manager.virtual_media import VirtualMedia
 from sushy.resources.system.system import System
 
 from mulligan.activities.drivers.base import (
@@ -23,6 +24,7 @@ from mulligan.activities.drivers.redfish.bmc import Bmc
 from mulligan.activities.drivers.redfish.inspection import inspect_system
 from mulligan.activities.drivers.redfish.shown import shown
 from mulligan.activities.drivers.redfish.systems import find_system, serial_of
+from mulligan.activities.errors import NotFound
 from mulligan.activities.values import Firmware, Inspection, Mark, PowerState
 
 T = TypeVar("T")
@@ -58,6 +60,8 @@ class RedfishDriver:
             found = inspect_system(system, self._address)
             for serial in {self._address.serial, serial_of(system), ""}:  # claims are made with what is found now
                 self._fences.forget(self._named(serial))
+                if "boot.virtual-media" in found.capabilities:
+                    self._fences.saw_drives(self._named(serial))
             return found
 
         return await self._look("looking at the server", deadline, look, registered=False)
@@ -69,7 +73,7 @@ class RedfishDriver:
             holder = self._fences.holder(self._system)
             if holder is None or holder.machine_id != machine_id:
                 return ()
-            drives = [media.read_drive(drive) for drive in media.drives_of(system)]
+            drives = [media.read_drive(drive) for drive in self._drives(system)]
             return tuple(f"media in {drive.slot}: {shown(drive.url)}" for drive in drives if holder.run_id in drive.url)
 
         return await self._look(f"listing what remains of machine {machine_id}", deadline, look)
@@ -112,7 +116,7 @@ class RedfishDriver:
         """Read the drives, under the system or under its manager."""
 
         def look(system: System) -> tuple[MediaReading, ...]:
-            return tuple(media.read_drive(drive) for drive in media.drives_of(system))
+            return tuple(media.read_drive(drive) for drive in self._drives(system))
 
         return await self._look("reading the virtual drives", deadline, look)
 
@@ -120,7 +124,7 @@ class RedfishDriver:
         """Empty every drive."""
 
         def eject(system: System) -> None:
-            media.eject_all(media.drives_of(system), self._bmc.inserts, deadline)
+            media.eject_all(self._drives(system), self._bmc.inserts, deadline)
 
         await self._change("ejecting virtual media", mark, deadline, eject)
 
@@ -128,7 +132,7 @@ class RedfishDriver:
         """Put the URL into the first drive that takes one."""
 
         def insert(system: System) -> MediaReading:
-            return media.insert(media.drives_of(system), self._bmc.inserts, mark, url, deadline)
+            return media.insert(self._drives(system), self._bmc.inserts, mark, url, deadline)
 
         return await self._change("inserting virtual media", mark, deadline, insert)
 
@@ -168,3 +172,16 @@ class RedfishDriver:
         system = find_system(root, self._address, known=known)
         self._bmc.seen.add(self._system)
         return system
+
+    def _drives(self, system: System) -> list[VirtualMedia]:
+        """Its virtual drives. Raises `NotFound` where it had some and has none now, which the BMC is believed late."""
+        drives = media.drives_of(system)
+        if drives:
+            self._fences.saw_drives(self._system)
+        elif self._fences.had_drives(self._system):
+            raise NotFound(
+                f"{self._name}: the BMC at {self._address.host.url} tells of no virtual drive of the server, which had "
+                "some; if it is to have none any more, add the provider again",
+                provider=self._name,
+            )
+        return drives
