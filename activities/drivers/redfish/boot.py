@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from enum import Enum
+from typing import Any, TypeVar
 
 from sushy import exceptions
 from sushy.resources.system.constants import BootSource, BootSourceOverrideEnabled, BootSourceOverrideMode
@@ -12,6 +14,8 @@ from mulligan.activities.drivers.base import BootDevice, BootReading
 from mulligan.activities.errors import Leftover, Unsupported
 from mulligan.activities.values import Firmware
 
+Word = TypeVar("Word", bound=Enum)
+
 SOURCES: dict[BootDevice, tuple[BootSource, ...]] = {
     BootDevice.DISK: (BootSource.HDD,),
     BootDevice.NETWORK: (BootSource.PXE,),
@@ -20,6 +24,7 @@ SOURCES: dict[BootDevice, tuple[BootSource, ...]] = {
 """Redfish's words for each device, the one that is asked for first."""
 
 MODES = {BootSourceOverrideMode.UEFI: Firmware.UEFI, BootSourceOverrideMode.LEGACY: Firmware.BIOS}
+_OVERRIDE = ("BootSourceOverrideTarget", "BootSourceOverrideEnabled", "BootSourceOverrideMode")
 _MODE_OF = {firmware: mode for mode, firmware in MODES.items()}
 
 
@@ -30,10 +35,9 @@ def devices_of(system: System) -> tuple[BootDevice, ...]:
 
 
 def read_boot(system: System, asked: BootDevice | None = None, asked_firmware: Firmware = Firmware.ANY) -> BootReading:
-    """The override of a system that was read just now."""
-    boot = system.boot
-    target, enabled, mode = (boot.target, boot.enabled, boot.mode) if boot is not None else (None, None, None)
-    off = enabled in (None, BootSourceOverrideEnabled.DISABLED) or target in (None, BootSource.NONE)
+    """The override of a system that was read just now; its settings resource, where it has one, is read here."""
+    target, enabled, mode = _override(system)
+    off = _is_off(target, enabled)
     device = None if off else next((each for each, sources in SOURCES.items() if target in sources), None)
     words = ", ".join(str(each.value) for each in (target, enabled, mode) if each is not None)
     if not off and device is None:
@@ -46,7 +50,8 @@ def read_boot(system: System, asked: BootDevice | None = None, asked_firmware: F
 def boot_next(system: System, device: BootDevice, firmware: Firmware, *, always: bool = False) -> BootReading:
     """Ask for one boot from the device, or for every boot from now on, unless the system says so already."""
     before = read_boot(system, device, firmware)
-    if before.agrees and before.once is not always and firmware in (Firmware.ANY, before.firmware):
+    so = before.agrees and before.once is not always and firmware in (Firmware.ANY, before.firmware)
+    if so and not _is_applied(system):
         return before
     if device not in devices_of(system):
         raise Unsupported(f"the machine cannot be told to boot from {device}; it can from {_told(system)}")
@@ -71,11 +76,11 @@ def boot_always(system: System, device: BootDevice, firmware: Firmware) -> BootR
 
 def clear_boot(system: System) -> None:
     """Remove the override, and see that it is gone; a BMC that knows no "none" is told to boot from disk."""
-    if _is_clear(system):
+    if _is_off(*_override(system)[:2]):
         return
     try:
         _change(system, None, BootSourceOverrideEnabled.DISABLED, None, None)
-        cleared = _is_clear(system)
+        cleared = _is_off(*_override(system)[:2])
     except exceptions.BadRequestError:
         if BootDevice.DISK not in devices_of(system):
             raise
@@ -103,13 +108,44 @@ def _change(
         raise lost
 
 
-def _is_clear(system: System) -> bool:
-    boot = system.boot
-    return (
-        boot is None
-        or boot.enabled in (None, BootSourceOverrideEnabled.DISABLED)
-        or boot.target in (None, BootSource.NONE)
-    )
+def _override(
+    system: System,
+) -> tuple[BootSource | None, BootSourceOverrideEnabled | None, BootSourceOverrideMode | None]:
+    """What waits in the settings resource, else what the system says.
+
+    AMI's take an override in the settings resource (`.../SD`), where sushy sends it too. The firmware takes it from
+    there at its next start, and only then the system says so (https://pubs.lenovo.com/tsm/boot_object).
+    """
+    said = _own(system) | _pending(system)
+    target, enabled, mode = (said.get(name) for name in _OVERRIDE)
+    return _word(BootSource, target), _word(BootSourceOverrideEnabled, enabled), _word(BootSourceOverrideMode, mode)
+
+
+def _is_off(target: BootSource | None, enabled: BootSourceOverrideEnabled | None) -> bool:
+    return enabled in (None, BootSourceOverrideEnabled.DISABLED) or target in (None, BootSource.NONE)
+
+
+def _is_applied(system: System) -> bool:
+    """Whether the system says what its settings resource does: it may have booted so already, and is asked again."""
+    own, pending = _own(system), _pending(system)
+    return bool(pending) and own | pending == own
+
+
+def _own(system: System) -> dict[str, Any]:
+    return (system.json or {}).get("Boot") or {}
+
+
+def _pending(system: System) -> dict[str, Any]:
+    """What the settings resource says of the override; nothing where there is none, or it has none of it."""
+    settings = (system.json or {}).get("@Redfish.Settings") or {}
+    path = (settings.get("SettingsObject") or {}).get("@odata.id")
+    boot = (system._conn.get(path).json().get("Boot") or {}) if path else {}
+    return {name: value for name, value in boot.items() if name in _OVERRIDE and value is not None}
+
+
+def _word(kind: type[Word], word: object) -> Word | None:
+    """The word as one of those that are known."""
+    return next((each for each in kind if each.value == word), None)
 
 
 def _told(system: System) -> str:

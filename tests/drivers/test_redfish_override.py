@@ -1,0 +1,78 @@
+"""Boot overrides as makers have them over Redfish."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from mulligan.activities.drivers.base import BootDevice
+from mulligan.activities.values import Firmware
+from tests.drivers.bmc.machine import Machine
+from tests.drivers.bmc.parts import a_mark, opened
+from tests.drivers.bmc.server import LyingBmc
+from tests.drivers.contract import soon
+
+NONE = {
+    "BootSourceOverrideTarget": "None",
+    "BootSourceOverrideEnabled": "Disabled",
+    "BootSourceOverrideMode": "UEFI",
+}
+NETWORK = {**NONE, "BootSourceOverrideTarget": "Pxe", "BootSourceOverrideEnabled": "Once"}
+
+
+@pytest.fixture
+def bmc() -> Iterator[LyingBmc]:
+    """A BMC with one machine."""
+    with LyingBmc(Machine("1")).listening() as running:
+        yield running
+
+
+async def test_an_override_in_the_settings_resource_is_read_back_there(bmc: LyingBmc, tmp_path: Path) -> None:
+    """The system itself says so only once it starts. The same again sends nothing."""
+    bmc.machine.pending = dict(NONE)
+    async with opened(bmc, tmp_path) as driver:
+        for _ in range(2):
+            said = await driver.boot_next(a_mark(), BootDevice.NETWORK, Firmware.UEFI, soon())
+            assert (said.agrees, said.once, said.detail) == (True, True, "Pxe, Once, UEFI")
+        assert (await driver.boot_override(a_mark(), soon())).device is BootDevice.NETWORK
+    assert bmc.machine.pending == NETWORK
+    assert [each.path for each in bmc.changes()] == [f"{bmc.machine.path}/SD"]
+    assert bmc.machine.enabled == "Disabled"
+
+
+async def test_an_override_that_the_firmware_took_is_asked_for_again(bmc: LyingBmc, tmp_path: Path) -> None:
+    """After its start system and settings say the same, whether it is still to come or not."""
+    bmc.machine.pending = dict(NONE)
+    async with opened(bmc, tmp_path) as driver:
+        await driver.boot_next(a_mark(), BootDevice.NETWORK, Firmware.UEFI, soon())
+        await driver.power_on(a_mark(), soon())
+        await driver.power_off(a_mark(), soon())
+        assert (bmc.machine.target, bmc.machine.enabled) == ("Pxe", "Once")
+        assert (await driver.boot_next(a_mark(), BootDevice.NETWORK, Firmware.UEFI, soon())).agrees
+    assert [each.path.endswith("/SD") for each in bmc.changes()] == [True, False, False, True]
+
+
+async def test_an_override_in_the_settings_resource_is_removed(bmc: LyingBmc, tmp_path: Path) -> None:
+    """Although the system says that there is none."""
+    bmc.machine.pending = dict(NETWORK)
+    async with opened(bmc, tmp_path) as driver:
+        for _ in range(2):
+            await driver.clear_boot_override(a_mark(), soon())
+        assert (await driver.boot_override(a_mark(), soon())).device is None
+    assert bmc.machine.pending["BootSourceOverrideEnabled"] == "Disabled"
+    assert len(bmc.changes()) == 1
+
+
+@pytest.mark.parametrize("pending", [{}, {"BootSourceOverrideTarget": None}], ids=["none", "nothing"])
+async def test_settings_that_say_nothing_of_the_override_leave_it_to_the_system(
+    bmc: LyingBmc, tmp_path: Path, pending: dict[str, str]
+) -> None:
+    """Many have such a resource for other things."""
+    bmc.machine.pending = pending
+    bmc.machine.target, bmc.machine.enabled = "Pxe", "Once"
+    async with opened(bmc, tmp_path) as driver:
+        assert (await driver.boot_override(a_mark(), soon())).detail == "Pxe, Once, UEFI"
+        assert (await driver.boot_next(a_mark(), BootDevice.NETWORK, Firmware.UEFI, soon())).agrees
+        assert bmc.changes() == []
