@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from mulligan.activities.drivers.base import BootDevice
+from mulligan.activities.errors import Unsupported
 from mulligan.activities.values import Firmware
 from tests.drivers.bmc.machine import Machine
 from tests.drivers.bmc.parts import a_mark, opened
@@ -76,3 +77,14 @@ async def test_settings_that_say_nothing_of_the_override_leave_it_to_the_system(
         assert (await driver.boot_override(a_mark(), soon())).detail == "Pxe, Once, UEFI"
         assert (await driver.boot_next(a_mark(), BootDevice.NETWORK, Firmware.UEFI, soon())).agrees
         assert bmc.changes() == []
+
+
+async def test_a_mode_that_cannot_be_written_and_is_so_already_is_left_out(bmc: LyingBmc, tmp_path: Path) -> None:
+    """After it was refused: without it others fall back to another mode. A mode that is not so is not to be had."""
+    bmc.machine.fixed_mode = True
+    async with opened(bmc, tmp_path) as driver:
+        assert (await driver.boot_next(a_mark(), BootDevice.NETWORK, Firmware.UEFI, soon())).agrees
+        assert [each.body["Boot"].get("BootSourceOverrideMode") for each in bmc.changes()] == ["UEFI", None]
+        with pytest.raises(Unsupported, match="read only"):
+            await driver.boot_next(a_mark(), BootDevice.DISK, Firmware.BIOS, soon())
+    assert len(bmc.acts()) == 1

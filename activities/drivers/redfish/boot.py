@@ -98,14 +98,33 @@ def _change(
     device: BootDevice | None,
 ) -> None:
     """Send it once, then read: when the answer was lost, whether the device is there then decides."""
-    lost: exceptions.ConnectionError | None = None
-    try:
-        system.set_system_boot_options(target=source, enabled=enabled, mode=mode)
-    except exceptions.ConnectionError as error:
-        lost = error
+    lost = _send(system, source, enabled, mode)
     system.refresh()
     if lost is not None and read_boot(system).device is not device:
         raise lost
+
+
+def _send(
+    system: System,
+    source: BootSource | None,
+    enabled: BootSourceOverrideEnabled,
+    mode: BootSourceOverrideMode | None,
+) -> exceptions.ConnectionError | None:
+    """Send it; gives the error when the answer was lost.
+
+    HPE's refuse the mode, which cannot be written there, also where it is so already: it is then left out. It is not
+    left out before, because Supermicro's fall back to another mode without it (DMTF/Redfishtool#106).
+    """
+    try:
+        system.set_system_boot_options(target=source, enabled=enabled, mode=mode)
+    except exceptions.ConnectionError as error:
+        return error
+    except exceptions.BadRequestError as error:
+        about_mode = mode is not None and "BootSourceOverrideMode" in f"{error.detail} {error.extended_info}"
+        if not about_mode or read_boot(system).firmware is not MODES[mode]:
+            raise
+        return _send(system, source, enabled, None)
+    return None
 
 
 def _override(
