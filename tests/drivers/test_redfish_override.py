@@ -1,4 +1,4 @@
-"""Boot overrides as makers have them over Redfish."""
+"""Boot overrides as makers have them over Redfish: in a settings resource, with a fixed mode, refused in POST."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from mulligan.activities.drivers.base import BootDevice
-from mulligan.activities.errors import Unsupported
+from mulligan.activities.errors import Busy, Unsupported
 from mulligan.activities.values import Firmware
 from tests.drivers.bmc.machine import Machine
 from tests.drivers.bmc.parts import a_mark, opened
@@ -88,3 +88,26 @@ async def test_a_mode_that_cannot_be_written_and_is_so_already_is_left_out(bmc: 
         with pytest.raises(Unsupported, match="read only"):
             await driver.boot_next(a_mark(), BootDevice.DISK, Firmware.BIOS, soon())
     assert len(bmc.acts()) == 1
+
+
+async def test_clearing_is_not_turned_into_another_override_by_a_busy_bmc(bmc: LyingBmc, tmp_path: Path) -> None:
+    """Its 400 does not mean that it knows no "none"; one that means that is told to boot from disk."""
+    bmc.machine.target, bmc.machine.enabled = "Pxe", "Once"
+    bmc.lies.busy, bmc.lies.busy_status, bmc.lies.busy_text = 1, 400, "the system is in POST"
+    async with opened(bmc, tmp_path) as driver:
+        with pytest.raises(Busy):
+            await driver.clear_boot_override(a_mark(), soon())
+        assert (len(bmc.changes()), bmc.machine.target) == (1, "Pxe")
+        bmc.lies.busy, bmc.lies.busy_text = 1, "PropertyValueNotInList"
+        await driver.clear_boot_override(a_mark(), soon())
+    assert (len(bmc.changes()), bmc.machine.target) == (3, "Hdd")
+
+
+async def test_every_boot_is_not_turned_into_one_by_a_busy_bmc(bmc: LyingBmc, tmp_path: Path) -> None:
+    """It is asked again, and then takes what stays."""
+    bmc.lies.busy, bmc.lies.busy_status, bmc.lies.busy_text = 1, 400, "the system is in POST"
+    async with opened(bmc, tmp_path) as driver:
+        with pytest.raises(Busy):
+            await driver.boot_always(a_mark(), BootDevice.NETWORK, Firmware.UEFI, soon())
+        assert not (await driver.boot_always(a_mark(), BootDevice.NETWORK, Firmware.UEFI, soon())).once
+    assert [each.body["Boot"]["BootSourceOverrideEnabled"] for each in bmc.changes()] == ["Continuous"] * 2

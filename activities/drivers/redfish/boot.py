@@ -11,6 +11,7 @@ from sushy.resources.system.constants import BootSource, BootSourceOverrideEnabl
 from sushy.resources.system.system import System
 
 from mulligan.activities.drivers.base import BootDevice, BootReading
+from mulligan.activities.drivers.redfish.refusals import asks_for_patience
 from mulligan.activities.errors import Leftover, Unsupported
 from mulligan.activities.values import Firmware
 
@@ -70,7 +71,9 @@ def boot_always(system: System, device: BootDevice, firmware: Firmware) -> BootR
         return boot_next(system, device, firmware)
     try:
         return boot_next(system, device, firmware, always=True)
-    except exceptions.BadRequestError:
+    except exceptions.BadRequestError as error:
+        if asks_for_patience(error):
+            raise
         return boot_next(system, device, firmware)
 
 
@@ -81,8 +84,8 @@ def clear_boot(system: System) -> None:
     try:
         _change(system, None, BootSourceOverrideEnabled.DISABLED, None, None)
         cleared = _is_off(*_override(system)[:2])
-    except exceptions.BadRequestError:
-        if BootDevice.DISK not in devices_of(system):
+    except exceptions.BadRequestError as error:
+        if asks_for_patience(error) or BootDevice.DISK not in devices_of(system):
             raise
         cleared = boot_next(system, BootDevice.DISK, Firmware.ANY).agrees
     if not cleared:
