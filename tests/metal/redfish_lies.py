@@ -74,6 +74,7 @@ SOON: Mapping[str, Any] = {"retry_after": "1"}
 
 LIES: Mapping[str, Lie] = {
     "acts-then-drops": Lie(_says(drops_changes=1), looks=_says(drops_reads=1)),
+    "acts-then-fails": Lie(_says(fails_acting=1)),
     "drops-and-is-gone": Lie(_says(drops_changes=1, drops_reads=4)),
     "half-open": Lie(_says(slow=1), looks=_says(silent=1)),
     "never-hears": Lie(_says(silent=1)),
@@ -86,6 +87,7 @@ LIES: Mapping[str, Lie] = {
     "garbage": Lie(_garbage, looks=_garbage),
     "slow-post": Lie(_says(post_seconds=2.0), ("on",)),
     "power-late": Lie(_says(late_power_seconds=6.5), ("on", "off")),
+    "media-late": Lie(_says(late_media=8), ("insert",)),
     "override-forgotten": Lie(_says(forgets_override=1), ("override", "clear")),
     "override-lost-at-power-on": Lie(_says(loses_override=1), ("override",)),
     "sticky-media": Lie(_says(ignores_ejects=2), ("eject",)),
