@@ -89,6 +89,24 @@ async def test_the_off_of_a_bmc_that_was_silent_is_not_believed(bmc: LyingBmc, t
     assert orders_of(bmc) == ["On", "ForceOff"]
 
 
+async def test_the_off_of_a_bmc_that_never_showed_the_order_on_is_not_believed(
+    bmc: LyingBmc, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not either when it can no more be expected to show. What was refused was never on."""
+    bmc.lies.late_power = 10**6
+    async with opened(bmc, tmp_path) as driver:
+        with pytest.raises(Busy, match="still says Off"):
+            await driver.power_on(a_mark(), soon())
+        monkeypatch.setattr(orders, "PATIENCE_SECONDS", 0.0)
+        await driver.power_off(a_mark(), soon())
+        assert bmc.machine.power == "Off"
+        bmc.lies.busy = 1
+        with pytest.raises(Busy, match="HTTP 503"):
+            await driver.power_on(a_mark(), soon())
+        await driver.power_off(a_mark(), soon())
+    assert orders_of(bmc) == ["On", "ForceOff", "On"]
+
+
 async def test_the_off_of_a_bmc_that_was_there_all_the_time_is_believed(bmc: LyingBmc, tmp_path: Path) -> None:
     """A machine may switch itself off. So is that of one that nobody here switched on."""
     async with opened(bmc, tmp_path) as driver:

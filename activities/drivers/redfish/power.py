@@ -22,6 +22,8 @@ SETTLE_SECONDS = 8.0
 _LOOK_SECONDS = 0.5
 
 _SERVER_ERROR = 500
+_UNSEEN = (-1, 0)
+"""The contact of what was ordered on and not seen on yet."""
 
 _ON = frozenset({Theirs.ON, Theirs.POWERING_ON})
 _VERBS = {PowerState.ON: ResetType.ON, PowerState.OFF: ResetType.FORCE_OFF}
@@ -56,7 +58,7 @@ def switch(bmc: Bmc, system: System, wanted: PowerState, deadline: Deadline) -> 
     for that too: a power that is told late is not to be taken for what is wanted now.
 
     A BMC that restarted may call a machine off that runs (openbmc/openbmc#2224). So where it may have since the machine
-    was left on, "off" is not believed: it is switched off all the same.
+    was left on, and where it never showed an order for that, "off" is not believed: it is switched off all the same.
     """
     orders, before = bmc.orders, bmc.orders.awaited(system.path)
     if before is not None and before is not wanted and not _is(system, before):
@@ -76,7 +78,10 @@ def switch(bmc: Bmc, system: System, wanted: PowerState, deadline: Deadline) -> 
 
 def _order(bmc: Bmc, system: System, wanted: PowerState) -> exceptions.ConnectionError | None:
     """Send it, once; gives the error when the answer was lost."""
+    left_on = dict(bmc.left_on)
     bmc.orders.give(system.path, wanted)
+    if wanted is PowerState.ON:
+        bmc.left_on[system.path] = _UNSEEN
     try:
         system.reset_system(_VERBS[wanted])
     except exceptions.ConnectionError as error:
@@ -84,6 +89,7 @@ def _order(bmc: Bmc, system: System, wanted: PowerState) -> exceptions.Connectio
     except exceptions.SushyError as error:
         if refuses(getattr(error, "status_code", None)):
             bmc.orders.end(system.path)
+            bmc.left_on = left_on
         raise
     return None
 
