@@ -116,9 +116,6 @@ class ClaimActivities:
     async def quarantine(self, asked: calls.Quarantine) -> calls.Done:
         """Keep the claim, and say why and what mends it."""
         await run_blocking(self._inventory.quarantine_claim, asked.claim_id, asked.reason, asked.mend)
-        await run_blocking(
-            self._inventory.update_machine, asked.machine_id, state=MachineState.QUARANTINED, reason=asked.reason
-        )
         return calls.Done(f"quarantined; to mend: {asked.mend}")
 
 

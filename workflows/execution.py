@@ -52,11 +52,11 @@ LAST_CHANCE = timedelta(seconds=5)
 TRIED_AGAIN = "; it will be tried again"
 """How the reason of an attempt may end: untrue of the last one."""
 
-OPERATOR = "operator"
-"""Whom a failure blames that is no failure of the provider's."""
-
 SPARES_WHO_DID_NOT_FAIL = "spares-who-did-not-fail"
 """Of an undo that was given up before it had failed: since November 2026 it is not held against the provider."""
+
+SPARES_WHOM_IT_DOES_NOT_BLAME = "spares-whom-an-undo-does-not-blame"
+"""Of an undo whose failure blames the site's set-up: likewise."""
 
 AWAIT_AT_MOST = timedelta(days=30)
 """How long a step may await something that is not in its hands; its own deadline comes long before."""
@@ -185,7 +185,7 @@ class Execution:
             await self._settle(task)
             if task.cancelled() or task.exception() is not None:
                 last = f"; last: {why.said}" if why.said else ""
-                blame = "" if why.reason else OPERATOR
+                blame = "" if why.reason else calls.OPERATOR
                 raise UndoFailed(Failure("undo", undo.action, ABORTED, f"{self.given_up}{last}", blame))
         task.result()
 
@@ -356,8 +356,10 @@ class Execution:
         return ApplicationError(message, {"blame": why.blame}, type=DEADLINE_PASSED, non_retryable=True)
 
     async def suspect_undo(self, provider: str, failure: Failure) -> None:
-        """Hold an undo that could not be done against the provider; not one that was given up before it had failed."""
-        if failure.blame == OPERATOR and workflow.patched(SPARES_WHO_DID_NOT_FAIL):
+        """Hold an undo that could not be done against the provider; not one that was given up before it had failed, or
+        whose failure blames somebody else."""
+        spares = SPARES_WHO_DID_NOT_FAIL if failure.blame == calls.OPERATOR else SPARES_WHOM_IT_DOES_NOT_BLAME
+        if failure.blame and workflow.patched(spares):
             return
         await self.suspect(calls.Suspicion(provider, failure.message, step="undo"))
 
