@@ -299,6 +299,8 @@ class Making:
 async def _end(watch: asyncio.Task[Any]) -> None:
     watch.cancel()
     await shielded_until(watch.done)
+    if not watch.cancelled():
+        watch.exception()  # an action that was stopped ends as a failure: what nobody reads is logged as an error
 
 
 def _saw_it_off(watch: asyncio.Task[Any]) -> bool:
