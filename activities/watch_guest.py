@@ -57,14 +57,22 @@ class GuestActivities:
 
     async def _look(self, driver: Driver, asked: calls.WatchGuestIn, say: Callable[[str], None]) -> str:
         powered = Powered(asked.target, asked.mark, self._off_seconds)
-        line = await last_line(driver, asked.mark)
-        console = f"its console last said {line[:120]!r}" if line else ""
+        console = await _console(driver, asked.mark)
         await powered.look(driver, console)
         while powered.in_doubt:
             say("its power is off, which is asked again")
             await asyncio.sleep(self._off_again)
             await powered.look(driver, console)
         return "; ".join(filter(None, ("its power is on", console)))
+
+
+async def _console(driver: Driver, mark: Mark) -> str:
+    """What the console last said, for people. One that cannot be read says nothing of the power, which is read too."""
+    try:
+        line = await last_line(driver, mark)
+    except MulliganError as error:
+        return f"its console cannot be read: {error.message}"
+    return f"its console last said {line[:120]!r}" if line else ""
 
 
 async def last_line(driver: Driver, mark: Mark) -> str:

@@ -191,3 +191,19 @@ async def test_a_host_that_cannot_be_looked_at_fails_nothing(stack: Stack) -> No
         with pytest.raises(ApplicationError, match=r"its machine cannot be looked at: .*h1") as caught:
             await ActivityEnvironment().run(GuestActivities(stack.site).watch_guest, asked)
         assert caught.value.type == STILL_AWAITED and not caught.value.non_retryable
+
+
+async def test_a_console_that_cannot_be_read_hides_no_power(stack: Stack) -> None:
+    """Whoever waits is told that it cannot be; a machine that is off is found to be all the same."""
+    mark, away = new_mark(), target("speed=0&fail=console:*:Unreachable")
+    driver = await open_simulated(target(), stack.site.drivers_dir)
+    await booted(driver, mark)
+    asked = calls.WatchGuestIn(away, mark, "the guest's call home")
+    watch = GuestActivities(stack.site, 0.0, 0.0).watch_guest
+    with pytest.raises(ApplicationError, match=r"its power is on; its console cannot be read: .*console") as caught:
+        await ActivityEnvironment().run(watch, asked)
+    assert caught.value.type == STILL_AWAITED
+    await driver.power_off(mark, Deadline.after(10))
+    await driver.close()
+    with pytest.raises(VerifyFailed, match=r"h1 says off; its console cannot be read: "):
+        await ActivityEnvironment().run(watch, asked)
