@@ -63,6 +63,8 @@ class RunEvent:
     """Of a cancel: who asked for it and why, in one line; empty where Temporal was asked and told nothing."""
     times_held: int = 0
     """Of a hold: how often the run has been held, this time too."""
+    off: bool = False
+    """Of a hold: whether it is because the machine, which was switched on, was found to be off."""
     mended: bool = False
     """Of a run's end, when it is told: whether what it left behind is settled since."""
 

@@ -73,6 +73,11 @@ def nobody_began(pending: PendingActivityInfo, at: datetime) -> str:
     )
 
 
+def power_seen_by(failure: Failure) -> str:
+    """How a failure found the machine's power, if that is why it failed (see `powered`)."""
+    return str(result_of(innermost(failure).application_failure_info.details).get("power", ""))
+
+
 def said_by_heartbeat(details: Payloads) -> str:
     """What an action under way last said of itself (see `beat`)."""
     return str(result_of(details).get("message", ""))

@@ -43,5 +43,5 @@ class Powered:
         self._readings += 1
         if self._readings >= READINGS and time.monotonic() - self._since >= self._seconds:
             said = f"{self._mark.machine} was switched on, but {self._target.name} says {reading.state}"
-            raise VerifyFailed(f"{said}{f'; {last_seen}' if last_seen else ''}")
+            raise VerifyFailed(f"{said}{f'; {last_seen}' if last_seen else ''}", power=reading.state)
         return reading

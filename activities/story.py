@@ -19,7 +19,15 @@ from temporalio.api.failure.v1 import Failure
 from temporalio.api.history.v1 import HistoryEvent
 
 from mulligan.activities.events import Due, EventKind, RunEvent, last_event
-from mulligan.activities.history import describe_failure, evidence_of, explanation_of, result_of, text_of, when
+from mulligan.activities.history import (
+    describe_failure,
+    evidence_of,
+    explanation_of,
+    power_seen_by,
+    result_of,
+    text_of,
+    when,
+)
 from mulligan.activities.home_evidence import call_home_evidence, call_of, disk_evidence, disk_of
 from mulligan.activities.levers import NOTE_CANCEL, UNKNOWN, Lever, LeverKind, cause_of_cancel
 from mulligan.activities.values import DiskIdentity, Erase, Outcome
@@ -91,6 +99,8 @@ class StoryFold:
     is_cancelled: bool = False
     """Whether a cancel was asked for."""
     times_held: int = 0
+    found_off: bool = False
+    """Whether the last action failed because the machine was off; what is only recorded since does not count."""
     due: Due | None = None
     """Until when the step that runs has time."""
     awaited: str = ""
@@ -116,6 +126,8 @@ class StoryFold:
         self.actions[event.event_id] = action
         if action.step == "undo" or action.action == "held":
             self.due = None
+        if action.step != "record":
+            self.found_off = False
         if action.step == "claim":
             self.held_tries.add(action.try_number)
         if action.try_number > self.try_number:
@@ -151,7 +163,7 @@ class StoryFold:
         if kind is not EventKind.HELD:
             return told
         self.times_held += 1
-        return replace(told, times_held=self.times_held)
+        return replace(told, times_held=self.times_held, off=self.found_off)
 
     def failed(self, event: HistoryEvent) -> RunEvent | None:
         """An action ended badly."""
@@ -312,6 +324,7 @@ class StoryFold:
         if failure is None and action.action == LOOKS_AGAIN:
             return None
         message, reason = describe_failure(failure) if failure is not None else ("stopped", "CANCELLED")
+        self.found_off = self.found_off or (failure is not None and bool(power_seen_by(failure)))
         explanation = explanation_of(failure) if failure is not None and action.step == "claim" else None
         failed = EventKind.ACTION_FAILED
         return self._about(event, failed, action, message=message, reason=reason, explanation=explanation)

@@ -16,12 +16,15 @@ from mulligan.api.enums import RunKind
 from mulligan.api.run_ids import parse_id, provider_of
 
 ANY = ""
+OFF = "off"
+"""Why a run is held whose machine was found to be off: to look again helps only who switched it on."""
 
 SHOW = "mulligan run show {id}"
 WATCH = "mulligan run watch {id}"
 RETRY = "mulligan run retry {id}"
 RETRY_NOW = "mulligan run retry-now {id}"
 RESUME = "mulligan run resume {id} --held {held}"
+REBOOT = RESUME + " --from boot"
 EXTEND = "mulligan run extend {id} --by 10m"
 MULLIGAN = "mulligan run mulligan {id}"
 ABORT = "mulligan run abort {id}"
@@ -51,6 +54,7 @@ EVENTS: Mapping[tuple[EventKind, str, str], tuple[str, ...]] = {
     (EventKind.ACTION_FAILED, ANY, "undo"): (PROVIDER, CLAIMS),
     (EventKind.ACTION_FAILED, ANY, "record"): (DOCTOR,),
     (EventKind.ACTION_FAILED, ANY, ANY): (PROVIDER, SHOW),
+    (EventKind.HELD, OFF, ANY): (REBOOT, RESUME, MULLIGAN, ABORT, SHOW),
     (EventKind.HELD, ANY, ANY): (RESUME, MULLIGAN, ABORT, SHOW),
     (EventKind.SLOW, ANY, "claim"): (EXPLAIN, CLAIMS, EXTEND),
     (EventKind.SLOW, ANY, "verify"): (SHOW, EXTEND, MULLIGAN),
@@ -138,7 +142,8 @@ def for_event(event: RunEvent, workflow_id: str) -> list[str]:
     if event.kind is EventKind.RUN_FINISHED:
         found = ENDINGS.get((event.outcome, event.reason), ENDINGS.get((event.outcome, ANY), ()))
         return _filled(found, names)
-    for reason, step in ((event.reason, event.step), (event.reason, ANY), (ANY, event.step), (ANY, ANY)):
+    why = OFF if event.off else event.reason
+    for reason, step in ((why, event.step), (why, ANY), (ANY, event.step), (ANY, ANY)):
         if (commands := EVENTS.get((event.kind, reason, step))) is not None:
             return _filled(commands, names)
     return []

@@ -87,6 +87,7 @@ def event(kind: EventKind, step: str = "", action: str = "", **values: object) -
         (event(EventKind.ACTION_FAILED, "boot", "boot", provider="hyp-1"), "mulligan provider show hyp-1"),
         (event(EventKind.ACTION_FAILED, "boot", "boot"), f"mulligan run show {RUN}"),
         (event(EventKind.HELD, "record", "held", times_held=1), f"mulligan run resume {RUN} --held 1"),
+        (event(EventKind.HELD, off=True, times_held=2), f"mulligan run resume {RUN} --held 2 --from boot"),
         (event(EventKind.SLOW, "boot"), f"mulligan run extend {RUN} --by 10m"),
         (event(EventKind.AWAITING, "claim"), EXPLAIN),
         (event(EventKind.RUN_FINISHED, outcome=Outcome.CANCELLED), f"mulligan run retry {RUN}"),

@@ -26,6 +26,7 @@ from mulligan.activities.translate import metadata_of
 from mulligan.activities.values import MachineState, Mark, OnFailure, Outcome, PowerState
 from mulligan.activities.watch_guest import GuestActivities, last_line
 from mulligan.api.progress import AWAIT, awaited, progress_of
+from mulligan.api.suggestions import for_event
 from tests.drivers.simulated_parts import booted, new_mark, target
 from tests.workflows.behind import Handle, behind_its_back, called, switch_off
 from tests.workflows.stack import QUICK, Stack, is_clean, until
@@ -84,10 +85,13 @@ async def test_a_machine_that_is_off_is_not_waited_for(stack: Stack) -> None:
 
 
 async def test_one_that_is_held_for_it_may_be_mended(stack: Stack) -> None:
-    """Somebody switches it on again, resumes the run, and its guest calls."""
+    """Somebody switches it on again, resumes the run, and its guest calls; who switches nothing on boots it anew."""
     project, handle = await awaiting(stack, on_failure=OnFailure.HOLD)
     await switch_off(stack, handle, project)
     await until(lambda: stack.machine_is(project, "m", MachineState.HELD), 60)
+    (held,) = [each for each in await stack.story_so_far(handle) if each.kind is EventKind.HELD]
+    resume = f"mulligan run resume {handle.id} --held 1"
+    assert for_event(held, handle.id)[:2] == [f"{resume} --from boot", resume]
     async with behind_its_back(stack, handle, project) as (driver, mark):
         await driver.power_on(mark, Deadline.after(10))
     await pull(handle, LeverKind.RESUME)
