@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from temporalio.api.failure.v1 import Failure
 from temporalio.client import Client, GrpcCompression
 from temporalio.contrib.pydantic import PydanticPayloadConverter
-from temporalio.converter import CompositePayloadConverter, DataConverter
+from temporalio.converter import CompositePayloadConverter, DataConverter, DefaultFailureConverter, PayloadConverter
 
 from mulligan.activities.errors import Unreachable
+from mulligan.activities.history import STILL_AWAITED
 from mulligan.api.config import Settings
 
 _SHARED = PydanticPayloadConverter()
@@ -23,8 +25,17 @@ class _Converter(PydanticPayloadConverter):
         CompositePayloadConverter.__init__(self, *_SHARED.converters.values())
 
 
-DATA_CONVERTER = DataConverter(payload_converter_class=_Converter)
-"""How arguments and results become payloads: as JSON, by Pydantic."""
+class _Failures(DefaultFailureConverter):
+    """Temporal's converter, without a stack for what is no failure: its Web UI would show that beside what was seen."""
+
+    def to_failure(self, exception: BaseException, payload_converter: PayloadConverter, failure: Failure) -> None:
+        super().to_failure(exception, payload_converter, failure)
+        if failure.application_failure_info.type == STILL_AWAITED:
+            failure.stack_trace = ""
+
+
+DATA_CONVERTER = DataConverter(payload_converter_class=_Converter, failure_converter_class=_Failures)
+"""How arguments and results become payloads: as JSON, by Pydantic; and how errors become failures."""
 
 
 async def connect(settings: Settings) -> Client:

@@ -8,11 +8,18 @@ from temporalio import workflow
 
 with workflow.unsafe.imports_passed_through():
     from mulligan.activities.values import Outcome
+    from mulligan.workflows import steps
     from mulligan.workflows.execution import ORDER
-    from mulligan.workflows.steering import POSSIBLE, Phase
+    from mulligan.workflows.steering import Phase
 
 if TYPE_CHECKING:
     from mulligan.workflows.provision import ProvisionMachine
+
+SEEN = {
+    steps.WATCH_GUEST.name: "*Last Failure*. Each look is an attempt that fails with what it saw: that is healthy.",
+    steps.WATCH_BOOT.name: "*Heartbeat Details*.",
+}
+"""Where on its page Temporal shows what a watch saw last, by the watch: it is in no history."""
 
 
 def details(run: ProvisionMachine, step: str, note: str = "", outcome: Outcome | None = None) -> str:
@@ -24,6 +31,8 @@ def details(run: ProvisionMachine, step: str, note: str = "", outcome: Outcome |
         lines += ["", f"> {note}"]
     if run.phase is Phase.WORKING and execution.awaiting:
         lines += ["", f"Awaiting: {execution.awaiting}, until {execution.deadline:%Y-%m-%d %H:%M:%S} UTC"]
+        if watching := run.making.watching:
+            lines += ["", f"Last seen of the machine: *Pending Activities*, `{watching}`, {SEEN[watching]}"]
     if outcome is None and run.phase in (Phase.WORKING, Phase.HELD) and (ahead := run.holds_ahead.said()):
         lines += ["", f"{ahead[:1].upper()}{ahead[1:]}."]
     if outcome is None:
@@ -34,8 +43,8 @@ def details(run: ProvisionMachine, step: str, note: str = "", outcome: Outcome |
     if undo := execution.to_undo():
         lines += ["", "To be undone, in this order, if it fails or is cancelled", ""]
         lines += [f"1. {each.said}" for each in undo]
-    if outcome is None:
-        lines += ["", f"Levers: {', '.join(f'`{lever}`' for lever in POSSIBLE[run.phase])}; or cancel it."]
+    if outcome is None and (possible := run.possible()):
+        lines += ["", f"Levers: {', '.join(f'`{lever}`' for lever in possible)}; or cancel it."]
     return "\n".join(lines)
 
 

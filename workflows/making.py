@@ -68,6 +68,8 @@ class Making:
         """The providers that this run tried before."""
         self.claim: Claim | None = None
         self.awaiting_call = False
+        self.watching = ""
+        """The action that tells what is seen of the machine while its guest is awaited; empty while none does."""
         self.called: CallHome | None = None
         self.written: DiskIdentity | None = None
         """The disk that the deploy agent wrote; None where none was, or where it was not told."""
@@ -266,9 +268,9 @@ class Making:
             await asyncio.sleep(0)  # the watch begins before the wait: in the story, what begins later ends a wait
             await self.run.until(lambda: self._has_called() or _saw_it_off(watch), awaited)
         except (asyncio.CancelledError, TimeoutError):  # no `finally`: a run that is evicted can await nothing more
-            await _end(watch)
+            await self._end(watch)
             raise
-        await _end(watch)
+        await self._end(watch)
         if not self._has_called():
             watch.result()  # raises what it saw
         told = not watch.cancelled() and watch.exception() is None
@@ -282,25 +284,27 @@ class Making:
         _, made = self._claimed()
         awaiting, partition = "the guest's call home", claim.target.partition
         if calls.TELLS_PROGRESS in claim.capabilities:
+            self.watching = steps.WATCH_BOOT.name
             boot = calls.WatchBootIn(made.target, made.mark, self.booted_at, awaiting)
             said = "Look how far the boot came"
             return asyncio.create_task(self.run.act(steps.WATCH_BOOT, boot, said, partition=partition))
+        self.watching = steps.WATCH_GUEST.name
         guest = calls.WatchGuestIn(made.target, made.mark, awaiting)
         said = "Look whether the machine is still on, and what its console says"
         return asyncio.create_task(self.run.act(steps.WATCH_GUEST, guest, said, partition=partition))
+
+    async def _end(self, watch: asyncio.Task[Any]) -> None:
+        self.watching = ""
+        watch.cancel()
+        await shielded_until(watch.done)
+        if not watch.cancelled():
+            watch.exception()  # an action that was stopped ends as a failure: what nobody reads is logged as an error
 
     def _claimed(self) -> tuple[Claim, calls.MadeFor]:
         assert self.claim is not None
         request = self.request
         mark = Mark(request.project, request.name, self.asked.machine_id, workflow.info().run_id, self.claim.fence)
         return self.claim, calls.MadeFor(self.claim.target, mark)
-
-
-async def _end(watch: asyncio.Task[Any]) -> None:
-    watch.cancel()
-    await shielded_until(watch.done)
-    if not watch.cancelled():
-        watch.exception()  # an action that was stopped ends as a failure: what nobody reads is logged as an error
 
 
 def _saw_it_off(watch: asyncio.Task[Any]) -> bool:

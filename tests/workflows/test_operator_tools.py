@@ -118,6 +118,18 @@ async def test_a_runs_page_says_what_it_awaits_and_what_can_be_done(stack: Stack
     assert "Levers:" not in page
 
 
+async def test_the_page_of_a_run_that_may_use_one_provider_only_names_no_mulligan(stack: Stack) -> None:
+    """Asked for, it would be refused."""
+    project, hosts = await stack.hosts(hold=SLOW)
+    handle = await stack.start(stack.request(project, provider=hosts[0].name))
+    await until(lambda: has_begun(stack, project, "power_on"))
+    page = await temporal(stack, "workflow", "metadata", "--workflow-id", handle.id)
+    assert "Levers: `extend`, `retry-now`, `hold`, `abort`; or cancel it." in page
+    await handle.cancel()
+    with pytest.raises(WorkflowFailureError):
+        await handle.result()
+
+
 async def test_an_action_that_is_paused_stops_and_goes_on_when_it_is_unpaused(stack: Stack) -> None:
     """The attempt under way ends at its next heartbeat; unpausing begins another one at once."""
     project, handle = await booting(stack)

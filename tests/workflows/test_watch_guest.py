@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
+from temporalio.api.sdk.v1 import WorkflowMetadata
 from temporalio.client import WorkflowExecutionStatus, WorkflowFailureError
 from temporalio.exceptions import ApplicationError
 from temporalio.testing import ActivityEnvironment
@@ -57,8 +58,14 @@ async def awaiting(stack: Stack, **values: Any) -> tuple[str, Handle]:
 
 
 async def test_who_waits_is_told_what_is_seen_of_the_machine(stack: Stack) -> None:
-    """Its power, and what its console says; the story tells the wait once, and no look."""
+    """Its power, and what its console says; the story tells the wait once, and no look. Temporal's page says where it
+    tells so, and names the levers that the last step has."""
     project, handle = await awaiting(stack)
+    page = (await handle.query("__temporal_workflow_metadata", result_type=WorkflowMetadata)).current_details
+    assert "Last seen of the machine: *Pending Activities*, `watch-guest`, *Last Failure*." in page
+    assert "Levers: `extend`, `retry-now`, `mulligan`, `abort`; or cancel it." in page
+    (looks,) = (await handle.describe()).raw_description.pending_activities
+    assert looks.last_failure.message and not looks.last_failure.stack_trace
     assert await seen(handle) == ("awaits the guest's call home; its power is on; its console last said 'm login:'")
     story = await stack.story_so_far(handle)
     assert len([each for each in story if each.kind is EventKind.AWAITING]) == 1
@@ -90,6 +97,8 @@ async def test_one_that_is_held_for_it_may_be_mended(stack: Stack) -> None:
     await switch_off(stack, handle, project)
     await until(lambda: stack.machine_is(project, "m", MachineState.HELD), 60)
     (held,) = [each for each in await stack.story_so_far(handle) if each.kind is EventKind.HELD]
+    page = (await handle.query("__temporal_workflow_metadata", result_type=WorkflowMetadata)).current_details
+    assert "Last seen of the machine" not in page and "Levers: `resume`" in page
     resume = f"mulligan run resume {handle.id} --held 1"
     assert for_event(held, handle.id)[:2] == [f"{resume} --from boot", resume]
     async with behind_its_back(stack, handle, project) as (driver, mark):
