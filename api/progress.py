@@ -95,8 +95,9 @@ def _progress(workflow_id: str, pending: PendingActivityInfo, try_number: int, s
         said, said_at = seen, seen_at
     failed = pending.HasField("last_failure") and not seen
     failure = describe_failure(pending.last_failure)[0] if failed else ""
-    message = (_paused(pending) or said or _waiting(pending, next_at))[:_MOST]
-    helps = suggestions.for_progress(workflow_id, step, message=message, last_failure=failure)
+    paused = _paused(pending, said if action == LOOKS_AGAIN else None)
+    message = (paused or said or _waiting(pending, next_at))[:_MOST]
+    helps = suggestions.for_progress(workflow_id, step, message=message, last_failure=failure, paused=pending.paused)
     return Progress(
         try_number=try_number,
         step=step,
@@ -114,13 +115,17 @@ def _progress(workflow_id: str, pending: PendingActivityInfo, try_number: int, s
     )
 
 
-def _paused(pending: PendingActivityInfo) -> str:
-    """That somebody paused it, in Temporal's Web UI or by `temporal activity pause`; empty when nobody did."""
+def _paused(pending: PendingActivityInfo, seen: str | None) -> str:
+    """That somebody paused it, in Temporal's Web UI or by `temporal activity pause`; empty when nobody did. A look, of
+    which `seen` is what it told last, is no more than that: what is awaited goes on, and may come."""
     if not pending.paused:
         return ""
     who, why = pending.pause_info.manual.identity, pending.pause_info.manual.reason
     by = f"{f' by {who}' if who else ''}{f' ({why})' if why else ''}"
-    return f"paused{by} in Temporal: nothing is tried until it is unpaused, or tried again now"
+    if seen is None:
+        return f"paused{by} in Temporal: nothing is tried until it is unpaused, or tried again now"
+    looks = f"looks at its machine are paused{by} in Temporal: none is made until that is unpaused, or tried again now"
+    return "; ".join(filter(None, (seen, looks, "what is awaited may come all the same")))
 
 
 def _waiting(pending: PendingActivityInfo, next_at: Timestamp | None) -> str:

@@ -100,6 +100,10 @@ FAILED_BEFORE = {"claim": (EXPLAIN, CLAIMS, RETRY_NOW), "undo": (RETRY_NOW, PROV
 """What to try while an action is tried again, by its step."""
 
 FAILED_BEFORE_ELSE = (RETRY_NOW, PROVIDER, MULLIGAN)
+PAUSED = {"claim": (RETRY_NOW, EXTEND), "undo": (RETRY_NOW, ABORT)}
+"""What to try while an action is paused in Temporal, by its step: its deadline goes on meanwhile."""
+
+PAUSED_ELSE = (RETRY_NOW, EXTEND, MULLIGAN)
 WAITS = (EXTEND, MULLIGAN)
 """What to try when a step takes longer than 95 of 100 runs like it, or waits for what is not in the run's hands."""
 
@@ -156,10 +160,11 @@ def for_progress(
     message: str = "",
     last_failure: str = "",
     waits: bool = False,
+    paused: bool = False,
     pinned: bool = False,
 ) -> list[str]:
-    """The commands that may help while an action is tried again or waits for a worker, or while the run `waits`: for
-    what is not in its hands, or longer than 95 of 100 did."""
+    """The commands that may help while an action is tried again, is `paused` or waits for a worker, or while the run
+    `waits`: for what is not in its hands, or longer than 95 of 100 did."""
     names = Names.of(workflow_id, pinned=pinned)
     if (queue := _QUEUE.search(message)) is not None and not last_failure:
         partition = queue[2] or ""
@@ -167,8 +172,8 @@ def for_progress(
         return _filled((PARTITION if partition else CONTROL, DOCTOR), names)
     if names.kind is RunKind.ENROL:
         return _filled((DOCTOR,), names) if last_failure else []
-    if last_failure:
-        commands = FAILED_BEFORE.get(step, FAILED_BEFORE_ELSE)
+    if paused or last_failure:
+        commands = PAUSED.get(step, PAUSED_ELSE) if paused else FAILED_BEFORE.get(step, FAILED_BEFORE_ELSE)
         return _filled([each for each in commands if names.kind is RunKind.PROVISION or each != MULLIGAN], names)
     return _filled(WAITS, names) if waits and names.kind is RunKind.PROVISION else []
 

@@ -14,11 +14,12 @@ from temporalio.api.workflow.v1 import PendingActivityInfo
 from temporalio.api.workflowservice.v1 import DescribeWorkflowExecutionResponse
 
 from mulligan.activities.events import Due, EventKind, RunEvent
+from mulligan.activities.history import STILL_AWAITED
 from mulligan.activities.values import Outcome
 from mulligan.api import suggestions
 from mulligan.api.cli.main import cli
 from mulligan.api.convert_runs import Progress, event_message
-from mulligan.api.progress import is_news, progress_of, until
+from mulligan.api.progress import AWAIT, is_news, progress_of, until
 from mulligan.api.run_ids import parse_id
 from mulligan.api.run_views import is_held
 from mulligan.api.undo import TABLE, undo_list, undo_of_step
@@ -49,11 +50,13 @@ def every_command() -> Iterator[str]:
         suggestions.TAKING_DOWN,
         suggestions.ENROLLING,
         suggestions.FAILED_BEFORE,
+        suggestions.PAUSED,
     ):
         for commands in table.values():
             yield from commands
     yield from (
         *suggestions.FAILED_BEFORE_ELSE,
+        *suggestions.PAUSED_ELSE,
         *suggestions.WAITS,
         *suggestions.MENDED,
         suggestions.CONTROL,
@@ -172,6 +175,28 @@ def test_what_was_last_observed_is_as_old_as_the_word_about_it() -> None:
     execution = DescribeWorkflowExecutionResponse(pending_activities=[pending])
     (told,) = progress_of(SimpleNamespace(id=RUN, raw_description=execution))  # type: ignore[arg-type]
     assert (told.message, told.observed_at) == ("no address yet", AT)
+
+
+def test_what_is_paused_is_tried_again_now() -> None:
+    """Whatever it does; a look at a machine, which is no attempt, keeps on telling what is awaited."""
+    boot, look, undo = (
+        PendingActivityInfo(activity_id=f"1/{step}", paused=True)
+        for step in ("boot/boot", "verify/watch-guest", "undo/tear-down")
+    )
+    for each in (boot, look, undo):
+        each.pause_info.manual.identity = "ada"
+    boot.last_failure.message = "it does not answer"
+    look.last_failure.message = "awaits the guest's call home; its power is on"
+    look.last_failure.application_failure_info.type = STILL_AWAITED
+    look.last_failure.application_failure_info.details.payloads.add(data=json.dumps({"at": AT.timestamp()}).encode())
+    execution = DescribeWorkflowExecutionResponse(pending_activities=[boot, look, undo])
+    told = list(progress_of(SimpleNamespace(id=RUN, raw_description=execution)))  # type: ignore[arg-type]
+    assert {each.suggestions[0] for each in told} == {f"mulligan run retry-now {RUN}"}
+    assert [each.action for each in told] == ["boot", AWAIT, "tear-down"]
+    paused = "paused by ada in Temporal: {} until {} is unpaused, or tried again now"
+    assert told[0].message == told[2].message == paused.format("nothing is tried", "it")
+    looks = f"looks at its machine are {paused.format('none is made', 'that')}; what is awaited may come all the same"
+    assert told[1].message == f"{look.last_failure.message}; {looks}"
 
 
 @pytest.mark.parametrize(("step", "deadline"), [("undo", AT), ("boot", None)])

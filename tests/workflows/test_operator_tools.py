@@ -13,11 +13,13 @@ from temporalio.client import WorkflowFailureError, WorkflowHandle
 
 from mulligan.activities.drivers.simulated import journal
 from mulligan.activities.events import EventKind
+from mulligan.activities.history import STILL_AWAITED
 from mulligan.activities.levers import LeverKind
 from mulligan.activities.values import Deadlines, MachineState, Outcome
 from mulligan.api.processes.temporal_dev import temporal_program
 from mulligan.api.progress import progress_of
 from mulligan.api.run_views import view_of_execution
+from tests.workflows.behind import called
 from tests.workflows.stack import Stack, is_clean, until
 from tests.workflows.steer import pull
 
@@ -155,6 +157,25 @@ async def test_a_paused_action_says_so_and_can_be_tried_again_now(stack: Stack) 
     assert stack.inventory.machine(project, "m").state is MachineState.READY
     boot = [e for e in await stack.story(handle) if e.action == "boot" and e.kind is EventKind.ACTION_FINISHED]
     assert [e.attempts for e in boot] == [2]
+
+
+async def test_a_guest_is_awaited_also_while_the_looks_at_its_machine_are_paused(stack: Stack) -> None:
+    """Who steers the run sees what is awaited; the lever looks again, and a call home ends the wait without one."""
+    project, _ = await stack.hosts(personality="no-call-home")
+    handle = await stack.start(stack.request(project, deadlines=Deadlines(verify_seconds=120)))
+    await until(lambda: stack.is_waiting(handle, STILL_AWAITED))
+    look = ("--workflow-id", handle.id, "--activity-id", "1/verify/watch-guest")
+    await temporal(stack, "activity", "pause", *look, "--identity", "ada")
+    await until(lambda: is_paused(handle))
+    (progress,) = progress_of(await handle.describe())
+    assert progress.message.startswith("awaits the guest's call home; its power is on;")
+    assert "looks at its machine are paused by ada in Temporal: none is made until" in progress.message
+    assert progress.suggestions[0] == f"mulligan run retry-now {handle.id}"
+    assert "verify/watch-guest" in await pull(handle, LeverKind.RETRY_NOW)
+    await temporal(stack, "activity", "pause", *look)
+    await until(lambda: is_paused(handle))
+    await called(handle, stack, project)
+    assert (await handle.result()).evidence[-1].source == "call-home"
 
 
 async def test_an_action_that_is_reset_begins_anew(stack: Stack) -> None:
