@@ -14,6 +14,7 @@ from mulligan.activities.drivers.simulated import (
     Personality,
     SimulatedDriver,
     fleet,
+    guest,
     journal,
     mend,
     personalities,
@@ -172,6 +173,42 @@ async def test_a_boot_stops_short(tmp_path: Path, personality: str, says: str, a
     assert [call["token"] for call in home.calls] == ["Bearer healthy"]
 
 
+async def test_a_machine_goes_off_by_itself(tmp_path: Path) -> None:
+    """So long after each power on, to the moment, also one that is on when its host is set so. Its console is as it was
+    then, and it can be switched on again."""
+    driver, mark = await opened(tmp_path, "off_after=1"), new_mark()
+    await booted(await opened(tmp_path), mark)
+
+    async def is_off() -> bool:
+        return (await driver.power(mark, soon())).state is PowerState.OFF
+
+    for _ in range(2):
+        await until(is_off)
+        row = await driver._state.read(lambda db: db.execute("SELECT powered_at, off_at FROM machines").fetchone())
+        assert row["off_at"] == row["powered_at"] + 1
+        assert "login:" in await text_of(driver, mark)
+        assert not (await driver.addresses(mark, soon())).found
+        await driver.power_on(mark, soon())
+    stays = await opened(tmp_path, "off_after=1", off_after="0")
+    assert (await stays.power(mark, soon())).state is PowerState.ON
+    await unmade(stays, mark)
+    assert snapshot(tmp_path, "f").clean
+
+
+async def test_a_guest_whose_machine_went_off_does_not_call(tmp_path: Path) -> None:
+    """Also where nobody has looked at the machine since."""
+    driver, mark = await opened(tmp_path, "off_after=1", speed="0.5"), new_mark()
+    async with home_door() as home:
+        await booted(driver, mark, seed(home.url, "t"))
+        assert guest._running
+
+        async def has_ended() -> bool:
+            return not guest._running
+
+        await until(has_ended)
+    assert home.calls == []
+
+
 async def test_a_failed_set_up_is_called_home(tmp_path: Path) -> None:
     """The guest reports its status and what went wrong."""
     driver, mark = await opened(tmp_path, "personality=cloud-init-failed"), new_mark()
@@ -290,6 +327,7 @@ async def test_settings_of_the_provider_win_over_its_address(tmp_path: Path) -> 
         ("simulated://f/h?sped=1", "url", "speed"),
         ("simulated://f/h?vcpu=many", "vcpu", "whole number"),
         ("simulated://f/h?speed=nan", "speed", "0 to 1000"),
+        ("simulated://f/h?off_after=soon", "off_after", "whole number"),
         ("simulated://f/h?kind=any", "kind", "virtual"),
         ("simulated://f/h?fail=powr_on:1:Busy", "fail", "power_on"),
         ("simulated://f/h?fail=power_on:0:Busy", "fail", "from 1"),

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import random
 import sqlite3
+import time
 from dataclasses import dataclass
 
 from mulligan.activities.drivers.simulated.personalities import Personality
@@ -77,6 +78,15 @@ def boot_of(settings: HostSettings, row: sqlite3.Row) -> Boot:
         home_at=None if mute else address_at + home * settings.speed,
         lines=() if silent else (firmware, *script),
     )
+
+
+def go_off(db: sqlite3.Connection, settings: HostSettings) -> None:
+    """Write down that machines of the host went off by themselves, at the moment at which each did."""
+    if settings.off_after:
+        db.execute(
+            "UPDATE machines SET state='off', off_at=powered_at+? WHERE host=? AND state='on' AND powered_at+?<=?",
+            (settings.off_after, settings.host, settings.off_after, time.time()),
+        )
 
 
 def address_of(settings: HostSettings, number: int) -> str:

@@ -12,6 +12,7 @@ from typing import TypeVar
 
 from mulligan.activities import errors
 from mulligan.activities.drivers.base import Deadline
+from mulligan.activities.drivers.simulated.boot import go_off
 from mulligan.activities.drivers.simulated.marks import check_fence, keep_fence
 from mulligan.activities.drivers.simulated.personalities import Personality
 from mulligan.activities.drivers.simulated.settings import HostSettings, Rule
@@ -55,6 +56,8 @@ class Frame:
         rules = (*settings.fail, *settings.fail_after, *settings.hold)
         self._counted = frozenset(rule.verb for rule in rules)
         self._held = frozenset(rule.verb for rule in settings.hold)
+        self._writes = bool(settings.personalities or settings.off_after)
+        """Whether any verb may write, also one that only reads."""
 
     async def run(
         self,
@@ -70,7 +73,7 @@ class Frame:
             if before is not None:
                 await before()
             return self._unwrap(await self.state.change(lambda db: self._act(db, verb, call, act)))
-        if verb.name in CHANGING or verb.name in self._counted or self.settings.personalities:
+        if verb.name in CHANGING or verb.name in self._counted or self._writes:
             return self._unwrap(await self.state.change(lambda db: self._whole(db, verb, act)))
         return self._unwrap(await self.state.read(lambda db: self._read(db, verb, act)))
 
@@ -111,6 +114,7 @@ class Frame:
     def _act(
         self, db: sqlite3.Connection, verb: Verb, call: int, act: Callable[[sqlite3.Connection], T]
     ) -> T | errors.MulliganError:
+        go_off(db, self.settings)
         written = db.total_changes
         try:
             if verb.mark:

@@ -169,7 +169,9 @@ async def _greet(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) ->
 
 
 def _row(db: sqlite3.Connection, settings: HostSettings, boot: Boot) -> sqlite3.Row | None:
-    """The machine's row while this boot goes on."""
+    """The machine's row while this boot goes on; nobody may have written down yet that it went off by itself."""
+    if settings.off_after and time.time() >= boot.powered_at + settings.off_after:
+        return None
     row: sqlite3.Row | None = db.execute(
         "SELECT * FROM machines WHERE host=? AND machine_id=? AND boot_id=? AND state='on'",
         (settings.host, boot.machine_id, boot.boot_id),

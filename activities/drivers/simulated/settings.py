@@ -6,6 +6,7 @@
         &fail_after=define:2:Unreachable       the second call of `define` acts, then raises Unreachable
         &hold=place_base:1:30                  the first call of `place_base` takes 30 s before it acts
         &broken=sha256:0123...                 machines from this image never boot: on all hosts, it is a bad image
+        &off_after=20                          a machine goes off by itself 20 s after each power on; 0 is never
         &service=on&service_port=22            the guest listens on its loopback address with an SSH banner
 
 `speed` is the factor on every delay of the simulation: 0 is no delay at all, 1 is lifelike. `fail`, `fail_after` and
@@ -38,7 +39,7 @@ ERRORS = (
 
 _NAMES = (
     "kind", "vcpu", "memory_mib", "disk_gib", "seed", "speed", "personality", "fail", "fail_after", "hold",
-    "service", "service_port", "broken",
+    "service", "service_port", "broken", "off_after",
 )  # fmt: skip
 
 
@@ -72,6 +73,8 @@ class HostSettings:
     hold: tuple[Rule, ...] = ()
     broken: frozenset[str] = frozenset()
     """Digests of images that never boot."""
+    off_after: int = 0
+    """Seconds from a power on until the machine goes off by itself, whatever the speed; 0 for never."""
     service: bool = False
     service_port: int = 22
 
@@ -93,6 +96,8 @@ class HostSettings:
             query["personality"] = ",".join(sorted(self.personalities))
         if self.broken:
             query["broken"] = ",".join(sorted(self.broken))
+        if self.off_after:
+            query["off_after"] = str(self.off_after)
         if self.service:
             query |= {"service": "on", "service_port": str(self.service_port)}
         return f"simulated://{quote(self.fleet)}/{quote(self.host)}?{urlencode(query, safe=',')}"
@@ -191,6 +196,7 @@ def read_settings(target: Target) -> HostSettings:
         fail_after=reader.rules("fail_after"),
         hold=reader.rules("hold"),
         broken=frozenset(digest for digest in reader.values.get("broken", "").split(",") if digest),
+        off_after=reader.number("off_after", 0, 0, 10**9),
         service=reader.one_of("service", "off", ("on", "off")) == "on",
         service_port=reader.number("service_port", 22, 1, 65535),
     )
