@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -10,7 +11,7 @@ from mulligan.api.cli.display import event_lines, evidence_text, progress_text
 from mulligan.api.cli.ending import ending
 from mulligan.api.cli.explanation import explanation_lines
 from mulligan.api.cli.text import ago, clean, clock, elapsed, seconds
-from mulligan.api.cli.view import STEPS, UNDO
+from mulligan.api.cli.view import STEPS, STOPPED, UNDO
 from mulligan.v1 import provisioning_pb2 as pb
 from mulligan.v1 import run_pb2
 
@@ -22,8 +23,8 @@ RECORDED = (run_pb2.RUN_EVENT_KIND_HELD, run_pb2.RUN_EVENT_KIND_RESUMED)
 INDENT = "  "
 WHERE_WIDTH = 18
 
-STOPPED = "CANCELLED"
-"""Why an action ended badly that was stopped, and did not fail."""
+_AGAIN = re.compile(r"taking a mulligan after: (.*?)(?:; (claim (?:a provider|\S+) in \S+))?", re.DOTALL)
+"""How a claim begins that is not the first: with why the try before was left."""
 
 
 @dataclass
@@ -46,7 +47,9 @@ class Act:
 
     def lines(self, why: str = "") -> Iterator[str]:
         """When, what, how long, how it ended, and what was seen. `why` nothing fits was said before."""
-        took, said = "", f"in progress{f': {self.began.message}' if self.began.message else ''}"
+        again = _AGAIN.fullmatch(self.began.message)
+        doing = again[2] or "" if again else self.began.message
+        took, said = "", f"in progress{f': {doing}' if doing else ''}"
         if self.ended is not None:
             took = elapsed(seconds(self.ended.at) - seconds(self.began.at))
             said = self.ended.message or "done"
@@ -95,17 +98,37 @@ class Try:
         acts = [each for each in reversed(self.entries) if isinstance(each, Act) and each.ended is None]
         return next((each for each in acts if (each.began.step, each.began.action) == (event.step, event.action)), None)
 
-    def why_left(self) -> str:
-        """Why another provider was tried: what failed first."""
-        for entry in self.entries:
-            if isinstance(entry, Act) and entry.failed and entry.began.step in STEPS and entry.ended is not None:
-                if entry.ended.reason != STOPPED:
-                    return f"{entry.began.step}: {entry.ended.message}"
-            elif isinstance(entry, run_pb2.RunEvent) and entry.kind == run_pb2.RUN_EVENT_KIND_DEADLINE_PASSED:
-                return f"{entry.step}: {entry.message}"
-            elif isinstance(entry, run_pb2.RunEvent) and entry.lever.kind == run_pb2.LEVER_KIND_MULLIGAN:
-                return entry.message
-        return ""
+    @property
+    def why_begun(self) -> str:
+        """Why the try before was left, with what was last observed there; empty where that is not told."""
+        messages = (entry.began.message for entry in self.entries if isinstance(entry, Act))
+        return next((again[1] for message in messages if (again := _AGAIN.fullmatch(message))), "")
+
+    def why_left(self, told: str = "") -> str:
+        """Why another provider was tried: as that try has `told` it, else what failed first."""
+        failures = list(self._failures())
+        first = ("", told) if told else next(iter(failures), ("", ""))
+        step, why = next((each for each in failures if each[1] and each[1] in told), first)
+        why = told or why
+        return f"{step}: {why}" if step else why
+
+    def _failures(self) -> Iterator[tuple[str, str]]:
+        """(step, why) of what may have ended this try; no step where a mulligan was asked for."""
+        for number, entry in enumerate(self.entries):
+            event = entry.ended if isinstance(entry, Act) else entry
+            if event is None:
+                continue
+            failed = event.kind == run_pb2.RUN_EVENT_KIND_ACTION_FAILED and event.reason != STOPPED
+            if (failed and event.step in STEPS) or event.kind == run_pb2.RUN_EVENT_KIND_DEADLINE_PASSED:
+                yield event.step, event.message
+            elif event.lever.kind == run_pb2.LEVER_KIND_MULLIGAN and self._is_taken_up(event, number):
+                yield "", event.message
+
+    def _is_taken_up(self, event: run_pb2.RunEvent, number: int) -> bool:
+        """Whether a lever was pulled by this event, and not refused by a later one."""
+        later = (each for each in self.entries[number:] if isinstance(each, run_pb2.RunEvent))
+        refused = (each.lever for each in later if each.kind == run_pb2.RUN_EVENT_KIND_LEVER_REFUSED)
+        return event.kind == run_pb2.RUN_EVENT_KIND_LEVER_PULLED and event.lever not in refused
 
 
 def tries_of(events: Sequence[run_pb2.RunEvent]) -> list[Try]:
@@ -130,7 +153,8 @@ def story_lines(response: pb.GetRunResponse) -> Iterator[str]:
             lines = entry.lines(why) if isinstance(entry, Act) else event_lines(_shorter(entry, why), detailed=False)
             yield from (f"{INDENT if makes else ''}{line}" for line in lines)
         if number < len(tries) - 1:
-            yield clean(f"{INDENT}left {each.provider or 'it'}{f': {left}' if (left := each.why_left()) else ''}")
+            left = each.why_left(tries[number + 1].why_begun)
+            yield clean(f"{INDENT}left {each.provider or 'it'}{f': {left}' if left else ''}")
     if response.run.outcome == run_pb2.RUN_OUTCOME_OPEN:
         yield from now_lines(response)
     elif response.events:

@@ -16,6 +16,8 @@ AWAIT = "await"
 
 WAITING, RUNNING, DONE, FAILED, SKIPPED = "waiting", "running", "done", "failed", "skipped"
 
+STOPPED = "CANCELLED"
+"""Why an action ended badly that was stopped, and did not fail."""
 
 NOTED = frozenset(
     {
@@ -193,6 +195,8 @@ class RunView:
             line.ended, line.progress, line.attempt = at, None, event.attempts
             if event.kind == run_pb2.RUN_EVENT_KIND_ACTION_FAILED:
                 line.state = FAILED
+                if event.reason != STOPPED:
+                    line.open_actions.discard(AWAIT)  # it fails the step, and so ends its wait
             elif line.state != FAILED and not line.open_actions:
                 line.state = DONE
 
@@ -208,7 +212,9 @@ class RunView:
         for line in self.steps.values():
             if line.open_actions == {AWAIT}:
                 line.open_actions.clear()
-                line.ended, line.progress, line.state, line.message = at, None, FAILED, "stopped"
+                line.ended, line.progress = at, None
+                if line.state != FAILED:
+                    line.state, line.message = FAILED, "stopped"
 
     def _begun(self, line: StepView, step: str) -> StepView:
         """The line of an action that begins. A step that failed, and whatever comes after it, begins anew."""
