@@ -35,6 +35,11 @@ RECONNECT_SECONDS = 0.3
 Key = tuple[int, str, str]
 
 
+def is_last(update: Update) -> bool:
+    """Whether it is the end of the run."""
+    return isinstance(update, RunEvent) and update.kind is EventKind.RUN_FINISHED
+
+
 class Feed:
     """A run and everything that is known to have happened in it, for as long as somebody watches."""
 
@@ -160,20 +165,17 @@ class Feed:
     async def _read(self, story: StoryFold, event: HistoryEvent) -> list[RunEvent]:
         if event.event_type == EventType.EVENT_TYPE_WORKFLOW_EXECUTION_CONTINUED_AS_NEW:
             self.successor = event.workflow_execution_continued_as_new_event_attributes.new_execution_run_id
-        terminated = event.event_type == EventType.EVENT_TYPE_WORKFLOW_EXECUTION_TERMINATED
-        if terminated and await self._was_reset():
-            return []
+        if event.event_type == EventType.EVENT_TYPE_WORKFLOW_EXECUTION_TERMINATED:
+            await self._note_reset()
         told = story.feed(event)
         return [] if told is None else [told]
 
-    async def _was_reset(self) -> bool:
-        """Whether this execution was ended by a reset; then notes where it goes on, and from which event."""
+    async def _note_reset(self) -> None:
+        """Note where this execution goes on, and from which event, if it was ended by a reset."""
         description = await self._runs.describe(self.view.workflow_id, self.view.run_id)
-        if description is None:
-            return False
-        successor = description.raw_description.workflow_extended_info.reset_run_id
+        successor = description.raw_description.workflow_extended_info.reset_run_id if description is not None else ""
         if not successor:
-            return False
+            return
         async for event in self._runs.handle(self.view.workflow_id, successor).fetch_history_events():
             failed = event.workflow_task_failed_event_attributes
             if failed.cause == WorkflowTaskFailedCause.WORKFLOW_TASK_FAILED_CAUSE_RESET_WORKFLOW:
@@ -181,7 +183,6 @@ class Feed:
                 if failed.new_run_id == successor:
                     break
         self.successor = successor
-        return True
 
     def _take(self, events: list[RunEvent]) -> None:
         since = self._found.view.mended

@@ -85,9 +85,12 @@ class Runs:
                 cancelled = description.raw_description.workflow_extended_info.cancel_requested
                 view = replace(await self._view(description), cancel_requested=cancelled)
                 view = replace(view, held=view.outcome is Outcome.OPEN and await self._is_held(view.machine_id))
+                view = replace(view, superseded=bool(run_id) and await self._has_newer(view))
                 return Found(await self._with_what_became(view), description)
             if (record := await self._record(workflow_id, run_id)) is not None:
-                return Found(await self._with_what_became(view_of_record(record)), record=record)
+                view = view_of_record(record)
+                view = replace(view, superseded=bool(run_id) and await self._has_newer(view))
+                return Found(await self._with_what_became(view), record=record)
         if run_id:
             await self.find(workflow_id)
             message = f"no run {run_id[:80]!r} of {workflow_id!r}; ask without the run id for the newest"
@@ -102,6 +105,13 @@ class Runs:
             if error.status in _UNKNOWN:
                 return None
             raise
+
+    async def _has_newer(self, view: RunView) -> bool:
+        """Whether a newer run has its workflow id; an open run is the newest."""
+        if view.outcome is Outcome.OPEN:
+            return False
+        newest = await self.describe(view.workflow_id) or await self._record(view.workflow_id, "")
+        return newest is not None and newest.run_id != view.run_id
 
     async def open_run(self, workflow_id: str, machine_id: str) -> WorkflowExecutionDescription | None:
         """The open execution of this workflow id that is about this machine, also when it was reset meanwhile."""
@@ -181,7 +191,10 @@ class Runs:
         query = visibility_query(project, machine, outcome)
         async for execution in self._client.list_workflows(query, page_size=min(limit, PAGE)):
             is_open = execution.status is WorkflowExecutionStatus.RUNNING
-            if parse_id(execution.id) is None or (execution.run_id in seen and not is_open):
+            if parse_id(execution.id) is None:
+                continue
+            if execution.run_id in seen and not is_open:  # one that was reset is kept as begun with the first of them
+                seen[execution.run_id] = replace(seen[execution.run_id], started_at=execution.start_time)
                 continue
             view = await self._view(execution)
             seen[view.run_id] = view

@@ -9,7 +9,7 @@ from contextlib import aclosing
 from mulligan.activities.errors import InvalidRequest, NotFound, Unreachable
 from mulligan.activities.values import Outcome
 from mulligan.api.convert_runs import Update, parse_cursor
-from mulligan.api.feed import BACKLOG, Feed
+from mulligan.api.feed import BACKLOG, Feed, is_last
 from mulligan.api.runs import Found, Runs
 
 RUNS_PER_SECOND = 100
@@ -30,19 +30,22 @@ class Hub:
     ) -> AsyncGenerator[tuple[str, Update], None]:
         """(run id, update) from the cursor to the end of the run: the run first, the run and its machine last.
 
-        Goes on with the next execution when an operator resets the run. Raises `NotFound` for the run and
-        `InvalidRequest` for a cursor that is none, or another run's.
+        Goes on with the next execution when an operator resets the run, unless it had ended so when it was asked for by
+        its run id. Raises `NotFound` for the run and `InvalidRequest` for a cursor that is none, or another run's.
         """
+        this_one = bool(run_id) and not cursor
         run_id, after = _start(run_id, cursor)
         while True:
             feed = await self._subscribe(workflow_id, run_id, cursor)
             run_id = feed.view.run_id
+            this_one = this_one and feed.view.outcome is not Outcome.OPEN
             try:
                 yield run_id, feed.view
                 async with aclosing(feed.follow(after)) as updates:
                     async for update in updates:
-                        yield run_id, update
-                if not feed.successor:
+                        if this_one or not (feed.successor and is_last(update)):
+                            yield run_id, update
+                if this_one or not feed.successor:
                     yield run_id, feed.view
                     if feed.machine is not None:
                         yield run_id, feed.machine

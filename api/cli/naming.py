@@ -28,7 +28,12 @@ def outcome_of(found: run_pb2.Run) -> str:
     return f"open, {state}" if state else "open"
 
 
-def of_its_machine(runs: Iterable[run_pb2.Run]) -> Iterator[tuple[str, str]]:
-    """The other runs of a machine, as the rows of its details."""
+def of_its_machine(
+    runs: Iterable[run_pb2.Run], beside: run_pb2.RunKind.ValueType = run_pb2.RUN_KIND_UNSPECIFIED
+) -> Iterator[tuple[str, str]]:
+    """The other runs of a machine, as the rows of its details, or of those of a run of such a kind."""
     for run in runs:
-        yield _DID.get(run.kind, "run"), f"{named(run)}, {outcome_of(run)}"
+        did = _DID.get(run.kind, "run")
+        if run.kind == run_pb2.RUN_KIND_PROVISION and (run.superseded or run.kind == beside):
+            did = "before a reset" if run.superseded else "after a reset"  # else a machine has one run that makes it
+        yield did, f"{named(run)}, {outcome_of(run)}"

@@ -80,7 +80,7 @@ def show(session: Session, workflow_id: str, run_id: str) -> None:
     if session.as_json:
         print_json(response)
         return
-    details(session, response.run, lambda run: (*_facts(run), *of_its_machine(response.others)))
+    details(session, response.run, lambda run: (*_facts(run), *of_its_machine(response.others, run.kind)))
     click.echo()
     for line in story_lines(response):
         click.echo(line)

@@ -54,6 +54,7 @@ class Fleet:
         self.updates: dict[tuple[str, str], list[run_pb2.RunUpdate]] = {}
         self.providers: list[inventory_pb2.Provider] = []
         self.streams = 0
+        """How many watch a run now."""
         api.handlers |= {
             "ListRuns": self._list,
             "ListProviders": self._list_providers,
@@ -107,7 +108,8 @@ class Fleet:
 
     def _watch(self, request: Any, context: grpc.ServicerContext) -> Iterator[Any]:
         key, sent, ended = (request.workflow_id, request.run_id), 0, False
-        context.add_callback(self._wake)
+        context.add_callback(self._left)
+        self.streams += 1
         yield provisioning_pb2.WatchRunResponse(update=run_pb2.RunUpdate(run=self.runs[key]))
         while not ended and context.is_active():
             told = self._after(key, sent, context)
@@ -125,8 +127,9 @@ class Fleet:
             self._changed.wait_for(lambda: len(self.updates[key]) > sent or not context.is_active(), 60)
             return self.updates[key][sent:]
 
-    def _wake(self) -> None:
+    def _left(self) -> None:
         with self._changed:
+            self.streams -= 1
             self._changed.notify_all()
 
     def _cancel(self, request: Any, context: grpc.ServicerContext) -> provisioning_pb2.CancelRunResponse:

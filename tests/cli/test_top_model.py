@@ -204,6 +204,31 @@ def test_a_held_run_that_goes_on_is_not_held_any_more() -> None:
     assert not row.is_held
 
 
+async def test_a_run_that_was_reset_ends_in_its_own_row(api: ScriptedApi) -> None:
+    """Its stream goes on with the new execution, which has a row of its own, and is not taken for this one."""
+    fleet = Fleet(api)
+    old = booting(fleet, "web-1")
+    async with fed(api) as known:
+        await until(lambda: fleet.streams)
+        fleet.tell(old, run_pb2.RunUpdate(run=a_run("web-1", run_id="two", age=20)))
+        row = known.row(Key(old.workflow_id, old.run_id))
+        assert row is not None
+        await until(lambda: not fleet.streams or row.run.run_id != old.run_id)
+        assert row.run.run_id == old.run_id
+        old.outcome = run_pb2.RUN_OUTCOME_TERMINATED
+        await until(lambda: row.is_over)
+
+
+def test_nothing_is_suggested_for_a_run_of_whose_end_only_the_list_told() -> None:
+    """What helped while it went on helps no more."""
+    row = told(BOOT, event(3, "SLOW", "boot", "boot", suggestions=["mulligan run extend web-1 --by 10m"]))
+    assert row.suggestions
+    row.feed(run_pb2.RunUpdate(run=run_pb2.Run(run_id="one", outcome=run_pb2.RUN_OUTCOME_TERMINATED)))
+    assert row.suggestions == ()
+    row.feed(event(9, "RUN_FINISHED", outcome=run_pb2.RUN_OUTCOME_TERMINATED, suggestions=["mulligan machine release"]))
+    assert row.suggestions == ("mulligan machine release",)
+
+
 def test_the_undo_list_is_what_was_begun_and_not_undone() -> None:
     """In the order in which it would be undone; what has no undo is not in it."""
     row = told(

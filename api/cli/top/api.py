@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from types import TracebackType
 from typing import Self
 
@@ -63,8 +63,12 @@ class Api:
         request = provisioning_pb2.GetRunRequest(workflow_id=key.workflow_id, run_id=key.run_id)
         return await self.provisioning.GetRun(request, timeout=self.session.deadline(LIST_SECONDS))
 
-    async def watch(self, key: Key, cursor: str) -> AsyncIterator[run_pb2.RunUpdate]:
+    async def watch(self, key: Key, cursor: str) -> AsyncGenerator[run_pb2.RunUpdate, None]:
         """A run's updates after the cursor, to its end."""
         request = provisioning_pb2.WatchRunRequest(workflow_id=key.workflow_id, run_id=key.run_id, cursor=cursor)
-        async for response in self.provisioning.WatchRun(request):
-            yield response.update
+        call = self.provisioning.WatchRun(request)
+        try:
+            async for response in call:
+                yield response.update
+        finally:
+            call.cancel()  # also when nobody wants what it tells next

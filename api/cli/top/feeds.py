@@ -98,9 +98,12 @@ class Feeds:
         pause = 0.2
         while (row := self._model.row(key)) is not None and not row.is_over:
             try:
-                async for update in self._api.watch(key, row.view.cursor):
-                    self._model.feed(key, update)
-                    pause = 0.2
+                async with contextlib.aclosing(self._api.watch(key, row.view.cursor)) as updates:
+                    async for update in updates:
+                        if update.HasField("run") and update.run.run_id != key.run_id:
+                            return  # it was reset, and goes on in a row of its own
+                        self._model.feed(key, update)
+                        pause = 0.2
             except grpc.RpcError as error:
                 if status_of(error) is grpc.StatusCode.NOT_FOUND:
                     self._model.forget(key)

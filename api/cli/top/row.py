@@ -121,8 +121,8 @@ class Row:
 
     @property
     def suggestions(self) -> tuple[str, ...]:
-        """Commands that may help now, the likeliest first."""
-        return self._suggesting
+        """Commands that may help now, the likeliest first; none for one of whose end nothing but the list told."""
+        return self._suggesting if not self.is_over or self.view.finished is not None else ()
 
     def steps(self) -> list[StepView]:
         """Its steps, without the keeping of books between them."""

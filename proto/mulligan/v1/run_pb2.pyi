@@ -517,7 +517,9 @@ class Run(_message.Message):
     undoing: _builtins.bool
     """Whether it is open, makes a machine, and undoes now what it did."""
     superseded: _builtins.bool
-    """Whether a newer run has its workflow id, so that it is named by its run id too. Set where runs are listed."""
+    """Whether a newer run has its workflow id, so that it is named by its run id too. Set where runs are listed, and for one
+    that was asked for by its run id.
+    """
     @_builtins.property
     def started_at(self) -> _timestamp_pb2.Timestamp:
         """When it began."""
