@@ -8,9 +8,10 @@ from google.protobuf.message import Message
 from mulligan.activities.levers import GIVEN_UP, HOLDABLE
 from mulligan.api.cli.actor import ACTOR, REASON
 from mulligan.api.cli.client import Session, api_command
-from mulligan.api.cli.errors import tell_next
+from mulligan.api.cli.errors import CliError, tell_next
 from mulligan.api.cli.exit_codes import ExitCode
 from mulligan.api.cli.follow import follow
+from mulligan.api.cli.naming import outcome_of
 from mulligan.api.cli.output import print_json
 from mulligan.api.cli.steering import (
     ID,
@@ -26,19 +27,26 @@ from mulligan.api.cli.summary import finish
 from mulligan.api.cli.text import Duration, clean
 from mulligan.api.cli.view import RunView
 from mulligan.v1 import provisioning_pb2 as pb
+from mulligan.v1 import run_pb2
 
 LEFT = "what is left, and will be quarantined unless its last attempt undoes it:"
 STEP = click.Choice(HOLDABLE)
 
+AGAIN = (run_pb2.RUN_OUTCOME_FAILED, run_pb2.RUN_OUTCOME_CANCELLED)
+"""How a run ended that can be retried, whatever it left; after any other end it is to be looked at first."""
+
 
 @click.command()
 @ID
+@click.option("--run-id", default="", help="Refuse if this is not the newest run of the id, which is the one retried.")
 @REASON
 @ACTOR
 @watch_option("the new run")
 @api_command
-def retry(session: Session, workflow_id: str, reason: str, actor: str, watching: bool) -> ExitCode:
+def retry(session: Session, *, workflow_id: str, run_id: str, reason: str, actor: str, watching: bool) -> ExitCode:
     """Make a machine afresh whose run failed or was cancelled: the same request, in a new run of the same id."""
+    if run_id:
+        _require_newest(session, workflow_id, run_id)
     request = pb.RetryRunRequest(workflow_id=workflow_id, reason=reason, actor=actor)
     response = session.provisioning.RetryRun(request, timeout=session.deadline())
     _answered(session, response, f"{workflow_id}: a new run has begun", watch=not watching)
@@ -151,6 +159,22 @@ def abort(session: Session, lever: pb.LeverRequest, watching: bool) -> ExitCode:
 
 
 LEVERS = (retry, retry_now, hold, resume, extend, mulligan, abort)
+
+
+def _require_newest(session: Session, workflow_id: str, run_id: str) -> None:
+    """Refuse to retry an older run of an id: what it failed to make, a newer one was to make."""
+    asked, newest = (
+        session.provisioning.GetRun(pb.GetRunRequest(workflow_id=workflow_id, run_id=each), timeout=session.deadline())
+        for each in (run_id, "")
+    )
+    if asked.run.run_id != newest.run.run_id:
+        verb = "retry" if newest.run.outcome in AGAIN else "show"
+        raise CliError(
+            f"{workflow_id} --run-id {run_id} is an older run of this id, and only the newest can be retried, which is "
+            f"{outcome_of(newest.run)}",
+            ExitCode.CONFLICT,
+            next_commands=(f"mulligan run {verb} {workflow_id}",),
+        )
 
 
 def _said(answer: pb.LeverAnswer) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator
 
 from mulligan.api.cli.ending import ending
@@ -18,6 +19,15 @@ _DID = {
 def named(found: run_pb2.Run) -> str:
     """Its workflow id; with its run id where a newer run has that too."""
     return f"{found.workflow_id} --run-id {found.run_id}" if found.superseded else found.workflow_id
+
+
+def of_this_run(commands: Iterable[str], run: run_pb2.Run) -> tuple[str, ...]:
+    """The commands, so that they mean this run where a newer one has its id: that one alone can be retried."""
+    if not run.superseded:
+        return tuple(commands)
+    left = (command for command in commands if not command.startswith("mulligan run retry "))
+    ours = re.compile(rf"mulligan run \S+ {re.escape(run.workflow_id)}(?!\S)")
+    return tuple(f"{command} --run-id {run.run_id}" if ours.match(command) else command for command in left)
 
 
 def outcome_of(found: run_pb2.Run) -> str:

@@ -10,6 +10,7 @@ from mulligan.activities.levers import will_be_held
 from mulligan.api.cli.display import event_lines, evidence_text, progress_text
 from mulligan.api.cli.ending import ending
 from mulligan.api.cli.explanation import explanation_lines
+from mulligan.api.cli.naming import of_this_run
 from mulligan.api.cli.text import ago, clean, clock, elapsed, seconds
 from mulligan.api.cli.view import STEPS, STOPPED, UNDO
 from mulligan.v1 import provisioning_pb2 as pb
@@ -226,5 +227,5 @@ def _tried(commands: Sequence[str], run: run_pb2.Run) -> Iterator[str]:
     if is_ending(run) and run.outcome == run_pb2.RUN_OUTCOME_OPEN:
         commands = [command for command in commands if not command.startswith(for_more)]
     others = (command for command in commands if command != f"mulligan run show {run.workflow_id}")
-    for number, command in enumerate(others):
+    for number, command in enumerate(of_this_run(others, run)):
         yield clean(f"{INDENT}{'next:' if number == 0 else '  or:'} {command}")

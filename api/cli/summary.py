@@ -11,10 +11,11 @@ from mulligan.api.cli.display import evidence_text
 from mulligan.api.cli.errors import CliError, render, tell_next
 from mulligan.api.cli.exit_codes import NO_ROOM_REASONS, ExitCode, of_outcome
 from mulligan.api.cli.explanation import what_helps
+from mulligan.api.cli.naming import of_this_run
 from mulligan.api.cli.text import clean, outcome_text
 from mulligan.api.cli.typed import as_provision, asks_for_a_machine
 from mulligan.api.cli.view import RunView
-from mulligan.v1 import inventory_pb2, machine_pb2
+from mulligan.v1 import inventory_pb2, machine_pb2, run_pb2
 
 WHAT_IS_LEFT = {
     "FAILED": "everything that was made has been undone",
@@ -65,6 +66,10 @@ def finish_release(session: Session, view: RunView, *, forgotten: bool = False) 
 
 def next_after(view: RunView) -> Sequence[str]:
     """The commands to try after this run ended badly."""
+    return of_this_run(_next_after(view), view.run or run_pb2.Run())
+
+
+def _next_after(view: RunView) -> Sequence[str]:
     show = f"mulligan run show {view.workflow_id}"
     if view.failure[0] == "NOT_NOW":
         waits = as_provision("--wait-for-room") if asks_for_a_machine() else f"mulligan run retry {view.workflow_id}"
