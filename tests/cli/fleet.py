@@ -82,12 +82,12 @@ class Fleet:
             self.updates.setdefault((run.workflow_id, run.run_id), []).extend(updates)
             self._changed.notify_all()
 
-    def end(self, run: run_pb2.Run, outcome: str, message: str) -> None:
+    def end(self, run: run_pb2.Run, outcome: str, message: str, **more: Any) -> None:
         """The run ends."""
         number = run_pb2.RunOutcome.Value(f"RUN_OUTCOME_{outcome}")
         run.outcome = number
         run.ended_at.GetCurrentTime()
-        self.tell(run, event(90, "RUN_FINISHED", message=message, outcome=number))
+        self.tell(run, event(90, "RUN_FINISHED", message=message, outcome=number, **more))
 
     def _list(self, request: Any, context: grpc.ServicerContext) -> Iterator[Any]:
         for run in reversed(self.runs.values()):

@@ -19,7 +19,7 @@ from mulligan.api.cli.top import app as app_module
 from mulligan.api.cli.top import feeds
 from mulligan.api.cli.top.app import TopApp
 from mulligan.v1 import run_pb2
-from tests.cli.fleet import Fleet, a_provider, a_run, booting
+from tests.cli.fleet import LEVERS, Fleet, a_provider, a_run, booting
 from tests.cli.scripted import ScriptedApi, event, refusal
 
 ID = "provision:default:web-1"
@@ -199,6 +199,39 @@ async def test_a_refusal_is_shown_with_what_to_do_next(api: ScriptedApi, fleet: 
         await sees(pilot, f"refused: {message}", "mulligan run show")
         await pull(pilot, "h")
         await sees(pilot, "HoldRun was taken up")
+
+
+@pytest.mark.parametrize("key", ["c", "r", "h", "u", "x", "m", "a"])
+async def test_a_run_that_has_ended_is_not_asked_for_a_lever(api: ScriptedApi, fleet: Fleet, key: str) -> None:
+    """Nothing is said of what would be undone, but how it ended, and what its end advises."""
+    over = fleet.add(a_run("lost", age=2000), event(1, "ACTION_STARTED", "boot", "boot"))
+    fleet.end(over, "TERMINATED", "terminated from outside", suggestions=["mulligan machine release lost"])
+    async with top(api) as (app, pilot):
+        await pilot.press("e")
+        await sees(pilot, "provision:default:lost")
+        await pilot.press("down")
+        await sees(pilot, "lost: terminated: terminated from outside")
+        await pilot.press(key)
+        await sees(pilot, "lost: it has ended: terminated; next: mulligan machine release lost")
+        assert "leave it as it is" not in screen(app)
+    assert not {"CancelRun", "RetryRun", *LEVERS} & {method for method, _ in api.asked}
+
+
+async def test_an_older_run_of_an_id_is_not_asked_for_afresh(api: ScriptedApi, fleet: Fleet) -> None:
+    """The newest one is made afresh only; that is told before anything is asked."""
+    over = fleet.add(a_run("lost", run_id="first", age=2000), event(1, "RUN_STARTED"))
+    fleet.end(over, "CANCELLED", "cancelled", suggestions=[f"mulligan run retry {over.workflow_id}"])
+    over.superseded = True
+    booting(fleet, "lost")
+    async with top(api) as (app, pilot):
+        await pilot.press("e")
+        await sees(pilot, "with ended runs", "✘")
+        await pilot.press("end")
+        await sees(pilot, "lost: cancelled: cancelled")
+        await pilot.press("R")
+        await sees(pilot, "retry afresh provision:default:lost: a newer run has its id")
+        assert "leave it as it is" not in screen(app)
+    assert asked(api, "RetryRun") == []
 
 
 async def test_a_lever_without_a_run_says_so(api: ScriptedApi, fleet: Fleet) -> None:

@@ -18,7 +18,7 @@ from mulligan.api.cli.exit_codes import ExitCode
 from mulligan.api.cli.top.api import Api
 from mulligan.api.cli.top.board import Board
 from mulligan.api.cli.top.feeds import Feeds
-from mulligan.api.cli.top.levers import LEVERS, Lever
+from mulligan.api.cli.top.levers import LEVERS, Lever, refusal
 from mulligan.api.cli.top.modal import Confirm, Help
 from mulligan.api.cli.top.model import Model
 from mulligan.api.cli.top.row import Row
@@ -144,6 +144,9 @@ class TopApp(App[ExitCode]):
         lever, row = next(each for each in LEVERS if each.name == name), self.board.selected
         if row is None:
             self.board.say(f"{name}: no run is selected", "yellow")
+            return
+        if why := refusal(lever, row):
+            self.board.say(f"{name} {row.key.workflow_id}: {why}", "yellow")
             return
 
         def answered(reason: str | None) -> None:

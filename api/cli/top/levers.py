@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 
 from mulligan.api.cli.actor import this_actor
+from mulligan.api.cli.naming import of_this_run
 from mulligan.api.cli.output import word
 from mulligan.api.cli.top.api import Api
 from mulligan.api.cli.top.row import Key, Row
@@ -141,6 +142,19 @@ LEVERS = (
     ),
     Lever("a", "abort", "stop trying: it fails now", "The run fails now, and undoes what it made:", _abort, True),
 )
+
+
+AFRESH = next(lever for lever in LEVERS if lever.pull is _retry_afresh)
+"""The one lever of a run that has ended."""
+
+
+def refusal(lever: Lever, row: Row) -> str:
+    """Why this lever cannot do anything for this run, and what to do instead; empty where the run may be asked."""
+    if not row.is_over or (lever is AFRESH and not row.run.superseded):
+        return ""
+    why = "a newer run has its id" if lever is AFRESH else f"it has ended: {row.outcome}"
+    then = of_this_run(row.suggestions, row.run)[:1]
+    return "; next: ".join((why, *then))
 
 
 def undo_lines(row: Row) -> list[str]:

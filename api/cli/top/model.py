@@ -120,6 +120,7 @@ class Model:
         key = Key(run.workflow_id, run.run_id)
         if key not in self._rows:
             self._rows[key] = Row(run)
+        self._rows[key].run.superseded |= run.superseded
         return self._rows[key]
 
     def _take(self, key: Key, tell: Callable[[Row], None]) -> None:
