@@ -99,7 +99,7 @@ async def test_on_a_small_screen_the_runs_and_the_reason_are_seen(
 ) -> None:
     """With the whole id, which the table has no room for; the providers come in the runs' place, and go."""
     run = fleet.add(a_run("a-name-that-is-rather-long", age=900), event(1, "ACTION_STARTED", "boot", "boot"))
-    fleet.tell(run, event(2, "HELD", "record", "held", "no power, and this is why"))
+    fleet.tell(run, event(2, "HELD", "record", "held", "recorded as held: no power, and this is why"))
     async with top(api, size) as (app, pilot):
         await sees(
             pilot, "boot held", ":default:web-1", f"{run.workflow_id}: held: no power, and this is why", "? help"
@@ -114,6 +114,16 @@ async def test_on_a_small_screen_the_runs_and_the_reason_are_seen(
         await sees(pilot, f"{ID} open")
         await pilot.press("h")
         await sees(pilot, "now: boot runs on hyp-1")
+
+
+async def test_a_screen_that_is_made_narrow_keeps_its_keys_in_view(api: ScriptedApi, fleet: Fleet) -> None:
+    """The last line has what fits, also right after a change of size."""
+    async with top(api, (110, 24)) as (_, pilot):
+        await sees(pilot, "a abort ? help")
+        await pilot.resize_terminal(60, 24)
+        await sees(pilot, "? help q leave")
+        await pilot.resize_terminal(80, 24)
+        await sees(pilot, "a abort ? help q")
 
 
 async def test_a_run_that_was_terminated_is_shown_as_terminated(api: ScriptedApi, fleet: Fleet) -> None:

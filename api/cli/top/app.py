@@ -10,6 +10,7 @@ import grpc
 from rich.text import Text
 from textual.app import App, ComposeResult
 from textual.binding import Binding, BindingType
+from textual.events import Resize
 from textual.widgets import DataTable, Input
 
 from mulligan.api.cli.client import Session
@@ -80,9 +81,9 @@ class TopApp(App[ExitCode]):
         if self.board.runs.has_focus:
             self.board.show_details(not self.board.shows_details)
 
-    def on_resize(self) -> None:
-        """There may be more room now, or less."""
-        self.board.make_room()
+    def on_resize(self, event: Resize) -> None:
+        """There may be more room now, or less; this screen's own size is still the one before."""
+        self.board.make_room(event.size)
 
     def action_leave(self, how: str) -> None:
         """Leave; every run goes on."""

@@ -7,6 +7,7 @@ import time
 from rich.text import Text
 from textual.app import ComposeResult
 from textual.containers import Vertical, VerticalScroll
+from textual.geometry import Size
 from textual.widgets import Input
 
 from mulligan.api.cli.text import clean
@@ -117,9 +118,9 @@ class Board(Vertical):
         self.make_room()
         (self.providers if self._turned else self.runs).focus()
 
-    def make_room(self) -> None:
+    def make_room(self, size: Size | None = None) -> None:
         """The providers give way to the details, or to the runs, where there is no room for both."""
-        width, height = self.app.size
+        width, height = size or self.app.size
         is_low = height < LOW
         self.runs.display = not (is_low and self._turned)
         self.providers.display = self._turned or not (is_low or (self.shows_details and height < TALL))

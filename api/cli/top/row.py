@@ -20,6 +20,9 @@ from mulligan.v1 import machine_pb2, provisioning_pb2, run_pb2
 
 RECORD = "record"
 
+HELD_FOR = "recorded as held: "
+"""How a hold's record begins; what the row says has no room for it, and its state says so."""
+
 MOST_EVENTS = 1000
 """Events of a run that are kept; a run has a few dozen."""
 
@@ -187,7 +190,8 @@ class Row:
         if self.is_over:
             return self.view.finished.message if self.view.finished is not None else self.view.failure[1]
         if self.is_held:
-            return self.view.held.message if self.view.held is not None else "held, and waits for an operator"
+            why = self.view.held.message if self.view.held is not None else ""
+            return why.removeprefix(HELD_FOR) or "held, and waits for an operator"
         if progress is not None and progress.next_attempt_at.seconds:
             left = seconds(progress.next_attempt_at) - now
             when = f"again in {left:.0f} s" if left > 0.5 else "again now"
