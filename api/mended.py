@@ -30,6 +30,15 @@ _SETTLED: Mapping[MachineState, str] = {
     MachineState.RELEASED: "the machine was released",
     MachineState.FAILED: "nothing is left of the machine",
 }
+_BECAME: Mapping[MachineState, str] = {
+    MachineState.PROVISIONING: "is being made",
+    MachineState.READY: "is ready",
+    MachineState.RELEASING: "is being released",
+    MachineState.RELEASED: "was released",
+    MachineState.FAILED: "was not made",
+    MachineState.HELD: "is held",
+    MachineState.QUARANTINED: "is quarantined",
+}
 
 
 def with_what_became(views: Iterable[RunView], inventory: Inventory) -> list[RunView]:
@@ -88,5 +97,5 @@ def _since(view: RunView, newest: Machine | None) -> str:
     if newest is None:
         return f"{MENDED}: the machine is no longer known"
     if newest.id != view.machine_id:
-        return f"{MENDED}: another machine was made by that name, and is {newest.state}"
+        return f"{MENDED}: another machine was asked for by that name, and {_BECAME[newest.state]}"
     return f"{MENDED}: {_SETTLED[newest.state]}" if newest.state in _SETTLED else ""

@@ -47,10 +47,10 @@ class Faults:
         if (value or required) and not IMAGE_NAME.fullmatch(value):
             self.add(field, f"{_IMAGE_RULE}{_said(value)}")
 
-    def between(self, field: str, value: int, least: int, most: int) -> None:
+    def between(self, field: str, value: int, least: int, most: int, unit: str = "") -> None:
         """Check a number's range."""
         if not least <= value <= most:
-            self.add(field, f"must be {least} to {most}, not {value}")
+            self.add(field, f"must be {least} to {most}{f' {unit}' if unit else ''}, not {value}")
 
     def most(self, field: str, values: Collection[object], most: int) -> None:
         """Check how many there are."""

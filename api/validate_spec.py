@@ -54,7 +54,7 @@ def check_spec(faults: Faults, spec: machine_pb2.MachineSpec, *, named: bool = T
         faults.between("spec.priority", spec.priority, HIGHEST, LOWEST)
     _check_root_disk(faults, spec.root_disk)
     for field, value in spec.deadlines.ListFields():
-        faults.between(f"spec.deadlines.{field.name}", value, 0, _WEEK)
+        faults.between(f"spec.deadlines.{field.name}", value, 0, _WEEK, "seconds (7 days)")
 
 
 def check_capabilities(faults: Faults, spec: machine_pb2.MachineSpec, known: Sequence[str]) -> None:

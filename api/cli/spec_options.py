@@ -182,7 +182,10 @@ def _guest(spec: machine_pb2.MachineSpec, flags: Mapping[str, Any]) -> None:
     for step, text in pairs(flags.get("deadlines", ()), "--deadline"):
         if step not in STEPS:
             raise click.BadParameter(f"{step!r} is not one of {', '.join(STEPS)}", param_hint="--deadline")
-        setattr(spec.deadlines, f"{step}_seconds", Duration().convert(text, None, None))
+        allowed = Duration().convert(text, None, None)
+        if not allowed:  # the API would take it for no deadline of one's own
+            raise click.BadParameter(f"{step}={text} is no time; it must be 1 second at least", param_hint="--deadline")
+        setattr(spec.deadlines, f"{step}_seconds", allowed)
 
 
 def _hint(root_disk: machine_pb2.RootDisk, hint: str, text: str) -> None:

@@ -34,7 +34,7 @@ def finish(session: Session, view: RunView) -> ExitCode:
     if code is not ExitCode.OK:
         nothing_was_made = reason in NO_ROOM_REASONS and view.try_number == 1
         left = "" if nothing_was_made else WHAT_IS_LEFT.get(view.outcome, "")
-        says_it = "undone" in message or "mended since: " in message
+        says_it = any(words in message for words in ("undone", "mended since: ", "what it holds is reclaimed"))
         told = message if says_it else "; ".join(part for part in (message, left) if part)
         error = CliError(
             f"{view.workflow_id}: {outcome_text(view.outcome.lower(), told)}",

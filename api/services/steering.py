@@ -67,7 +67,7 @@ class Steering:
     async def ExtendRun(self, request: pb.ExtendRunRequest, context: Context) -> pb.ExtendRunResponse:  # noqa: N802
         """Give a step, or the run, more time."""
         faults = Faults(request)
-        faults.between("seconds", request.seconds, 1, MOST_SECONDS)
+        faults.between("seconds", request.seconds, 1, MOST_SECONDS, "seconds (7 days)")
         more = LeverIn(seconds=request.seconds, whole_run=request.whole_run)
         answer = await self._pull(LeverKind.EXTEND, request.lever, faults, more)
         return pb.ExtendRunResponse(answer=_message(answer))

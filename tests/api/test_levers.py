@@ -179,7 +179,7 @@ async def test_a_deadline_is_moved(api: Api, stack: Stack) -> None:
     assert (await api.provisioning.ExtendRun(request)).answer.said.startswith("the run has until")
     error = await refusal(api.provisioning.ExtendRun(pb.ExtendRunRequest(lever=lever(run_id), seconds=604_801)))
     assert error.code() is grpc.StatusCode.INVALID_ARGUMENT
-    assert set(violations(error)) == {"seconds"}
+    assert violations(error) == {"seconds": "must be 1 to 604800 seconds (7 days), not 604801"}
     await cancelled(api, run_id)
 
 

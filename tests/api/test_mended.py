@@ -46,7 +46,7 @@ async def test_a_mended_quarantine_no_longer_says_to_release_the_machine(api: Ap
     again = await everything(api.provision(spec(project)))
     assert again[-2].update.run.outcome == run_pb2.RUN_OUTCOME_READY
     why, then = await told(api, project, run)
-    assert why.endswith("; mended since: another machine was made by that name, and is ready")
+    assert why.endswith("; mended since: another machine was asked for by that name, and is ready")
     assert "machine release" not in " ".join([why, *then])
     assert then[0] == f"mulligan machine show m --project {project}"
 

@@ -83,6 +83,13 @@ def test_flags_alone_describe_a_machine(asked, tmp_path: Path) -> None:  # type:
     }
 
 
+def test_a_deadline_of_no_time_is_refused(mulligan: Mulligan) -> None:
+    """The API would take it for the default, which is minutes."""
+    done = mulligan("machine", "provision", "web-1", "--image", "demo", "--deadline", "verify=0s")
+    assert done.returncode == ExitCode.USAGE
+    assert "--deadline: verify=0s is no time; it must be 1 second at least" in done.stderr
+
+
 def test_the_root_disk_of_a_server_is_described(asked, mulligan: Mulligan) -> None:  # type: ignore[no-untyped-def]
     """By what must be true of it; a hint that there is not is refused with those that there are."""
     hints = ("serial=S3Z9", "wwn=0x5000c500", "model=SSD 870", "kind=solid-state", "min-gib=400")

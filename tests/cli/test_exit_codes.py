@@ -76,6 +76,15 @@ def test_a_followed_run_ends_the_command(
         assert "next: mulligan " in done.stderr
 
 
+def test_what_becomes_of_a_terminated_runs_claim_is_told_once(api: ScriptedApi, mulligan: Mulligan) -> None:
+    """The run says it, and so would the command."""
+    says = "terminated from outside, without undo; what it holds is reclaimed when its lease has passed"
+    over = event(1, "RUN_FINISHED", message=says, reason="TERMINATED", outcome=run_pb2.RUN_OUTCOME_TERMINATED)
+    api.handlers["WatchRun"] = watches([run_update(), over, run_update("TERMINATED", reason=says)])
+    error = next(line for line in mulligan("run", "watch", ID).stderr.splitlines() if line.startswith("error: "))
+    assert error == f"error: {ID}: {says}"
+
+
 @pytest.mark.parametrize("outcome", ["CANCELLED", "TERMINATED", "RELEASED", "FAILED"])
 def test_a_machine_that_is_gone_was_released(api: ScriptedApi, mulligan: Mulligan, outcome: str) -> None:
     """However its own run ended, e.g. by being cancelled for it: exactly what was asked has happened."""
