@@ -23,6 +23,9 @@ LOOK_SECONDS = 600
 TELL_SECONDS = 30
 """How long a change may take: runs under way are told of it, and each may take a while to answer."""
 
+FOUND = "(as found when it was added last; what was set since is not in them)"
+"""What is to be known of facts: `provider set` looks at nothing."""
+
 HEAD = ("name", "partition", "kind", "state", "vcpu", "memory", "disk", "url")
 
 
@@ -231,5 +234,6 @@ def _facts(found: inventory_pb2.Provider) -> Iterator[tuple[str, str]]:
     yield "capabilities", "\n".join(found.capabilities)
     yield "settings", "\n".join(f"{key}={value}" for key, value in sorted(found.settings.items()))
     yield "credential", found.credential
-    yield "facts", "\n".join(f"{key}: {value}" for key, value in sorted(found.facts.items()))
+    facts = [f"{key}: {value}" for key, value in sorted(found.facts.items())]
+    yield "facts", "\n".join([*facts, FOUND] if facts else [])
     yield "generation", str(found.generation)

@@ -301,7 +301,7 @@ class Provider(_message.Message):
 
     @_builtins.property
     def facts(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
-        """For people: versions, model, what was measured."""
+        """For people: versions, model, what was measured, as AddProvider found it last. UpdateProvider looks at nothing."""
 
     def __init__(
         self,
