@@ -18,6 +18,9 @@ from mulligan.api.enums import RunKind
 MENDED = "mended since"
 """How it is said that the cause of a quarantine or a termination is gone."""
 
+RESET = "it was reset: a newer run of its id goes on with the machine"
+"""What became of what a run left that has a newer one for the same machine."""
+
 ADVICE = ". When the cause is mended: "
 """What stands in a quarantine's reason before the command that takes down what is left."""
 
@@ -98,4 +101,6 @@ def _since(view: RunView, newest: Machine | None) -> str:
         return f"{MENDED}: the machine is no longer known"
     if newest.id != view.machine_id:
         return f"{MENDED}: another machine was asked for by that name, and {_BECAME[newest.state]}"
-    return f"{MENDED}: {_SETTLED[newest.state]}" if newest.state in _SETTLED else ""
+    if newest.state in _SETTLED:
+        return f"{MENDED}: {_SETTLED[newest.state]}"
+    return RESET if view.superseded and view.kind is RunKind.PROVISION else ""

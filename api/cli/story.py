@@ -21,6 +21,9 @@ ENDED = (run_pb2.RUN_EVENT_KIND_ACTION_FINISHED, run_pb2.RUN_EVENT_KIND_ACTION_F
 RECORDED = (run_pb2.RUN_EVENT_KIND_HELD, run_pb2.RUN_EVENT_KIND_RESUMED)
 """Events that are written when the action ends that records them."""
 
+_AWAITS_AGAIN = re.compile(r"; last: awaits [^;]*; ")
+"""What was awaited, said once more before what was last seen."""
+
 INDENT = "  "
 WHERE_WIDTH = 18
 
@@ -103,7 +106,8 @@ class Try:
     def why_begun(self) -> str:
         """Why the try before was left, with what was last observed there; empty where that is not told."""
         messages = (entry.began.message for entry in self.entries if isinstance(entry, Act))
-        return next((again[1] for message in messages if (again := _AGAIN.fullmatch(message))), "")
+        why = next((again[1] for message in messages if (again := _AGAIN.fullmatch(message))), "")
+        return _AWAITS_AGAIN.sub("; last: ", why)
 
     def why_left(self, told: str = "") -> str:
         """Why another provider was tried: as that try has `told` it, else what failed first."""

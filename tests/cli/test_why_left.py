@@ -52,7 +52,8 @@ def test_what_was_last_observed_is_told_of_an_earlier_try_too() -> None:
     """The next claim has it, where the deadline that passed has not; it is told once."""
     passed = event(8, "DEADLINE_PASSED", "verify", message="not done within 20 s: proving level guest")
     why = "verify was not done within 20 s; it was awaiting the guest's call home; last: its power is on; 'login:'"
-    begun = claimed_again(f"taking a mulligan after: {why}; claim a provider in default")
+    again = why.replace("last: ", "last: awaits the guest's call home; ")
+    begun = claimed_again(f"taking a mulligan after: {again}; claim a provider in default")
     assert left(passed, UNDONE, begun) == f"left hyp-1: {why}"
     events = [each.event for each in (*AWAITS, passed, begun) if each.HasField("event")]
     told = "\n".join(story_lines(pb.GetRunResponse(run=run_update().run, events=events)))
