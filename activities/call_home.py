@@ -10,6 +10,7 @@ from temporalio.service import RPCError, RPCStatusCode
 from mulligan.activities import calls
 from mulligan.activities.bootserver.tokens import Permit
 from mulligan.activities.errors import Busy, Conflict, Unreachable
+from mulligan.activities.levers import UPDATE_LIMIT
 from mulligan.activities.values import CallHome
 
 ANSWER_WITHIN = timedelta(seconds=10)
@@ -41,7 +42,7 @@ class RunListener:
                 if error.status is RPCStatusCode.RESOURCE_EXHAUSTED:
                     message = f"the run {permit.workflow_id} is asked too much at once ({error.message}); call again"
                     raise Busy(message, after_seconds=1) from error
-                if error.status is RPCStatusCode.FAILED_PRECONDITION:
+                if error.status is RPCStatusCode.FAILED_PRECONDITION and UPDATE_LIMIT in error.message:
                     limit = error.message.partition(". ")[0]  # what follows is for programmers
                     message = f"the run {permit.workflow_id} can be told nothing any more: {limit}"
                     raise Conflict(message, workflow_id=permit.workflow_id) from error

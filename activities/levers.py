@@ -25,6 +25,10 @@ GIVEN_UP = "the undo that cannot be done is not tried any longer; what is left w
 UNKNOWN = "unknown"
 """Who pulls a lever without a name."""
 
+UPDATE_LIMIT = "limit"
+"""In what Temporal says where a run has taken all the updates that it may. With the same status it refuses those of a
+run whose workflow task fails, which goes on when its code is mended."""
+
 NOTE_CANCEL = "note-cancel"
 """The signal that keeps in a run's history who else asked to cancel it: Temporal keeps the first request only."""
 

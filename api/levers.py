@@ -14,7 +14,7 @@ from temporalio.service import RPCError, RPCStatusCode
 
 from mulligan.activities.errors import Busy, Conflict, Final, Unreachable
 from mulligan.activities.events import EventKind, RunEvent
-from mulligan.activities.levers import LeverIn, LeverKind, Pulled, command
+from mulligan.activities.levers import UPDATE_LIMIT, LeverIn, LeverKind, Pulled, command
 from mulligan.activities.values import Outcome
 from mulligan.api.convert_runs import RunView
 from mulligan.api.enums import RunKind
@@ -93,7 +93,8 @@ class Levers:
             if error.status is RPCStatusCode.RESOURCE_EXHAUSTED:
                 raise _too_many_at_once(view, kind, error.message) from error
             if error.status is RPCStatusCode.FAILED_PRECONDITION:
-                raise _took_all(view, kind, error.message) from error
+                refusal = _took_all if UPDATE_LIMIT in error.message else _decides_nothing
+                raise refusal(view, kind, error.message) from error
             if error.status is not RPCStatusCode.NOT_FOUND:
                 raise
             raise over((await self._runs.find(view.workflow_id, view.run_id)).view) from error
@@ -171,6 +172,16 @@ def _too_many_at_once(view: RunView, kind: LeverKind, why: str) -> Busy:
         f"{view.workflow_id} could not be given the lever {kind}: Temporal takes no more for it at this moment, as "
         f"where many are pulled at once ({why}); nothing was changed: pull it again in a moment",
         after_seconds=1,
+        workflow_id=view.workflow_id,
+        lever=kind,
+    )
+
+
+def _decides_nothing(view: RunView, kind: LeverKind, why: str) -> Unreachable:
+    """The run's own code fails, again and again, until a mended version is deployed; then it goes on."""
+    return Unreachable(
+        f"{view.workflow_id} decides nothing now, as its workflow's code fails ({why}); {kind} has changed nothing, "
+        "and nothing is lost: the control workers' log says what fails, and the run goes on when that is mended",
         workflow_id=view.workflow_id,
         lever=kind,
     )

@@ -18,7 +18,7 @@ from mulligan.api.enums import RunKind
 MENDED = "mended since"
 """How it is said that the cause of a quarantine or a termination is gone."""
 
-RESET = "it was reset: a newer run of its id goes on with the machine"
+RESET = "it was reset: what there is of the machine is the newer run's of its id"
 """What became of what a run left that has a newer one for the same machine."""
 
 ADVICE = ". When the cause is mended: "

@@ -52,6 +52,9 @@ LAST_CHANCE = timedelta(seconds=5)
 TRIED_AGAIN = "; it will be tried again"
 """How the reason of an attempt may end: untrue of the last one."""
 
+STOPS_FOR_A_SWALLOWED_CANCEL = "stops-for-a-swallowed-cancel"
+"""Of a step whose cancel a look for another provider, or an extension just at the deadline, has swallowed."""
+
 SPARES_WHO_DID_NOT_FAIL = "spares-who-did-not-fail"
 """Of an undo that was given up before it had failed: since November 2026 it is not held against the provider."""
 
@@ -318,7 +321,8 @@ class Execution:
         slow_at = began + min((self.deadline - began) * SLOW_SHARE, SLOW_AFTER)
         deadline, is_slow = self.deadline, False
         while not task.done() and self.ended_by is None:
-            raise_if_cancelled()  # one that `when_slow`, or an extension just at the deadline, has swallowed
+            if workflow.cancellation_reason() is not None and workflow.patched(STOPS_FOR_A_SWALLOWED_CANCEL):
+                raise_if_cancelled()
             allowed = f"{(deadline - began).total_seconds():.0f} s"
             due, summary = (
                 (deadline, f"{TIMER_DEADLINE}{step}: not done within {allowed}: {slow}")

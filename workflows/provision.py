@@ -6,7 +6,7 @@ import asyncio
 from dataclasses import replace
 from datetime import timedelta
 
-from temporalio import workflow
+from temporalio import exceptions, workflow
 from temporalio.exceptions import ActivityError, ApplicationError
 
 with workflow.unsafe.imports_passed_through():
@@ -28,6 +28,12 @@ NOT_THE_PROVIDERS_FAULT = frozenset(
 
 DECIDED = frozenset({MULLIGAN_ASKED, ABORTED, CLAIM_LOST})
 """Reasons after which nobody needs to be asked how to go on."""
+
+ENDS_BY_A_LATE_LEVER = "ends-by-a-lever-while-a-failure-is-noted"
+"""Of a failed run: a lever that is answered while that is noted ends the try, which is not held."""
+
+GOES_BACK_FOR_A_LATE_CALL = "goes-back-for-a-late-call-home"
+"""Of a held run: a guest that calls home while its resume is recorded gets its disk made anew."""
 
 LOOK_WITHIN = timedelta(seconds=8)
 """So long it is looked for another provider while a step, or an operator, waits for the answer."""
@@ -191,7 +197,8 @@ class ProvisionMachine(Steering):
                 self.failure = failure
                 if self._is_blamed(failure):
                     await shielded(self._suspect(self.making.provider, failure))
-                self.run.raise_if_ended()  # by a lever that was answered while the failure was noted
+                if self.run.ended_by is not None and workflow.patched(ENDS_BY_A_LATE_LEVER):
+                    self.run.raise_if_ended()
                 step = await self._decided(failure.message)
             else:
                 step = next(iter(HOLDABLE[HOLDABLE.index(step) + 1 :]), "")
@@ -236,7 +243,9 @@ class ProvisionMachine(Steering):
         """Hold, until an operator decides; the step with which to go on. A lever that ends the try is raised."""
         decision = await self._hold(reason)
         if decision.lever is LeverKind.RESUME:
-            decision = replace(decision, step=self.step_to_resume(decision.step))  # it may have called home meanwhile
+            again = self.step_to_resume(decision.step)
+            if again != decision.step and workflow.patched(GOES_BACK_FOR_A_LATE_CALL):
+                decision = replace(decision, step=again)
             self.making.hear_again(decision.step)
             self.phase = Phase.UNDOING
             await shielded(self._roll_back(decision.step))
@@ -289,6 +298,8 @@ class ProvisionMachine(Steering):
         try:
             return await self.run.act(steps.LOOK_FOR_ANOTHER, asked, "Look for another provider", limit=limit)
         except ActivityError as error:
+            if isinstance(error.cause, exceptions.TimeoutError):
+                return calls.Another("the database takes its time; ask again in a moment", fits=False, known=False)
             return calls.Another(Failure.of(error).message, fits=False)
 
     async def _roll_back(self, to: str = "claim") -> None:

@@ -69,12 +69,7 @@ class Undoing:
     run: Execution
     phase = Phase.UNDOING
     taken = 0
-    """How many levers were pulled."""
-
-    def took(self, said: str) -> Pulled:
-        """The answer to a lever that was taken."""
-        self.taken += 1
-        return Pulled(said)
+    """How many levers were pulled, those too that were refused when they had been looked into."""
 
     def _check(self, asked: LeverIn | None) -> None:
         """Refuse what no lever takes, before its handler sees it: what a handler raised for that would stop the run."""
@@ -129,6 +124,7 @@ class Undoing:
         An action that makes something and is under way goes on with those that it began with, unless it waits; an undo
         is begun anew.
         """
+        self.taken += 1
         async with self.run.asking:
             try:
                 used = self.run.targets.used()
@@ -142,7 +138,7 @@ class Undoing:
                 self.run.targets.begin_anew(target)
             else:
                 self.run.targets.learn(target)
-        return self.took(done.said)
+        return Pulled(done.said)
 
     @retry_now.validator
     def _may_retry_now(self, asked: LeverIn = LeverIn()) -> None:  # noqa: B008 - frozen
@@ -157,6 +153,7 @@ class Undoing:
     )
     async def abort(self, asked: LeverIn = LeverIn()) -> Pulled:  # noqa: B008 - frozen
         """Stop trying."""
+        self.taken += 1
         return self._abort(asked)
 
     @abort.validator
@@ -170,7 +167,7 @@ class Undoing:
 
     def _abort(self, asked: LeverIn) -> Pulled:
         self.run.given_up = why(asked, "the undo was given up")
-        return self.took(GIVEN_UP)
+        return Pulled(GIVEN_UP)
 
 
 class Steering(Undoing):
@@ -215,12 +212,13 @@ class Steering(Undoing):
     )
     async def hold(self, asked: LeverIn = LeverIn()) -> Pulled:  # noqa: B008 - frozen
         """Hold before a step begins, or take that back."""
+        self.taken += 1
         if asked.off:
             self.holds_ahead.drop(asked.step)
         else:
             self.holds_ahead.add(asked, asked.step or self._later_steps()[0])
         self.run.changed()
-        return self.took(self.holds_ahead.said() or "it will not be held")
+        return Pulled(self.holds_ahead.said() or "it will not be held")
 
     @hold.validator
     def _may_hold(self, asked: LeverIn = LeverIn()) -> None:  # noqa: B008 - frozen
@@ -257,10 +255,11 @@ class Steering(Undoing):
     )
     async def resume(self, asked: LeverIn = LeverIn()) -> Pulled:  # noqa: B008 - frozen
         """Go on with a held run."""
+        self.taken += 1
         step = self.step_to_resume(asked.step or self.run.step)
         self.decision = Decision(LeverKind.RESUME, asked, step)
         ahead = self.holds_ahead.said()
-        return self.took(f"it goes on with {step}{f'; {ahead}' if ahead else ''}")
+        return Pulled(f"it goes on with {step}{f'; {ahead}' if ahead else ''}")
 
     @resume.validator
     def _may_resume(self, asked: LeverIn = LeverIn()) -> None:  # noqa: B008 - frozen
@@ -282,13 +281,14 @@ class Steering(Undoing):
     )
     async def extend(self, asked: LeverIn = LeverIn()) -> Pulled:  # noqa: B008 - frozen
         """Move a deadline."""
+        self.taken += 1
         more = timedelta(seconds=asked.seconds)
         if asked.whole_run:
             self.ends_at += more
-            return self.took(f"the run has until {self.ends_at:%Y-%m-%d %H:%M:%S} UTC")
+            return Pulled(f"the run has until {self.ends_at:%Y-%m-%d %H:%M:%S} UTC")
         self.run.extend(asked.seconds)
         self.ends_at = max(self.ends_at, self.run.deadline)
-        return self.took(f"{self.run.step} has until {self.run.deadline:%Y-%m-%d %H:%M:%S} UTC")
+        return Pulled(f"{self.run.step} has until {self.run.deadline:%Y-%m-%d %H:%M:%S} UTC")
 
     @extend.validator
     def _may_extend(self, asked: LeverIn = LeverIn()) -> None:  # noqa: B008 - frozen
@@ -307,11 +307,15 @@ class Steering(Undoing):
     )
     async def mulligan(self, asked: LeverIn = LeverIn()) -> Pulled:  # noqa: B008 - frozen
         """Take another provider, if there is one."""
+        self.taken += 1
         tried = self.run.try_number
         async with self.run.asking:
             found = await self.is_another()
         if not found.fits:
-            raise self.refuse(LeverKind.MULLIGAN, f"there is no other provider to try: {found.said}")
+            what = (
+                "there is no other provider to try" if found.known else "it is not known whether another provider fits"
+            )
+            raise self.refuse(LeverKind.MULLIGAN, f"{what}: {found.said}")
         self._may_mulligan(asked)
         if self.run.try_number != tried:
             raise self.refuse(LeverKind.MULLIGAN, "it has left that provider meanwhile", phase=self.phase)
@@ -320,7 +324,7 @@ class Steering(Undoing):
             self.decision = Decision(LeverKind.MULLIGAN, asked)
         else:
             self.run.ended_by = Failure(self.run.step, "", MULLIGAN_ASKED, message)
-        return self.took("what was made is undone, then another provider is tried")
+        return Pulled("what was made is undone, then another provider is tried")
 
     @mulligan.validator
     def _may_mulligan(self, asked: LeverIn = LeverIn()) -> None:  # noqa: B008 - frozen
@@ -345,7 +349,7 @@ class Steering(Undoing):
             self.decision = Decision(LeverKind.ABORT, asked)
         else:
             self.run.ended_by = Failure(self.run.step, "", ABORTED, why(asked, "aborted"))
-        return self.took("it fails now, and what was made is undone")
+        return Pulled("it fails now, and what was made is undone")
 
     def _later_steps(self) -> tuple[str, ...]:
         """The steps of this try that have not begun."""

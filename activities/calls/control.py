@@ -167,6 +167,8 @@ class Another:
 
     said: str
     fits: bool
+    known: bool = True
+    """False where that could not be found out in time."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 from temporalio.client import Client, WorkflowHandle
-from temporalio.service import RetryConfig
+from temporalio.service import RetryConfig, RPCError, RPCStatusCode
 
 from mulligan.activities.bootserver.tokens import Permit
 from mulligan.activities.call_home import RunListener
-from mulligan.activities.errors import Busy, Conflict
+from mulligan.activities.errors import Busy, Conflict, Unreachable
 from mulligan.activities.levers import LeverIn, LeverKind
 from mulligan.activities.values import CallHome, Outcome
 from mulligan.api.levers import Levers
@@ -47,6 +47,27 @@ async def waiting(stack: Stack) -> tuple[WorkflowHandle[Any, Any], Permit]:
 def call() -> CallHome:
     """The guest is up."""
     return CallHome(datetime.now(UTC), "m", status="done", addresses=("127.0.0.1",), peer="127.0.0.1")
+
+
+async def test_a_run_whose_code_fails_is_not_told_as_one_that_took_too_much(
+    stack: Stack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It goes on once its code is mended: the guest is asked to call again, and the operator told what to look at."""
+    handle, permit = await waiting(stack)
+    why = "Unable to perform workflow execution update due to Workflow Task in failed state."
+
+    async def fails(*_: Any, **__: Any) -> None:
+        raise RPCError(why, RPCStatusCode.FAILED_PRECONDITION, b"")
+
+    monkeypatch.setattr(WorkflowHandle, "execute_update", fails)
+    with pytest.raises(Unreachable, match="does not answer now"):
+        await RunListener(stack.client).on_call_home(permit, call())
+    with pytest.raises(Unreachable, match="its workflow's code fails"):
+        await Levers(Runs(stack.client, stack.inventory)).pull(
+            handle.id, "", LeverKind.EXTEND, LeverIn("a", seconds=60)
+        )
+    await handle.cancel()
+    assert (await last_of(stack, handle)).outcome is Outcome.CANCELLED
 
 
 async def test_who_asks_while_too_much_is_asked_is_told_to_ask_again(

@@ -53,7 +53,7 @@ async def test_a_run_that_was_reset_is_the_same_in_every_answer(api: Api, stack:
     await until(all_agree)
     asked = provisioning_pb2.GetRunRequest(workflow_id=run.workflow_id, run_id=run.run_id)
     told = await api.provisioning.GetRun(asked)
-    assert told.run.reason.endswith("; it was reset: a newer run of its id goes on with the machine")
+    assert told.run.reason.endswith("; it was reset: what there is of the machine is the newer run's of its id")
     assert not any("machine release" in each for each in told.events[-1].suggestions), "the newer run has the machine"
     await api.provisioning.CancelRun(provisioning_pb2.CancelRunRequest(workflow_id=run.workflow_id))
     await everything(api.watch(run.workflow_id))

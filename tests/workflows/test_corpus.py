@@ -55,7 +55,7 @@ def test_every_ending_is_in_the_corpus() -> None:
     assert {f"simulated-{ending}" for ending in ENDINGS} - names == set()
     assert {f"libvirt-{ending}" for ending in ("ready", "released", "cancelled")} - names == set()
     assert {f"{bmc}-{ending}" for bmc in ("redfish", "ipmi") for ending in ("ready", "released")} - names == set()
-    assert {read(name).run.outcome for name in names} == set(Outcome) - {Outcome.OPEN}
+    assert {read(name).run.outcome for name in names} == set(Outcome), "the open ones were steered by code of before"
 
 
 def test_nothing_of_a_host_is_in_the_corpus() -> None:

@@ -21,7 +21,7 @@ from mulligan.activities.values import OnFailure, Outcome
 from tests.workflows.behind import called
 from tests.workflows.stack import Stack, is_clean, until
 from tests.workflows.stalls import ended_or_held, knows_of_its_cancel, started
-from tests.workflows.steer import HELD, begun, held, last_of, pull, verbs
+from tests.workflows.steer import HELD, begun, held, last_of, pull, refused, verbs
 
 
 @pytest.mark.parametrize("lever", [LeverKind.ABORT, LeverKind.MULLIGAN])
@@ -164,3 +164,16 @@ async def test_an_undo_that_fails_after_a_held_failure_is_held_against_the_host_
     assert (await last_of(stack, handle)).outcome is Outcome.QUARANTINED
     suspect = stack.inventory.suspect(SuspectKind.PROVIDER, hosts[0].name)
     assert sorted(each.step for each in suspect.evidence) == ["boot", "undo"]
+
+
+async def test_a_mulligan_that_the_database_keeps_waiting_says_that_it_is_not_known(stack: Stack, stall: Any) -> None:
+    """There is another host, and a worker too; neither is denied."""
+    project, _ = await stack.hosts(2, personality="no-call-home")
+    handle = await stack.start(stack.request(project, deadlines=HELD))
+    await begun(stack, project, "power_on")
+    looking = stall("explain")
+    said = await refused(handle, LeverKind.MULLIGAN)
+    assert "it is not known whether another provider fits: the database takes its time" in said
+    looking.go.set()
+    await handle.cancel()
+    assert (await last_of(stack, handle)).outcome is Outcome.CANCELLED
