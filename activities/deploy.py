@@ -14,7 +14,7 @@ from mulligan.activities.bootserver.job import Job, JobKind, Payload, Seen
 from mulligan.activities.bootserver.reports import identity, text
 from mulligan.activities.bootserver.tokens import issue
 from mulligan.activities.drivers.booting import Transfer, read_booting
-from mulligan.activities.errors import Conflict, MulliganError
+from mulligan.activities.errors import Busy, MulliganError
 from mulligan.activities.firmware import firmware_for
 from mulligan.activities.images.packed import packed_disk
 from mulligan.activities.images.raw import raw_disk
@@ -26,6 +26,9 @@ from mulligan.activities.threads import run_blocking
 from mulligan.activities.values import DiskIdentity, Evidence, Image, Mark, Target
 
 SOURCE = "deploy-agent"
+ERASES_SECONDS = 1500.0
+"""An agent that erases is at work for so long after it was heard of: as long as `Patience` gives servers to come."""
+AGAIN_SECONDS = 30.0
 
 
 class DeployActivities:
@@ -107,18 +110,27 @@ async def prepared(site: Site, target: Target, image: Image, beat: Beat) -> tupl
 
 
 def forget_what_was_erased(site: Site, name: str, mark: Mark) -> None:
-    """When disks were erased for this claim before, what was written before that is of no more use.
+    """When disks were erased for this claim before, what was written before that is of no more use; what was proved to
+    be erased counts as written no more.
 
-    Raises `Conflict` while they are being erased: whoever comes so late has no business there any more. Blocks.
+    Raises `Busy` while they are being erased: by a release, if this is an attempt that comes late, or by an agent that
+    an execution which was reset has left at work. Blocks.
     """
     erase, deploy = (site.jobs.name(name, mark, kind) for kind in (JobKind.ERASE, JobKind.DEPLOY))
     erased = site.jobs.find(erase)
     if erased is None or not erased.asked_by:
         return
-    if not erased.closed:
-        raise Conflict(f"{name}: the disks of {mark.machine} are being erased, so that nothing is written to them")
+    if site.jobs.at_work(erase, ERASES_SECONDS):
+        said = f"{name}: the disks of {mark.machine} are being erased; nothing is written to them before that has ended"
+        raise Busy(said, after_seconds=AGAIN_SECONDS, provider=name)
+    is_proved = erased.result is not None and not erased.result.get("nothing")
+
+    def anew(job: Job) -> Job:
+        permits = () if is_proved else job.permits
+        return replace(job, result=None, image=None, seed=None, closed=True, permits=permits)
+
     if site.jobs.find(deploy) is not None:
-        site.jobs.change(deploy, lambda job: replace(job, result=None, image=None, seed=None, closed=True))
+        site.jobs.change(deploy, anew)
     site.jobs.forget(erase)
 
 

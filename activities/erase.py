@@ -11,7 +11,7 @@ from temporalio import activity
 from mulligan.activities import calls
 from mulligan.activities.beat import beating
 from mulligan.activities.bmc import SITE, identity_of
-from mulligan.activities.bootserver.checks import MOST_DISKS
+from mulligan.activities.bootserver.checks import absent
 from mulligan.activities.bootserver.job import Job, JobKind
 from mulligan.activities.bootserver.reports import name_disk, text
 from mulligan.activities.deploy import SOURCE
@@ -22,6 +22,8 @@ from mulligan.activities.site import Site
 from mulligan.activities.threads import run_blocking
 from mulligan.activities.values import Erase, Evidence, Mark
 
+MOST_LINES = 256
+"""Of evidence: so many disks are told one by one."""
 NOTHING: Mapping[str, Any] = {"nothing": True}
 """The result of a job for which there was nothing to do."""
 
@@ -101,8 +103,11 @@ def told(name: str, mode: Erase, job: Job) -> calls.Done:
         return calls.Done(f"{name} is off; nothing was written to its disks, so that nothing was erased")
     disks = result.get("disks")
     lines = [_line(disk) for disk in disks if isinstance(disk, dict)] if isinstance(disks, list) else []
-    now, skipped = datetime.now(UTC), _skipped(result)
-    evidence = tuple(Evidence(None, SOURCE, line, now) for line in (*lines, *skipped))
+    now, more = datetime.now(UTC), len(lines) - MOST_LINES
+    others = [f"and {more} more disks likewise"] if more > 0 else []
+    others += _skipped(result)
+    others += [f"{each.disk}: written, and not there to be erased" for each in absent(job.missed, result)]
+    evidence = tuple(Evidence(None, SOURCE, line, now) for line in (*lines[:MOST_LINES], *others))
     return calls.Done(f"the disks of {name} are erased ({mode}): {len(lines)} disk(s); the server is off", evidence)
 
 
@@ -110,7 +115,7 @@ def _skipped(result: Mapping[str, Any]) -> list[str]:
     """The removable disks that were left as they are, and why."""
     skipped = result.get("skipped")
     found = [each for each in skipped if isinstance(each, dict)] if isinstance(skipped, list) else []
-    disks = [(each.get("disk"), each.get("why")) for each in found[:MOST_DISKS]]
+    disks = [(each.get("disk"), each.get("why")) for each in found[:MOST_LINES]]
     return [f"{name_disk(disk)}: left as it is: {text(why, 160)}" for disk, why in disks if isinstance(disk, dict)]
 
 

@@ -15,16 +15,18 @@ from typing import Any
 import structlog
 from aiohttp import web
 
-from mulligan.activities.bootserver.checks import forbidden, unproved
+from mulligan.activities.bootserver.checks import absent, forbidden, unproved
 from mulligan.activities.bootserver.door import Handler, guarded
 from mulligan.activities.bootserver.identity import mistaken, untold
-from mulligan.activities.bootserver.job import Job, Payload
+from mulligan.activities.bootserver.job import Job, JobKind, Payload, Report
 from mulligan.activities.bootserver.jobs import Jobs, Refused
 from mulligan.activities.bootserver.reports import BODY_BYTES, Malformed, parse_permit, parse_report
 from mulligan.activities.holes import data_stretches
 from mulligan.activities.threads import run_blocking
 
 Stretches = list[tuple[int, int]] | None
+NOT_ERASED = "NOT_ERASED"
+"""As the agent calls it when it could not erase a disk."""
 BOOT_HEADER = "X-Mulligan-Boot"
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
@@ -64,6 +66,9 @@ class AgentDoor:
             return web.Response(status=400, text=f"{error}\n")
         hardware = (await run_blocking(self._jobs.seen, job.id)).hardware
         if told.result is not None and (why := unproved(job, told.result, told.hardware or hardware)):
+            if job.kind is JobKind.ERASE:  # another boot of it would say the same
+                failed = Report.failed(self._jobs.now(), NOT_ERASED, f"it is done; but {why}")
+                await run_blocking(self._jobs.fail, token, owner, failed, absent(job.wrote, told.result))
             raise Refused(409, f"the agent says that it is done, and {why}", job.id)
         order = await run_blocking(self._jobs.report, token, owner, told.report, told.result, told.hardware)
         return web.json_response({"order": order})

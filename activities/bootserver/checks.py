@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from mulligan.activities.bootserver.job import Job, JobKind
+from mulligan.activities.bootserver.job import Job, JobKind, PermitGiven
 from mulligan.activities.bootserver.reports import Asked, name_disk, text
 from mulligan.activities.values import DiskKind
 
 GIB = 1024**3
-MOST_DISKS = 256
-"""Of one server; what is told of each is kept as evidence."""
+_NO_DISKS = re.compile(r"/dev/(mmcblk\d+(boot\d+|rpmb)|mtdblock)")
+"""What older agents list among the disks, and rightly do not erase: parts of a chip with its own firmware in them."""
 
 
 def forbidden(job: Job, asked: Asked) -> str:
@@ -47,20 +48,29 @@ def _not_erased(job: Job, result: Mapping[str, Any], hardware: Mapping[str, Any]
     if result.get("erase") != job.erase:
         return f"it tells of {text(result.get('erase'), 20)}; to be done was {job.erase}"
     told = _disks(result)
-    if not told or len(told) > MOST_DISKS:
-        return f"it tells of {len(told)} disks, which is none or more than {MOST_DISKS}"
+    if not told:
+        return "it tells of no disk"
     named = [name_disk(disk) for disk in told]
     permitted = {each.disk for each in job.permits if each.what == "erase"}
     if foreign := [each for each in named if each not in permitted]:
         return f"it tells of {foreign[0]}, which it was not permitted to erase"
-    fixed = [disk for disk in _disks(hardware) if disk.get("removable") is not True]
-    wanted = [] if job.only else [name_disk(disk) for disk in fixed]
-    if left := [each for each in wanted if each not in named]:
-        return f"it does not tell of {left[0]}, which it has"
-    # Without a serial number it may have another path in this boot.
-    serials = {text(disk.get("serial") or "") for disk in told}
-    return next((f"it does not tell of {each.disk}, which was written" for each in job.wrote
-                 if each.serial and each.serial not in serials), "")  # fmt: skip
+    for disk in () if job.only else _disks(hardware):
+        path = str(disk.get("path"))
+        if disk.get("removable") is True or _NO_DISKS.match(path) or name_disk(disk) in named:
+            continue
+        older = "; that is an older agent: `mulligan agent build`" if disk.get("read_only") is True else ""
+        return f"it does not tell of {name_disk(disk)}, which it has{older}"
+    if gone := absent(job.wrote, result):
+        again = "put it back; or see that nobody gets it, and release the machine again, which then does without it"
+        return f"it does not tell of {gone[0].disk}, which was written: {again}"
+    return ""
+
+
+def absent(written: Sequence[PermitGiven], result: Mapping[str, Any]) -> tuple[PermitGiven, ...]:
+    """Those of the disks of which this erase does not tell. One without a serial number may have another path in this
+    boot, and is not known again."""
+    serials = {text(disk.get("serial") or "") for disk in _disks(result)}
+    return tuple(each for each in written if each.serial and each.serial not in serials)
 
 
 def _disks(said: Mapping[str, Any]) -> list[dict[str, Any]]:

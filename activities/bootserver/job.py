@@ -140,6 +140,8 @@ class Job:
     """The disks that are erased; empty for every fixed disk."""
     wrote: tuple[PermitGiven, ...] = ()
     """Disks that the machine was given: an erase of every fixed disk that has not erased these is none."""
+    missed: tuple[PermitGiven, ...] = ()
+    """Disks that it was given and had no more: whoever asks again after that was told does without them."""
     image: Payload | None = None
     packed: Payload | None = None
     """The image's raw disk as a zstd stream, where it goes to the server so."""
@@ -178,6 +180,11 @@ class Report:
     total: int = 0
     error: Mapping[str, str] | None = None
     """Why it failed: `name` and `message`."""
+
+    @classmethod
+    def failed(cls, at: datetime, name: str, why: str) -> Report:
+        """What counts as said by an agent that is not believed."""
+        return cls(at, Phase.FAILED, why, error={"name": name, "message": why})
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ process that waits for it. Every change is made under one lock. All methods bloc
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -90,6 +90,8 @@ class Jobs:
             if found is not None and found.result is not None and _same(found, wanted):
                 return found  # done already
             if found is not None:
+                wrote = tuple(each for each in wanted.wrote if each not in found.missed)
+                wanted = replace(wanted, wrote=wrote, missed=found.missed)
                 wanted = replace(wanted, permits=found.permits, attempt=found.attempt)
             self._files.keep(wanted)
             self._files.path(wanted.id, "seen.json").unlink(missing_ok=True)
@@ -250,6 +252,21 @@ class Jobs:
             hardware = hardware or dict(seen.hardware)
             self._files.keep_seen(job.id, replace(seen, report=report, told=job.order, hardware=hardware))
             return job.order
+
+    def fail(self, token: str, owner: str, report: Report, missed: Sequence[PermitGiven]) -> None:
+        """Note that the agent is not believed, and which of the written disks it did not have: this boot is over."""
+        with self._files.locked():
+            job = self.owned(token, owner)
+            self._files.keep(replace(job, missed=tuple(dict.fromkeys((*job.missed, *missed)))))
+            self._files.keep_seen(job.id, replace(self._seen_of(job), report=report))
+
+    def at_work(self, job: str, seconds: float) -> bool:
+        """Whether its agent is at work: it is to come, or was heard of within so many seconds."""
+        found, report = self._files.find(job), self._files.seen(job).report
+        if found is None or found.closed or found.boot is None or found.result is not None:
+            return False
+        last = report.at if report is not None else found.boot.at
+        return last is not None and (self.now() - last).total_seconds() < seconds
 
     def note_fetched(self, job: Job, what: str, count: int, since: datetime | None = None) -> None:
         """So many bytes of this were sent, the first of them at `since` or just now."""

@@ -30,16 +30,20 @@ class LoginGate:
         self._wrong: AccessDenied | None = None
         """The refusal after which the password counts as wrong."""
 
-    def check(self, doing: str) -> None:
+    def check(self, doing: str, *, patient: bool) -> None:
         """Raises `Busy` where it is too early after a refusal, `AccessDenied` where the password counts as wrong, and
-        `Unreachable` after an answer that was lost: the BMC is not known to be there. Nothing is then sent."""
+        `Unreachable` after an answer that was lost: the BMC is not known to be there. Nothing is then sent.
+
+        Who is patient is told `Busy` of a password that counts as wrong too: to a worker that began just now every one
+        does that a BMC refuses while it restarts, and no undo is to be given up for that.
+        """
         left = self._until - time.monotonic()
         if left > 0 and self._wrong is not None:
-            raise AccessDenied(
-                f"{doing}: not asked for {left:.0f} s unless the credential changes, as accounts are locked after a "
-                f"few refusals; the last was: {self._wrong.message}",
-                **self._wrong.metadata,
-            )
+            why = f"as accounts are locked after a few refusals; the last was: {self._wrong.message}"
+            if patient:
+                raise Busy(f"{doing}: not asked for {left:.0f} s, {why}", after_seconds=left, **self._wrong.metadata)
+            why = f"{doing}: not asked for {left:.0f} s unless the credential changes, {why}"
+            raise AccessDenied(why, **self._wrong.metadata)
         if left > 0 and self._why:
             raise Busy(f"{doing}: {self._why}; the next log-in is in {left:.0f} s", after_seconds=left)
         if left > 0:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from uuid import UUID
 
 import pytest
 
@@ -48,14 +49,17 @@ async def test_a_serial_number_that_all_nodes_of_a_chassis_have_leads_to_no_othe
 ) -> None:
     """Ours is gone, and the one that is left tells the same number and another UUID: it is left alone."""
     one, two = bmc.machines
-    one.uuid, two.uuid, two.serial = "6f1f0b5e-0001", "6f1f0b5e-0002", one.serial
+    one.uuid, two.uuid = (f"6f1f0b5e-aa01-4f6e-9c1d-1b2c3d4e5f0{number}" for number in (1, 2))
+    two.serial = one.serial
     known = replace(a_target(bmc, serial=one.serial), identity=Identity(one.serial, one.uuid))
     async with opened(bmc, tmp_path, known) as driver:
         assert (await driver.power(a_mark(), soon())).state is PowerState.OFF
         bmc.machines = (two,)
         with pytest.raises(MulliganError, match="no system '1'"):
             await driver.power_off(a_mark(), soon())
-        two.uuid = one.uuid  # it has another id now, and is the same
+        two.uuid = str(
+            UUID(bytes_le=UUID(one.uuid).bytes)
+        )  # it has another id now, is the same, and says so in its way
         assert (await driver.power(a_mark(), soon())).state is PowerState.ON
 
 

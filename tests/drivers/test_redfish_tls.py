@@ -136,10 +136,10 @@ def _old(context: ssl.SSLContext) -> None:
     context.set_ciphers("ALL:@SECLEVEL=0")
 
 
-def _without_secrecy(context: ssl.SSLContext) -> None:
-    """TLS 1.2, and keys exchanged by RSA only."""
+def _without_a_cipher(context: ssl.SSLContext) -> None:
+    """TLS 1.2, and ciphers that nobody offers."""
     context.maximum_version = ssl.TLSVersion.TLSv1_2
-    context.set_ciphers("AES128-SHA:@SECLEVEL=0")
+    context.set_ciphers("NULL-SHA256:@SECLEVEL=0")
 
 
 @pytest.mark.parametrize(
@@ -147,12 +147,12 @@ def _without_secrecy(context: ssl.SSLContext) -> None:
     [
         (_old, Unsupported, r"no TLS in common \(.*protocol version\); let the BMC offer TLS 1.2"),
         (
-            _without_secrecy,
+            _without_a_cipher,
             Unreachable,
             r"broke off \(.*handshake failure\); .*should it stay so, let the BMC offer TLS 1.2",
         ),
     ],
-    ids=["old", "without-secrecy"],
+    ids=["old", "without-a-cipher"],
 )
 async def test_tls_that_does_not_work_says_why_and_is_final_where_it_never_will(
     tmp_path: Path, tune: Callable[[ssl.SSLContext], None], kind: type[Exception], said: str
@@ -179,7 +179,7 @@ async def test_tls_that_breaks_off_is_tried_again_and_says_why(tmp_path: Path) -
         thread.start()
         target = Target("srv-1", "default", f"redfish://127.0.0.1:{server.getsockname()[1]}", {}, "rack")
         async with opened(LyingBmc(), tmp_path, target) as driver:
-            with pytest.raises(Unreachable, match=r"broke off \(EOF occurred.*\); it will be tried again"):
+            with pytest.raises(Unreachable, match=r"broke off \(.*EOF.*\); it will be tried again"):
                 await driver.inspect(soon())
         server.shutdown(socket.SHUT_RDWR)
         thread.join()

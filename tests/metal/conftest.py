@@ -111,11 +111,15 @@ class Lab:
         finally:
             await site.kept.close()
 
-    async def erase(self, asked: calls.EraseIn | None = None, patience: Patience = PATIENT) -> calls.Done:
-        """One attempt of the activity, in a worker of its own."""
-        site = self.site()
+    async def erase(
+        self, asked: calls.EraseIn | None = None, patience: Patience = PATIENT, release: str = ""
+    ) -> calls.Done:
+        """One attempt of the activity, in a worker of its own; of another execution where `release` says so."""
+        site, environment = self.site(), an_environment()
+        if release:
+            environment.info = replace(environment.info, workflow_run_id=release)
         try:
-            return await an_environment().run(EraseActivities(site, patience).erase, asked or self.erasing())
+            return await environment.run(EraseActivities(site, patience).erase, asked or self.erasing())
         finally:
             await site.kept.close()
 

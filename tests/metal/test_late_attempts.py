@@ -12,7 +12,7 @@ from mulligan.activities import deploy as deploy_module
 from mulligan.activities.bmc import ready_to_boot_from_disk
 from mulligan.activities.bootserver.job import JobKind, job_id
 from mulligan.activities.bootserver.jobs import Jobs
-from mulligan.activities.errors import Conflict
+from mulligan.activities.errors import Busy, Conflict
 from mulligan.activities.values import Erase, Firmware
 from tests.bootserver import agent_parts
 from tests.metal.conftest import MARK, Lab, until
@@ -61,7 +61,7 @@ async def test_an_erase_is_not_cut_short(lab: Lab, monkeypatch: pytest.MonkeyPat
     with pytest.raises(Conflict):
         await late
     assert lab.bmc.acts() == before
-    with pytest.raises(Conflict, match="the disks of web-1 are being erased"):
+    with pytest.raises(Busy, match="the disks of web-1 are being erased"):
         await lab.deploy()
     assert lab.bmc.acts() == before
     erasing.cancel()

@@ -44,7 +44,7 @@ class IpmiDriver:
     async def inspect(self, deadline: Deadline) -> Inspection:
         """Read who made the machine and how its sensors are. The claims on it may be counted from the start after."""
         require_sizes(self._address)
-        async with self._turn("looking at the machine", deadline):
+        async with self._turn("looking at the machine", deadline, registered=False):
             found = await inspect_machine(self._address, lambda verb, **said: self._ask(verb, deadline, **said))
             await run_blocking(self._fences.forget, self._address.bmc)
         return found
@@ -173,12 +173,14 @@ class IpmiDriver:
         return await self._conversation.ask(verb, deadline, **said)
 
     @contextlib.asynccontextmanager
-    async def _turn(self, doing: str, deadline: Deadline, mark: Mark | None = None) -> AsyncIterator[None]:
+    async def _turn(
+        self, doing: str, deadline: Deadline, mark: Mark | None = None, *, registered: bool = True
+    ) -> AsyncIterator[None]:
         """The BMC for oneself; its troubles come out as errors. With a mark: unless a newer claim acted already."""
         what, gate = f"{self._address.provider}: {doing}", self._conversation.gate
         deadline.check(what)
         async with self._conversation.lane.turn(what, deadline):
-            gate.check(what)
+            gate.check(what, patient=registered)
             if mark is not None:
                 await run_blocking(self._fences.take, self._address.bmc, mark)
             try:

@@ -82,7 +82,7 @@ class Bmc:
 
     def _work(self, provider: str, doing: str, deadline: Deadline, work: Callable[[sushy.Sushy], T], known: bool) -> T:
         secret = self._credential.password
-        self._gate.check(f"{provider}: {doing}")
+        self._gate.check(f"{provider}: {doing}", patient=known)
         try:
             with speaking(doing, provider, self.host, self._patience, secret), within(deadline):
                 if self._root is None:

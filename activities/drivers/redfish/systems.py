@@ -10,7 +10,7 @@ from sushy.resources.system.system import System
 
 from mulligan.activities.drivers.redfish.address import Address
 from mulligan.activities.errors import Busy, Conflict, InvalidRequest, NotFound
-from mulligan.activities.serials import plain_serial
+from mulligan.activities.serials import plain_serial, same_uuid, telling_uuid
 
 ABSENT_SECONDS = 15.0
 """When a BMC that lists no system is asked again for one that it had."""
@@ -98,9 +98,9 @@ def _is(system: System, serial: str) -> bool:
 def _is_ours(system: System, address: Address) -> bool:
     """Whether it has our serial number; where it is not at our path, and both UUIDs are told, that one too: some
     chassis tell one number for all of their nodes."""
-    theirs = str(system.uuid or "").lower()
-    differs = bool(address.path and theirs and address.uuid) and theirs != address.uuid.lower()
-    return _is(system, address.serial) and not differs
+    theirs, ours = telling_uuid(system.uuid), telling_uuid(address.uuid)
+    other = address.path and theirs is not None and ours is not None and not same_uuid(theirs, ours)
+    return _is(system, address.serial) and not other
 
 
 def _by_serial(there: list[System], address: Address, known: bool) -> System:
