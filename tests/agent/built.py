@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import shutil
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from mulligan.activities.agent.image import AgentImage
+from mulligan.activities.agent.place import SCRATCH
 
 MULLIGAN = Path(sys.executable).with_name("mulligan")
 BUILD_SECONDS = 900
@@ -26,6 +28,11 @@ class Built:
     """What `MULLIGAN_STATE_DIR` is set to."""
     said: str
     """What the build wrote to standard error."""
+
+    def lend(self, state_dir: Path) -> None:
+        """Give a copy to another deployment; another lane may be building anew there."""
+        scratch = shutil.ignore_patterns(f"{SCRATCH}*")
+        shutil.copytree(self.state_dir / "agent", state_dir / "agent", ignore=scratch)
 
 
 def built_agent(factory: pytest.TempPathFactory) -> Built:

@@ -6,7 +6,6 @@ its seed from where its kernel's arguments say, or from a CD, as cloud-init does
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator
 
 import libvirt
@@ -73,7 +72,7 @@ def lab(tmp_path_factory: pytest.TempPathFactory, built: Built) -> Iterator[Lab]
     packed, initrd = built.image.initrd.read_bytes(), scratch / "initrd.img"
     initrd.write_bytes(packed + bytes(-len(packed) % 4) + b"".join(newc(scratch / "more")))
     with running_lab(tmp_path_factory.mktemp("metal")) as lab:
-        shutil.copytree(built.state_dir / "agent", lab.deployment.state_dir / "agent")
+        built.lend(lab.deployment.state_dir)
         arguments = "console=tty0 console=ttyS0,115200 loglevel=4 printk.devkmsg=on"
         booted_with = ("--initrd", str(initrd), "--kernel-arguments", arguments)
         lab.deployment.mulligan("image", "add", "diskless", str(built.image.kernel), *booted_with)

@@ -9,7 +9,6 @@ their disk.
 from __future__ import annotations
 
 import re
-import shutil
 from collections.abc import Iterator, Sequence
 from functools import partial
 
@@ -43,7 +42,7 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
     """A deployment that is reached from all of the guide's networks, and has the agent and the demo image."""
     built = built_agent(tmp_path_factory)
     with running_lab(tmp_path_factory.mktemp("netboot"), by_dnsmasq, by_libvirt) as lab:
-        shutil.copytree(built.state_dir / "agent", lab.deployment.state_dir / "agent")
+        built.lend(lab.deployment.state_dir)
         lab.deployment.mulligan("image", "build", "demo", seconds=RUN_SECONDS)
         yield lab
 
