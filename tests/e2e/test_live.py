@@ -124,7 +124,7 @@ def test_a_live_kernel_runs_calls_home_and_leaves_no_trace(lab: Lab, server: Ser
     at_once = "of the medium before the server was switched on"
     assert (at_once if boots_from_medium(server) else "were read since it was switched on") in told
     says(server, "live system called home: 204")
-    lab.rack.connection.lookupByName(_domain(lab, server)).reset()
+    lab.rack.connection.lookupByName(f"{NAME}-{server.name}").reset()
     says(server, "live system was heard before: 409")
     deployment.mulligan("machine", "release", name, seconds=300)
     assert not lab.rack.is_on(server) and not lab.rack.has_medium(server)
@@ -168,10 +168,3 @@ def test_a_hypervisor_runs_them_too(lab: Lab, pool: libvirt.virStoragePool, imag
     deployment.mulligan("machine", "release", name, seconds=300)
     pool.refresh()
     assert not set(made) & set(pool.listVolumes())
-
-
-def _domain(lab: Lab, server: Server) -> str:
-    """The domain's name in libvirt."""
-    names = [each.name() for each in lab.rack.connection.listAllDomains()]
-    (found,) = [name for name in names if name.startswith("mulligan-metal-") and name.endswith(f"-{server.name}")]
-    return found
