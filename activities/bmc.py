@@ -106,7 +106,7 @@ def no_macs(target: Target) -> HostNotReady:
 
 def identity_of(target: Target) -> Identity:
     """Which server the deploy agent must find itself on; nothing where that is not to be checked."""
-    return target.identity if read_booting(target.settings).check_identity else Identity()
+    return replace(target.identity, guid="") if read_booting(target.settings).check_identity else Identity()
 
 
 def boot_server_url(site: Site, target: Target) -> str:

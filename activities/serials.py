@@ -30,9 +30,10 @@ def telling_uuid(said: object) -> uuid.UUID | None:
     return None if made_up else found
 
 
-def same_uuid(one: uuid.UUID, other: uuid.UUID) -> bool:
-    """Whether both are of one machine: older firmware swaps bytes."""
-    return other in {one, _swapped(one)}
+def other_uuid(one: object, other: object) -> bool | None:
+    """Whether they are of two machines; None where one of them tells none apart. Older firmware swaps bytes."""
+    ours, theirs = telling_uuid(one), telling_uuid(other)
+    return None if ours is None or theirs is None else theirs not in {ours, _swapped(ours)}
 
 
 def _swapped(one: uuid.UUID) -> uuid.UUID:

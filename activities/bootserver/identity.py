@@ -11,15 +11,14 @@ from collections.abc import Mapping
 from typing import Any
 
 from mulligan.activities.bootserver.reports import text
-from mulligan.activities.serials import plain_serial, same_uuid, telling_uuid
+from mulligan.activities.serials import other_uuid, plain_serial
 from mulligan.activities.values import Identity
 
 
 def mistaken(known: Identity, hardware: Mapping[str, Any]) -> str:
     """Why this is another server than the known one, naming both; empty where it is not known to be."""
-    theirs, ours = telling_uuid(hardware.get("uuid")), telling_uuid(known.uuid)
-    if theirs is not None and ours is not None:
-        return "" if same_uuid(theirs, ours) else _told("UUID", str(theirs), str(ours))
+    if (two := other_uuid(known.uuid, hardware.get("uuid"))) is not None:
+        return _told("UUID", text(hardware["uuid"], 80), known.uuid) if two else ""
     serial, board = (plain_serial(hardware.get(name)) for name in ("serial", "board_serial"))
     if not serial or "board_serial" not in hardware or plain_serial(known.serial) in {"", serial, board}:
         return ""
@@ -28,7 +27,7 @@ def mistaken(known: Identity, hardware: Mapping[str, Any]) -> str:
 
 def untold(known: Identity, hardware: Mapping[str, Any]) -> str:
     """That the agent did not tell which server it runs on, where that is to be checked; empty where it did."""
-    if hardware or known == Identity():
+    if hardware or not (known.serial or known.uuid):
         return ""
     return "the agent did not tell in this boot on which server it runs"
 

@@ -7,7 +7,8 @@ agent_address=ADDRESS/LENGTH agent_gateway=ADDRESS agent_mac=MAC
                                the agent's network where there is no DHCP; the MAC says which card has it
 agent_vlan=ID                  the tag of the agent's network, 1 to 4094, where its frames are tagged
 transfer=raw|zstd              how the image goes to the server: as it is, or compressed for a slow network
-check_identity=on|off          whether the agent must run on the server whose serial number, or UUID, the BMC tells
+check_identity=on|off          whether the agent must run on the server whose serial number, or UUID, the BMC tells, and
+                               an IPMI BMC must tell the GUID that it told when it was added
 """
 
 from __future__ import annotations

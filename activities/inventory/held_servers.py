@@ -9,7 +9,7 @@ from sqlalchemy import Connection, select
 
 from mulligan.activities.errors import Conflict
 from mulligan.activities.inventory.tables import LIVE_CLAIM, claims
-from mulligan.activities.serials import plain_serial, same_uuid, telling_uuid
+from mulligan.activities.serials import other_uuid, plain_serial, telling_uuid
 from mulligan.activities.values import Identity, Kind, Provider
 
 _TELLS: Mapping[str, Callable[[object], object]] = {"serial": plain_serial, "uuid": telling_uuid}
@@ -47,9 +47,11 @@ def _kept(was: Mapping[str, str], told: Mapping[str, str]) -> dict[str, str]:
 
 
 def _differs(was: Identity, found: Identity) -> str:
-    """Both of what tells them apart; empty where they are not known to be two. The UUID decides where both have one."""
-    before, now = telling_uuid(was.uuid), telling_uuid(found.uuid)
-    if before is not None and now is not None:
-        return "" if same_uuid(before, now) else f"its UUID is {now}, and was {before}"
-    numbers = {plain_serial(was.serial), plain_serial(found.serial)}
-    return f"its serial number is {found.serial}, and was {was.serial}" if len(numbers - {""}) > 1 else ""
+    """Both of what tells them apart; empty where they are not known to be two. The UUID decides where both have one,
+    else the serial number, else what the BMC calls a GUID over IPMI: new firmware may tell another one."""
+    if (two := other_uuid(was.uuid, found.uuid)) is not None:
+        return f"its UUID is {found.uuid}, and was {was.uuid}" if two else ""
+    numbers = plain_serial(was.serial), plain_serial(found.serial)
+    if all(numbers):
+        return f"its serial number is {found.serial}, and was {was.serial}" if len({*numbers}) > 1 else ""
+    return f"its BMC's GUID is {found.guid}, and was {was.guid}" if other_uuid(was.guid, found.guid) else ""

@@ -17,13 +17,17 @@ class Identity:
     """The system's serial number. What makers write in its place is not sorted out here."""
     uuid: str = ""
     """That of the system's SMBIOS."""
+    guid: str = ""
+    """What its BMC calls the system's GUID over IPMI, which need not be that of the SMBIOS: it tells one BMC from
+    another."""
 
     @classmethod
     def of(cls, kind: Kind, url: str, facts: Mapping[str, str]) -> Identity:
-        """Of a provider with these facts. IPMI's GUID is left out: BMCs need not tell that of the SMBIOS there."""
+        """Of a provider with these facts."""
         if kind is not Kind.BARE_METAL:
             return cls()
-        return cls(facts.get("serial", ""), "" if url.startswith("ipmi") else facts.get("uuid", ""))
+        serial, uuid = facts.get("serial", ""), facts.get("uuid", "")
+        return cls(serial, guid=uuid) if url.startswith("ipmi") else cls(serial, uuid)
 
 
 @dataclass(frozen=True, slots=True)

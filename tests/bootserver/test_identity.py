@@ -65,8 +65,8 @@ def test_another_server_is_told_apart_and_both_are_named(
 
 
 def test_only_a_servers_bmc_tells_who_it_is() -> None:
-    """IPMI's GUID need not be that of the SMBIOS, and a hypervisor boots no agent."""
+    """IPMI's GUID need not be that of the SMBIOS, so it is its BMC's; and a hypervisor boots no agent."""
     facts = {"serial": "ABC1234", "uuid": UUID, "model": "R-1"}
     assert Identity.of(Kind.BARE_METAL, "redfish://bmc", facts) == Identity("ABC1234", UUID)
-    assert Identity.of(Kind.BARE_METAL, "ipmi://bmc", facts) == Identity("ABC1234")
+    assert Identity.of(Kind.BARE_METAL, "ipmi://bmc", facts) == Identity("ABC1234", guid=UUID)
     assert Identity.of(Kind.VIRTUAL, "qemu:///system", facts) == Identity()

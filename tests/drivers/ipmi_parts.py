@@ -25,6 +25,8 @@ from tests.drivers.contract import until
 from tests.drivers.ipmi_server import USER
 
 PASSWORD = "canary-5e2d-secret"
+GUID = "a123456789abcdefa123456789abcdef"
+"""As the simulator's settings have it."""
 SIZES = {"vcpu": "8", "memory_mib": "16384", "disk_gib": "400"}
 
 _CAPABILITIES = bytes.fromhex("0600ff07000000000000000000092018c88100388e04b5")
@@ -48,7 +50,7 @@ set_working_mc 0x20
     addr 127.0.0.1 {port}
     priv_limit admin
     allowed_auths_admin none md2 md5 straight
-    guid a123456789abcdefa123456789abcdef
+    guid {guid}
   endlan
   chassis_control "{folder}/chassis 0x20"
   user 2 true "{user}" "{password}" admin 10 none md2 md5 straight
@@ -126,7 +128,7 @@ class Sim:
 
 
 @contextlib.contextmanager
-def ipmi_sim(folder: Path, degrees: int = 40, chassis: str = _CHASSIS) -> Iterator[Sim]:
+def ipmi_sim(folder: Path, degrees: int = 40, chassis: str = _CHASSIS, guid: str = GUID) -> Iterator[Sim]:
     """OpenIPMI's simulator, with a FRU and one temperature sensor; `chassis` is the script that it calls."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "state").mkdir()
@@ -135,7 +137,7 @@ def ipmi_sim(folder: Path, degrees: int = 40, chassis: str = _CHASSIS) -> Iterat
     (folder / "boot").write_text("none\n")
     (folder / "chassis").write_text(chassis.replace("{folder}", str(folder)))
     (folder / "chassis").chmod(0o755)
-    (folder / "lan.conf").write_text(_LAN.format(port=port, folder=folder, user=USER, password=PASSWORD))
+    (folder / "lan.conf").write_text(_LAN.format(port=port, folder=folder, guid=guid, user=USER, password=PASSWORD))
     machine = _MACHINE.format(fru_size=len(fru), fru=_hex(fru), sdr=_hex(sdr), degrees=degrees, events="000" + "1" * 12)
     (folder / "machine.emu").write_text(machine)
     command = ["ipmi_sim", "-n", "-c", folder / "lan.conf", "-f", folder / "machine.emu", "-s", folder / "state"]

@@ -80,8 +80,18 @@ def test_a_server_that_is_held_keeps_what_it_is_known_by(inventory: Inventory, n
         put(inventory, "XYZ9876", OTHER)
 
 
-def test_of_ipmi_the_serial_number_only_tells_servers_apart(inventory: Inventory) -> None:
-    """Its GUID need not be that of the SMBIOS."""
+def test_of_ipmi_the_guid_counts_where_there_is_no_serial_number(inventory: Inventory) -> None:
+    """A BMC's new firmware may tell another one; and one that is not told any more is kept."""
+    put(inventory, "", UUID, "ipmi://bmc-7")
+    inventory.claim(asking())
+    for now in (SWAPPED, ""):
+        assert put(inventory, "", now, "ipmi://bmc-7").target.identity.guid in {UUID, SWAPPED}
+    with pytest.raises(Conflict, match=f"its BMC's GUID is {OTHER}, and was "):
+        put(inventory, "", OTHER, "ipmi://bmc-7")
+
+
+def test_of_ipmi_the_serial_number_decides(inventory: Inventory) -> None:
+    """Where both are known."""
     put(inventory, "ABC1234", UUID, "ipmi://bmc-7")
     inventory.claim(asking())
     put(inventory, "ABC1234", OTHER, "ipmi://bmc-7")

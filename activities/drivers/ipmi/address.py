@@ -35,6 +35,8 @@ class Address:
     """How much there is of each resource, as far as it is said."""
     firmware: tuple[Firmware, ...]
     booting: Booting
+    guid: str = ""
+    """What the BMC called the system's GUID when it was added; empty where that is not known, or not to be checked."""
 
     @property
     def bmc(self) -> str:
@@ -57,13 +59,15 @@ def read_address(target: Target) -> Address:
     if settings.get("boot_from") == BootFrom.VIRTUAL_MEDIA:
         wrong.append(("boot_from", "must be network or auto: IPMI has no virtual media"))
     refuse(target.name, wrong)
+    booting = read_booting(settings)
     return Address(
         target.name,
         parts.hostname or "",
         parts.port or PORT,
         tuple((name, int(text)) for name, text in sizes.items()),
         FIRMWARES[settings.get("firmware", "both")],
-        read_booting(settings),
+        booting,
+        target.identity.guid if booting.check_identity else "",
     )
 
 

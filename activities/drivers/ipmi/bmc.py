@@ -71,10 +71,15 @@ def identity(session: BmcSession) -> Mapping[str, Any]:
         "manufacturer_id": str(int.from_bytes(data[6:9], "little")),
         "product_id": str(int.from_bytes(data[9:11], "little")),
     }
-    guid = _offered(lambda: session.ask(APPLICATION, 0x37, least=16))
-    if guid is not None and any(guid):
-        found["uuid"] = str(decode_wireformat_uuid(bytearray(guid[:16]))).lower()
-    return found | _fru(session)
+    return found | guid(session) | _fru(session)
+
+
+def guid(session: BmcSession) -> dict[str, str]:
+    """Get System GUID (22.14); nothing where the BMC offers none, or only zeros."""
+    told = _offered(lambda: session.ask(APPLICATION, 0x37, least=16))
+    if told is None or not any(told):
+        return {}
+    return {"uuid": str(decode_wireformat_uuid(bytearray(told[:16]))).lower()}
 
 
 def sensors(session: BmcSession, *, seconds: float) -> Mapping[str, Any]:
@@ -92,6 +97,7 @@ ASKED: Mapping[str, Callable[..., Mapping[str, Any]]] = {
     "switch": switch,
     "boot": boot,
     "set-boot": set_boot,
+    "guid": guid,
     "identity": identity,
     "sensors": sensors,
 }

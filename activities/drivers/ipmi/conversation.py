@@ -51,6 +51,8 @@ class Conversation:
         self.lane = Lane(bmc_name(host, port, PORT), state_dir, self._end, LINGER_SECONDS)
         self._process: Process | None = None
         self._logged_in = False
+        self._guid: str | None = None
+        """What the BMC told in this session; None before it was asked."""
         self.gate = LoginGate()
         """To be checked before anything is asked, and told when a log-in was refused."""
         self.orders = Orders()
@@ -79,8 +81,14 @@ class Conversation:
             await self._end()
             raise
 
+    async def guid(self, deadline: Deadline) -> str:
+        """What the BMC calls the system's GUID, asked for once in a session; empty where it offers none."""
+        if self._process is None or self._guid is None:
+            self._guid = str((await self.ask("guid", deadline)).get("uuid", ""))
+        return self._guid
+
     async def _start(self) -> Process:
-        self._logged_in = False
+        self._logged_in, self._guid = False, None
         environment = {name: os.environ[name] for name in _ENVIRONMENT if name in os.environ}
         return await asyncio.create_subprocess_exec(
             *_COMMAND, stdin=PIPE, stdout=PIPE, stderr=DEVNULL, env=environment, start_new_session=True

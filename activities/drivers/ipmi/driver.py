@@ -19,7 +19,8 @@ from mulligan.activities.drivers.ipmi.faults import error_of
 from mulligan.activities.drivers.ipmi.inspection import inspect_machine
 from mulligan.activities.drivers.ipmi.troubles import ENDS_SESSION, REFUSES_LOG_IN, BmcTrouble, Trouble
 from mulligan.activities.drivers.kept import Kept
-from mulligan.activities.errors import AccessDenied, Busy, Leftover, Unsupported
+from mulligan.activities.errors import AccessDenied, Busy, Conflict, Leftover, Unsupported
+from mulligan.activities.serials import other_uuid
 from mulligan.activities.threads import run_blocking
 from mulligan.activities.values import Firmware, Inspection, Mark, PowerState, Target
 
@@ -172,6 +173,19 @@ class IpmiDriver:
     async def _ask(self, verb: str, deadline: Deadline, **said: object) -> Mapping[str, Any]:
         return await self._conversation.ask(verb, deadline, **said)
 
+    async def _require_itself(self, deadline: Deadline) -> None:
+        """Raise `Conflict` where another BMC answers at the address than the one that was added."""
+        known = self._address.guid
+        if known and other_uuid(known, told := await self._conversation.guid(deadline)):
+            raise Conflict(
+                f"{self._address.provider}: the BMC at {self._address.bmc} has GUID {told}, not {known}: another "
+                "server's, which is left alone. See where the address leads (DHCP, a swapped cable); if it is the same "
+                "server, with a new board or firmware, add the provider again (one whose GUID changes by itself: "
+                f"`mulligan provider set {self._address.provider} --set check_identity=off`)",
+                provider=self._address.provider,
+                guid=told,
+            )
+
     @contextlib.asynccontextmanager
     async def _turn(
         self, doing: str, deadline: Deadline, mark: Mark | None = None, *, registered: bool = True
@@ -181,9 +195,11 @@ class IpmiDriver:
         deadline.check(what)
         async with self._conversation.lane.turn(what, deadline):
             gate.check(what, patient=registered)
-            if mark is not None:
-                await run_blocking(self._fences.take, self._address.bmc, mark)
             try:
+                if registered:
+                    await self._require_itself(deadline)
+                if mark is not None:
+                    await run_blocking(self._fences.take, self._address.bmc, mark)
                 yield
             except BmcTrouble as trouble:
                 error = error_of(trouble, self._address.provider, self._address.bmc, doing)

@@ -10,7 +10,7 @@ from sushy.resources.system.system import System
 
 from mulligan.activities.drivers.redfish.address import Address
 from mulligan.activities.errors import Busy, Conflict, InvalidRequest, NotFound
-from mulligan.activities.serials import plain_serial, same_uuid, telling_uuid
+from mulligan.activities.serials import other_uuid, plain_serial
 
 ABSENT_SECONDS = 15.0
 """When a BMC that lists no system is asked again for one that it had."""
@@ -98,9 +98,7 @@ def _is(system: System, serial: str) -> bool:
 def _is_ours(system: System, address: Address) -> bool:
     """Whether it has our serial number; where it is not at our path, and both UUIDs are told, that one too: some
     chassis tell one number for all of their nodes."""
-    theirs, ours = telling_uuid(system.uuid), telling_uuid(address.uuid)
-    other = address.path and theirs is not None and ours is not None and not same_uuid(theirs, ours)
-    return _is(system, address.serial) and not other
+    return _is(system, address.serial) and not (address.path and other_uuid(address.uuid, system.uuid))
 
 
 def _by_serial(there: list[System], address: Address, known: bool) -> System:
