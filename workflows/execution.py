@@ -355,7 +355,11 @@ class Execution:
 
     def _too_late(self, step: str, began: datetime, why: calls.Why) -> ApplicationError:
         allowed = (self.deadline - began).total_seconds()
-        last = f"; last: {why.said}" if why.said else ""
+        said = why.said.split("; ")
+        if said[0].startswith(("awaits ", "awaiting ")):  # as is said below
+            del said[0]
+        seen = "; ".join(said).removeprefix("last seen: ")
+        last = f"; last: {seen}" if seen else ""
         message = f"{step} was not done within {allowed:.0f} s; it was awaiting {self.awaiting}{last}"
         return ApplicationError(message, {"blame": why.blame}, type=DEADLINE_PASSED, non_retryable=True)
 

@@ -20,23 +20,49 @@ def still_itself(connection: Connection, known: Provider, told: Mapping[str, Any
     """The columns that are told of a provider now, which the caller has locked. While a machine holds something of a
     server they keep by what it is known where that is not told now, as by BMCs that restart, and raise `Conflict` where
     another server is told of."""
-    chosen = select(claims.c.project, claims.c.machine).where(claims.c.provider == known.name, LIVE_CLAIM)
-    holder = connection.execute(chosen.order_by(claims.c.project, claims.c.machine).limit(1)).first()
-    if holder is None or known.kind is not Kind.BARE_METAL:
+    holder = _holder(connection, known)
+    if holder is None:
         return dict(told)
     was = Identity.of(known.kind, known.url, known.facts)
     differs = _differs(was, Identity.of(known.kind, known.url, told["facts"]))
     if not differs:
         facts, settings = _kept(known.facts, told["facts"]), _kept(known.settings, told["settings"])
         return {**told, "facts": facts, "settings": settings}
-    release = f"mulligan machine release {holder.machine} --project {holder.project}"
-    raise Conflict(
-        f"provider {known.name!r}: behind {known.url} is another server now: {differs}; while {holder.machine} "
-        f"(project {holder.project}) holds it, it stays the one that it was, or the other one would be erased in its "
-        "place. See where the BMC's address leads (DHCP, a swapped cable), and add it again; if the server, or its "
-        f"board, was replaced, end what holds it first: `{release}` (with `--forget` where that ends quarantined)",
+    raise _stays(
+        known,
+        holder,
+        f"behind {known.url} is another server now: {differs}",
+        "See where the BMC's address leads (DHCP, a swapped cable), and add it again",
+    )
+
+
+def require_chosen(connection: Connection, known: Provider, settings: Mapping[str, str]) -> None:
+    """Raise `Conflict` where these settings would choose another of the systems behind its BMC than the one that a
+    machine holds. The caller has locked the provider."""
+    was, now = (plain_serial(each.get("serial")) for each in (known.settings, settings))
+    if was == now or (now and now == plain_serial(known.facts.get("serial"))):
+        return
+    if (holder := _holder(connection, known)) is not None:
+        theirs, ours = (each.get("serial", "") or "(none)" for each in (settings, known.settings))
+        raise _stays(known, holder, f"serial={theirs} in place of {ours} may choose another server", "Leave it so")
+
+
+def _holder(connection: Connection, known: Provider) -> tuple[str, str] | None:
+    """The project and the name of the machine that holds a server; None for what is no server."""
+    chosen = select(claims.c.project, claims.c.machine).where(claims.c.provider == known.name, LIVE_CLAIM)
+    found = connection.execute(chosen.order_by(claims.c.project, claims.c.machine).limit(1)).first()
+    return (found.project, found.machine) if found is not None and known.kind is Kind.BARE_METAL else None
+
+
+def _stays(known: Provider, holder: tuple[str, str], why: str, instead: str) -> Conflict:
+    project, machine = holder
+    release = f"mulligan machine release {machine} --project {project}"
+    return Conflict(
+        f"provider {known.name!r}: {why}; while {machine} (project {project}) holds it, it stays the one that it was, "
+        f"or the other one would be erased in its place. {instead}; if the server, or its board, was replaced, end "
+        f"what holds it first: `{release}` (with `--forget` where that ends quarantined)",
         provider=known.name,
-        machine=f"{holder.project}/{holder.machine}",
+        machine=f"{project}/{machine}",
     )
 
 

@@ -278,7 +278,9 @@ def edit(
             provider=name,
             generation=known.generation,
         )
-    _check_edit(known, reserved, overcommit_percent, columns.get("settings", known.settings))
+    settings = columns.get("settings", known.settings)
+    _check_edit(known, reserved, overcommit_percent, settings)
+    held_servers.require_chosen(connection, known, settings)
     for row in known.inventory:
         percent = overcommit_percent.get(row.resource, row.overcommit_percent)
         changed = replace(row, reserved=reserved.get(row.resource, row.reserved), overcommit_percent=percent)

@@ -97,3 +97,26 @@ def test_of_ipmi_the_serial_number_decides(inventory: Inventory) -> None:
     put(inventory, "ABC1234", OTHER, "ipmi://bmc-7")
     with pytest.raises(Conflict, match="its serial number is XYZ9876, and was ABC1234"):
         put(inventory, "XYZ9876", OTHER, "ipmi://bmc-7")
+
+
+@pytest.mark.parametrize("serial", ["XYZ9876", "", "Default string"])
+def test_no_other_server_is_chosen_by_hand_while_one_is_held(inventory: Inventory, serial: str) -> None:
+    """The setting says which of the systems behind a BMC is meant; once it is free it may be another."""
+    known = put(inventory, "ABC1234", UUID)
+    inventory.claim(asking("c1"))
+    chosen = {"settings": {"serial": serial, "macs": "52:54:00:00:00:07"}}
+    with pytest.raises(Conflict, match=r"may choose another server; while web-1 \(project demo\) holds it"):
+        inventory.edit_provider("srv-7", generation=known.generation, **chosen)
+    assert inventory.provider("srv-7").settings == known.settings
+    inventory.release_claim("c1")
+    now = inventory.provider("srv-7").generation
+    assert inventory.edit_provider("srv-7", generation=now, **chosen).settings["serial"] == serial
+
+
+def test_a_held_servers_own_number_may_be_spelled_otherwise(inventory: Inventory) -> None:
+    """And other settings change as they like."""
+    known = put(inventory, "ABC1234", UUID)
+    inventory.claim(asking())
+    wanted = {"serial": "abc-1234", "transfer": "zstd"}
+    edited = inventory.edit_provider("srv-7", generation=known.generation, settings=wanted)
+    assert edited.settings == wanted
