@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from mulligan.activities.drivers.whole import read_whole, write_whole
 from mulligan.activities.errors import StaleFence
 from mulligan.activities.values import Mark
 
@@ -32,13 +32,9 @@ class Fences:
         self._directory = directory
 
     def holder(self, system: str) -> Holder | None:
-        """Who acted last on the system. Opened as if to be made: a network file system may remember for a while that
-        there was no such file, and must ask."""
-        self._directory.mkdir(parents=True, exist_ok=True)
-        file = os.open(self._path(system), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        """Who acted last on the system."""
         try:
-            with os.fdopen(file) as said:
-                return Holder(**json.load(said))
+            return Holder(**json.loads(read_whole(self._path(system))))
         except (ValueError, TypeError):  # a file that is empty, or was cut off, says nothing
             return None
 
@@ -52,13 +48,7 @@ class Fences:
                 newer=holder.fence,
             )
         if mine != holder:
-            path = self._path(system)
-            new = path.with_suffix(".new")
-            with new.open("w") as file:
-                json.dump(asdict(mine), file)
-                file.flush()
-                os.fsync(file.fileno())
-            new.replace(path)
+            write_whole(self._path(system), json.dumps(asdict(mine)).encode())
 
     def saw_drives(self, system: str) -> None:
         """Note that the system has virtual drives."""
