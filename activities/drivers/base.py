@@ -110,6 +110,8 @@ class PowerReading:
     state: PowerState
     at: datetime
     detail: str = ""
+    doubtful: bool = False
+    """Whether it is "off" of a BMC that may have restarted since the machine was on: some say so of what runs."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,8 @@
 
 Everything it needs comes as one line of JSON on its input: port, password, and either `domain` and `uri`, or `lies` and
 `log`, the file in which every change that it makes is written down; beside it lies a file `.closed` once a session was
-closed. It ends when its input does.
+closed. While there is a file `.off` it says off, whatever is so; while there is a file `.mute` it says nothing. It ends
+when its input does.
 """
 
 from __future__ import annotations
@@ -39,6 +40,8 @@ class LyingBmc(Bmc):  # type: ignore[misc]  # pyghmi has no types
         asked = (request["netfn"], request["command"])
         if self.codes and asked == (0, 2):
             session.send_ipmi_response(code=self.codes.pop(0))
+        elif "loses" in self.lies and not self.dropped and asked == (0, 2) and not request["data"][0]:
+            self.dropped = True  # the first order to switch off: neither done nor answered
         elif "forbidden" in self.lies and asked == (0, 2):
             session.send_ipmi_response(code=0xD4)
         elif "no-boot-flags" in self.lies and asked in {(0, 8), (0, 9)}:
@@ -49,7 +52,7 @@ class LyingBmc(Bmc):  # type: ignore[misc]  # pyghmi has no types
             self.dropped = True
             self.switch(on=bool(request["data"][0]))
             self.lies = [*self.lies, "mute"]
-        elif "mute" not in self.lies:
+        elif "mute" not in self.lies and not self.log.with_suffix(".mute").exists():
             super().handle_raw_request(request, session)
 
     def switch(self, *, on: bool) -> int:
@@ -70,7 +73,7 @@ class LyingBmc(Bmc):  # type: ignore[misc]  # pyghmi has no types
     def get_power_state(self) -> int:
         if "late" not in self.lies or time.monotonic() - self.since > LATE_SECONDS:
             self.on = self.wanted
-        return int(self.on)
+        return int(self.on and not self.log.with_suffix(".off").exists())
 
     def get_boot_device(self) -> int:
         return self.device << 2

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from mulligan.activities.drivers import orders
 from mulligan.activities.drivers.redfish import power
 from mulligan.activities.errors import AccessDenied, Busy, Unreachable
+from mulligan.activities.values import PowerState
 from tests.drivers.bmc.machine import Machine
 from tests.drivers.bmc.parts import a_mark, opened
 from tests.drivers.bmc.server import LyingBmc
@@ -117,21 +119,159 @@ async def test_the_off_of_a_bmc_that_was_there_all_the_time_is_believed(bmc: Lyi
     assert orders_of(bmc) == ["On"]
 
 
-@pytest.mark.parametrize("status", [400, 409])
-async def test_a_refusal_to_switch_off_what_is_off_ends_at_the_second_look(
-    bmc: LyingBmc, tmp_path: Path, status: int
+ILO = {"code": "iLO.0.10.ExtendedInfo", "message": "See @Message.ExtendedInfo for more information.",
+       "@Message.ExtendedInfo": [{"MessageId": "iLO.2.14.InvalidOperationForSystemState"}]}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("status", "text", "error"),
+    [(400, "no", {}), (409, "Server is already powered OFF.", {}), (400, "", ILO)],
+    ids=["plain", "in-words", "ilo"],
+)
+async def test_a_refusal_to_switch_off_what_is_off_is_believed_the_second_time(
+    bmc: LyingBmc, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, status: int, text: str, error: dict[str, Any]
 ) -> None:
-    """Some refuse it. The next attempt, some seconds later, reads once more and sends nothing."""
+    """Some refuse it. The two are some seconds apart; nothing is sent in between."""
     async with opened(bmc, tmp_path) as driver:
         await driver.power_on(a_mark(), soon())
         bmc.machine.power = "Off"
         restart(bmc)
-        bmc.lies.busy, bmc.lies.busy_status, bmc.lies.busy_text = 1, status, "it is off"
-        with pytest.raises(Busy, match="may have restarted since it was on") as error:
+        bmc.lies.busy, bmc.lies.busy_status, bmc.lies.busy_text, bmc.lies.error = 10**6, status, text, error
+        for said in (f"it does not take the order .HTTP {status}.", "it did not take the order"):
+            with pytest.raises(Busy, match=f"may have restarted since it was on; {said}") as caught:
+                await driver.power_off(a_mark(), soon())
+            assert caught.value.after_seconds > 0
+        assert orders_of(bmc) == ["On", "ForceOff"]
+        monkeypatch.setattr(power, "APART_SECONDS", 0.0)
+        for _ in range(2):
             await driver.power_off(a_mark(), soon())
-        assert error.value.after_seconds > 0
+    assert orders_of(bmc) == ["On", "ForceOff", "ForceOff"]
+
+
+async def test_a_refusal_between_two_others_begins_them_anew(
+    bmc: LyingBmc, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It says that the machine runs its own test."""
+    monkeypatch.setattr(power, "APART_SECONDS", 0.0)
+    async with opened(bmc, tmp_path) as driver:
+        await driver.power_on(a_mark(), soon())
+        restart(bmc)
+        bmc.lies.busy, bmc.lies.busy_status = 3, 400
+        for text in ("no", "the system is in POST", "no"):
+            bmc.lies.busy_text = text
+            with pytest.raises(Busy):
+                await driver.power_off(a_mark(), soon())
         await driver.power_off(a_mark(), soon())
+    assert bmc.machine.power == "Off"
+
+
+@pytest.mark.parametrize(
+    ("status", "text"),
+    [
+        (400, "the system is in POST"),
+        (400, "iLO.2.30.ResourceNotReadyRetry: try again"),
+        (400, "it cannot be powered off now: in use"),
+        (409, "resource in use"),
+        (423, "locked"),
+        (429, "too many requests"),
+    ],
+)
+async def test_a_bmc_that_is_busy_does_not_say_that_the_machine_is_off(
+    bmc: LyingBmc, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, status: int, text: str
+) -> None:
+    """However often: it is ordered off until the BMC takes it."""
+    monkeypatch.setattr(power, "APART_SECONDS", 0.0)
+    async with opened(bmc, tmp_path) as driver:
+        await driver.power_on(a_mark(), soon())
+        restart(bmc)
+        bmc.lies.busy, bmc.lies.busy_status, bmc.lies.busy_text = 2, status, text
+        for _ in range(2):
+            with pytest.raises(Busy, match=f"HTTP {status}"):
+                await driver.power_off(a_mark(), soon())
+        await driver.power_off(a_mark(), soon())
+    assert bmc.machine.power == "Off"
+
+
+@pytest.mark.parametrize("how", ["connection dropped", "HTTP 500", "HTTP 502", "HTTP 504"])
+async def test_an_off_that_is_doubted_does_not_prove_an_order_that_was_lost(
+    bmc: LyingBmc, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    """It is given again once it can no more be expected to show, until it is answered."""
+    async with opened(bmc, tmp_path) as driver:
+        await driver.power_on(a_mark(), soon())
+        restart(bmc)
+        if how == "connection dropped":
+            bmc.lies.loses_changes = 1
+        else:
+            bmc.lies.busy, bmc.lies.busy_status = 1, int(how[-3:])
+        with pytest.raises((Busy, Unreachable)):
+            await driver.power_off(a_mark(), soon())
+        with pytest.raises(Busy, match="the answer to the order was lost"):
+            await driver.power_off(a_mark(), soon())
+        assert orders_of(bmc) == ["On", "ForceOff"]
+        monkeypatch.setattr(orders, "PATIENCE_SECONDS", 0.0)
+        for _ in range(2):
+            await driver.power_off(a_mark(), soon())
+    assert orders_of(bmc) == ["On", "ForceOff", "ForceOff"]
+    assert bmc.machine.power == "Off"
+
+
+async def test_an_order_that_was_lost_as_the_bmc_went_silent_is_not_proved_by_off(
+    bmc: LyingBmc, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Although it called the machine on when that was ordered off, and nobody here had switched it on."""
+    bmc.machine.power = bmc.machine.shown_power = "On"
+    async with opened(bmc, tmp_path) as driver:
+        await driver.power(a_mark(), soon())
+        bmc.lies.loses_changes = 1
+        bmc.plot = lambda method, *_: setattr(bmc.lies, "drops_reads", 10**6) if method == "POST" else None
+        with pytest.raises(Unreachable):
+            await driver.power_off(a_mark(), soon())
+        bmc.lies.drops_reads, bmc.plot = 0, lambda *_: None
+        restart(bmc)
+        with pytest.raises(Busy, match="the answer to the order was lost"):
+            await driver.power_off(a_mark(), soon())
+        monkeypatch.setattr(orders, "PATIENCE_SECONDS", 0.0)
+        await driver.power_off(a_mark(), soon())
+    assert bmc.machine.power == "Off"
+
+
+async def test_an_order_to_switch_off_that_was_on_is_given_once(bmc: LyingBmc, tmp_path: Path) -> None:
+    """Its answer is lost, and the BMC, which was there all the time, shows it."""
+    async with opened(bmc, tmp_path) as driver:
+        await driver.power_on(a_mark(), soon())
+        bmc.lies.drops_changes = 1
+        for _ in range(2):
+            await driver.power_off(a_mark(), soon())
     assert orders_of(bmc) == ["On", "ForceOff"]
+
+
+async def test_the_off_of_a_bmc_without_sessions_is_not_believed(bmc: LyingBmc, tmp_path: Path) -> None:
+    """Nothing would tell that it restarted: of a machine that was left on it is always doubted, and made sure once."""
+    bmc.lies.no_sessions = True
+    async with opened(bmc, tmp_path) as driver:
+        await driver.power_on(a_mark(), soon())
+        bmc.machine.shown_power, bmc.machine.told_at = "Off", LONG
+        for _ in range(2):
+            await driver.power_off(a_mark(), soon())
+        await driver.power_on(a_mark(), soon())
+        bmc.machine.told_at, bmc.lies.drops_changes = 0.0, 1
+        await driver.power_off(a_mark(), soon())
+    assert orders_of(bmc) == ["On", "ForceOff", "On", "ForceOff"]
+
+
+async def test_a_reading_says_whether_it_is_doubtful(bmc: LyingBmc, tmp_path: Path) -> None:
+    """Until the machine is seen on again."""
+    async with opened(bmc, tmp_path) as driver:
+        assert not (await driver.power(a_mark(), soon())).doubtful
+        await driver.power_on(a_mark(), soon())
+        restart(bmc)
+        assert (await driver.power(a_mark(), soon())).doubtful
+        bmc.machine.told_at = 0.0
+        assert not (await driver.power(a_mark(), soon())).doubtful
+        bmc.machine.power = "Off"
+        reading = await driver.power(a_mark(), soon())
+        assert (reading.state, reading.doubtful) == (PowerState.OFF, False)
 
 
 async def test_a_bmc_that_asks_for_patience_is_ordered_off_again(bmc: LyingBmc, tmp_path: Path) -> None:

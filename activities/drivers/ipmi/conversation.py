@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import json
 import os
+import secrets
 import sys
 from asyncio.subprocess import DEVNULL, PIPE, Process
 from collections.abc import Mapping
@@ -22,10 +23,11 @@ from mulligan.activities.drivers.ipmi.address import PORT
 from mulligan.activities.drivers.ipmi.troubles import ENDS_SESSION, BmcTrouble, Trouble
 from mulligan.activities.drivers.lane import Lane, bmc_name
 from mulligan.activities.drivers.logins import LoginGate
-from mulligan.activities.drivers.orders import Orders
+from mulligan.activities.drivers.orders import UNSEEN, Orders
 from mulligan.activities.errors import AccessDenied
 
-LINGER_SECONDS = 10.0
+LINGER_SECONDS = 20.0
+"""Longer than the pause between two looks at a machine whose guest is awaited, which then share a session."""
 LOG_IN_SECONDS = 8.0
 CALL_SECONDS: Mapping[str, float] = {"log-in": LOG_IN_SECONDS + 4.0, "switch": 15.0, "identity": 40.0, "sensors": 30.0}
 """How long the process may take for a question before it is ended; `OTHER_SECONDS` for those that are not named."""
@@ -48,15 +50,18 @@ class Conversation:
         self._host = host
         self._port = port
         self._credential = credential
-        self.lane = Lane(bmc_name(host, port, PORT), state_dir, self._end, LINGER_SECONDS)
+        name = bmc_name(host, port, PORT)
+        self.lane = Lane(name, state_dir, self._end, LINGER_SECONDS)
         self._process: Process | None = None
         self._logged_in = False
         self._guid: str | None = None
         """What the BMC told in this session; None before it was asked."""
         self.gate = LoginGate()
         """To be checked before anything is asked, and told when a log-in was refused."""
-        self.orders = Orders()
-        """What the machine was last asked to be: the answer may have been lost."""
+        self.orders = Orders(state_dir / "ipmi", name)
+        """What the machine was last asked to be, and whether it was left on."""
+        self.contact = UNSEEN
+        """What stays the same only while the BMC did not restart: drawn anew with each session."""
 
     async def close(self) -> None:
         """Log out and end the process; safe to call twice."""
@@ -88,7 +93,7 @@ class Conversation:
         return self._guid
 
     async def _start(self) -> Process:
-        self._logged_in, self._guid = False, None
+        self._logged_in, self._guid, self.contact = False, None, secrets.token_hex(8)
         environment = {name: os.environ[name] for name in _ENVIRONMENT if name in os.environ}
         return await asyncio.create_subprocess_exec(
             *_COMMAND, stdin=PIPE, stdout=PIPE, stderr=DEVNULL, env=environment, start_new_session=True

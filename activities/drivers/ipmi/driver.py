@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections.abc import AsyncIterator, Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -17,9 +19,16 @@ from mulligan.activities.drivers.ipmi.address import Address, read_address, requ
 from mulligan.activities.drivers.ipmi.conversation import Conversation
 from mulligan.activities.drivers.ipmi.faults import error_of
 from mulligan.activities.drivers.ipmi.inspection import inspect_machine
-from mulligan.activities.drivers.ipmi.troubles import ENDS_SESSION, REFUSES_LOG_IN, BmcTrouble, Trouble
+from mulligan.activities.drivers.ipmi.troubles import (
+    ENDS_SESSION,
+    NOT_IN_THIS_STATE,
+    REFUSES_LOG_IN,
+    BmcTrouble,
+    Trouble,
+)
 from mulligan.activities.drivers.kept import Kept
-from mulligan.activities.errors import AccessDenied, Busy, Conflict, Leftover, Unsupported
+from mulligan.activities.drivers.orders import APART_SECONDS, UNSEEN, Known, Orders
+from mulligan.activities.errors import AccessDenied, Busy, Conflict, Leftover, Unreachable, Unsupported
 from mulligan.activities.serials import other_uuid
 from mulligan.activities.threads import run_blocking
 from mulligan.activities.values import Firmware, Inspection, Mark, PowerState, Target
@@ -27,6 +36,8 @@ from mulligan.activities.values import Firmware, Inspection, Mark, PowerState, T
 SETTLE_SECONDS = 10.0
 """How long one call waits for the BMC to say what it was asked to bring about."""
 _LOOK_SECONDS = 0.3
+CHASSIS = "chassis"
+"""What the orders for power are kept by."""
 
 
 class IpmiDriver:
@@ -48,6 +59,7 @@ class IpmiDriver:
         async with self._turn("looking at the machine", deadline, registered=False):
             found = await inspect_machine(self._address, lambda verb, **said: self._ask(verb, deadline, **said))
             await run_blocking(self._fences.forget, self._address.bmc)
+            await run_blocking(self._orders.forget, CHASSIS)
         return found
 
     async def remains(self, machine_id: str, deadline: Deadline) -> tuple[str, ...]:
@@ -57,7 +69,11 @@ class IpmiDriver:
     async def power(self, mark: Mark, deadline: Deadline) -> PowerReading:
         """The chassis' power."""
         async with self._turn("reading the power", deadline):
-            return await self._power(deadline)
+            reading, contact = await self._power(deadline), self._conversation.contact
+            if reading.state is PowerState.ON:
+                await run_blocking(self._orders.seen_on, CHASSIS, contact)
+                return reading
+            return replace(reading, doubtful=(await self._known()).doubts_off(contact))
 
     async def power_on(self, mark: Mark, deadline: Deadline) -> None:
         """Switch on, and see it."""
@@ -124,29 +140,67 @@ class IpmiDriver:
 
         It is asked once: when the answer is lost, or the BMC does not show it yet, later calls only look, for as long
         as it may yet show (`Orders`). One that asks for the contrary waits for that too.
+
+        "Off" of a BMC that may have restarted since the machine was on is not believed, as over Redfish: it is switched
+        off all the same, and again, until the BMC answers that it does it, or has refused it twice.
         """
         async with self._turn(doing, deadline, mark):
-            orders, bmc = self._conversation.orders, self._address.bmc
-            before, state = orders.awaited(bmc), (await self._power(deadline)).state
+            known, state = await self._known(), (await self._power(deadline)).state
+            before, contact = PowerState(known.ordered) if known.pending else None, self._conversation.contact
             if before not in {None, wanted, state}:
                 await self._seen(before, deadline)
                 state = before
             if state is not wanted:
                 if before is not wanted:
-                    await self._order(wanted, deadline)
+                    await self._order(wanted, deadline, UNSEEN if wanted is PowerState.ON else contact, known.left_on)
                 await self._seen(wanted, deadline)
-            orders.end(bmc)
+            elif wanted is PowerState.OFF and known.doubts_off(contact):
+                await self._make_sure(deadline, known)
+            left_on = self._conversation.contact if wanted is PowerState.ON else None
+            await run_blocking(self._orders.end, CHASSIS, left_on)
 
-    async def _order(self, wanted: PowerState, deadline: Deadline) -> None:
-        """Send it, once."""
-        orders, bmc = self._conversation.orders, self._address.bmc
-        orders.give(bmc, wanted)
+    async def _order(self, wanted: PowerState, deadline: Deadline, left_on: str, before: str | None) -> bool:
+        """Send it, once; whether it was answered. What was known to be left on `before` is so if it is refused."""
+        await run_blocking(self._orders.give, CHASSIS, wanted, left_on)
         try:
-            await self._ask("switch", deadline, on=wanted is PowerState.ON)
+            answered = bool((await self._ask("switch", deadline, on=wanted is PowerState.ON))["answered"])
         except BmcTrouble as trouble:
-            if trouble.trouble not in ENDS_SESSION:
-                orders.end(bmc)  # it was refused, so nothing happened
+            if trouble.trouble not in ENDS_SESSION:  # it was refused, so nothing happened
+                await run_blocking(self._orders.refused, CHASSIS, before if wanted is PowerState.ON else left_on)
             raise
+        if answered:
+            await run_blocking(self._orders.answered, CHASSIS)
+        return answered
+
+    async def _make_sure(self, deadline: Deadline, known: Known) -> None:
+        """Switch it off although the BMC says that it is, until that was answered, or refused as of one that is off."""
+        if known.pending:
+            if known.answered:
+                return
+            raise self._doubted("the answer to the order was lost, and it is given again in a while")
+        if time.time() - known.refused_at < APART_SECONDS:
+            raise self._doubted("it did not take the order, and is asked again")
+        try:
+            answered = await self._order(PowerState.OFF, deadline, UNSEEN, known.left_on)
+        except BmcTrouble as trouble:
+            again = trouble.code == NOT_IN_THIS_STATE or trouble.trouble is Trouble.NOT_OFFERED
+            await run_blocking(self._orders.refused_off, CHASSIS, time.time() if again else 0.0)
+            if not again:
+                raise
+            if known.refused_at:
+                return
+            said = f"it does not take the order (code {trouble.code:#04x}), and is asked again"
+            raise self._doubted(said, APART_SECONDS) from None
+        if not answered:
+            raise BmcTrouble(Trouble.NO_ANSWER, "to the order to switch off what it calls off")
+        await self._seen(PowerState.OFF, deadline)
+
+    def _doubted(self, then: str, seconds: float = 5.0) -> Busy:
+        return Busy(
+            f"{self._address.provider}: the BMC at {self._address.bmc} says that the machine is off, and may have "
+            f"restarted since it was on; {then}",
+            after_seconds=seconds,
+        )
 
     async def _seen(self, wanted: PowerState, deadline: Deadline) -> None:
         """Read until it is so."""
@@ -169,6 +223,13 @@ class IpmiDriver:
         if not answered and flags == before:
             raise BmcTrouble(Trouble.NO_ANSWER, "and the boot flags are as they were")
         return flags
+
+    @property
+    def _orders(self) -> Orders:
+        return self._conversation.orders
+
+    async def _known(self) -> Known:
+        return await run_blocking(self._orders.of, CHASSIS)
 
     async def _ask(self, verb: str, deadline: Deadline, **said: object) -> Mapping[str, Any]:
         return await self._conversation.ask(verb, deadline, **said)
@@ -203,6 +264,8 @@ class IpmiDriver:
                 yield
             except BmcTrouble as trouble:
                 error = error_of(trouble, self._address.provider, self._address.bmc, doing)
+                if isinstance(error, Unreachable):
+                    await run_blocking(self._orders.silent)
                 if isinstance(error, AccessDenied) and trouble.trouble in REFUSES_LOG_IN:
                     gate.refused(error, given=False)
                 raise error from None

@@ -64,6 +64,9 @@ def trouble_of_status(code: int) -> Trouble:
 DUPLICATE = 0xCF
 """The request came before, and was carried out or not: the BMC does not know its answer any more."""
 
+NOT_IN_THIS_STATE = 0xD5
+"""So some refuse to switch off what is off."""
+
 COMPLETIONS = {
     0x80: Trouble.NOT_OFFERED,  # for boot options: parameter not supported
     0x81: Trouble.BUSY,  # for boot options: somebody else is setting them
@@ -89,7 +92,7 @@ COMPLETIONS = {
     0xD2: Trouble.BUSY,  # initialising
     0xD3: Trouble.BUSY,  # who should answer is away
     0xD4: Trouble.NOT_ALLOWED,
-    0xD5: Trouble.BUSY,  # not in the present state
+    NOT_IN_THIS_STATE: Trouble.BUSY,
     0xD6: Trouble.NOT_OFFERED,
     0xFF: Trouble.FAILED,
 }

@@ -17,7 +17,7 @@ from mulligan.activities.credentials import Credential
 from mulligan.activities.drivers.base import Deadline
 from mulligan.activities.drivers.lane import Lane, bmc_name
 from mulligan.activities.drivers.logins import LoginGate
-from mulligan.activities.drivers.orders import Awaited, Orders
+from mulligan.activities.drivers.orders import UNSEEN, Orders
 from mulligan.activities.drivers.redfish import absences, systems
 from mulligan.activities.drivers.redfish.absences import Absences
 from mulligan.activities.drivers.redfish.address import Address
@@ -52,13 +52,8 @@ class Bmc:
         self.seen: set[str] = set()
         """The systems that were found behind it."""
         self._absences = Absences()
-        self.orders = Orders()
-        """What each system was last asked to be: the answer may have been lost."""
-        self.inserts: Awaited[str] = Awaited()
-        """The URL that each drive was last given, likewise."""
-        self.left_on: dict[str, tuple[int, int]] = {}
-        """The systems that were switched on, and the `contact` in which they were seen on."""
-        self._silences = 0
+        self.orders = Orders(state_dir / "redfish", name)
+        """What the power of each system, and each drive, was last asked to be, and which systems were left on."""
 
     async def call(
         self, provider: str, doing: str, deadline: Deadline, work: Callable[[sushy.Sushy], T], *, known: bool = False
@@ -71,9 +66,9 @@ class Bmc:
             return await run_in(self._thread, lambda: self._work(provider, doing, deadline, work, known))
 
     @property
-    def contact(self) -> tuple[int, int]:
-        """Changes whenever the BMC may have restarted: it was silent, or the session is another one."""
-        return self._silences, hash(self._login.get_session_key() if self._login is not None else None)
+    def contact(self) -> str:
+        """What stays the same only while the BMC did not restart: its session. `UNSEEN` where it has none."""
+        return self._login.contact if self._login is not None else UNSEEN
 
     async def close(self) -> None:
         """End the session, after what is under way; safe to call twice."""
@@ -95,7 +90,8 @@ class Bmc:
             missed = there and isinstance(error, NotFound)
             if not missed:
                 self._absences.ended(provider, doing)
-            self._silences += isinstance(error, Unreachable)
+            if isinstance(error, Unreachable):
+                self.orders.silent()
             self._look_at(error)
             if missed:
                 self._must_be_there(error, provider, doing, deadline)

@@ -58,6 +58,7 @@ class RedfishDriver:
 
         def look(system: System) -> Inspection:
             found = inspect_system(system, self._address)
+            self._bmc.orders.forget(system.path)
             for serial in {self._address.serial, serial_of(system), ""}:  # claims are made with what is found now
                 self._fences.forget(self._named(serial))
                 if "boot.virtual-media" in found.capabilities:
@@ -80,7 +81,7 @@ class RedfishDriver:
 
     async def power(self, mark: Mark, deadline: Deadline) -> PowerReading:
         """The server's power."""
-        return await self._look("reading the power", deadline, power.read_power)
+        return await self._look("reading the power", deadline, lambda system: power.read_power(self._bmc, system))
 
     async def power_on(self, mark: Mark, deadline: Deadline) -> None:
         """Switch on, and see it."""
@@ -124,7 +125,7 @@ class RedfishDriver:
         """Empty every drive."""
 
         def eject(system: System) -> None:
-            media.eject_all(self._drives(system), self._bmc.inserts, deadline)
+            media.eject_all(self._drives(system), self._bmc.orders, deadline)
 
         await self._change("ejecting virtual media", mark, deadline, eject)
 
@@ -132,7 +133,7 @@ class RedfishDriver:
         """Put the URL into the first drive that takes one."""
 
         def insert(system: System) -> MediaReading:
-            return media.insert(self._drives(system), self._bmc.inserts, mark, url, deadline)
+            return media.insert(self._drives(system), self._bmc.orders, mark, url, deadline)
 
         return await self._change("inserting virtual media", mark, deadline, insert)
 

@@ -14,7 +14,7 @@ from requests.exceptions import RequestException, SSLError
 from sushy import exceptions as theirs
 
 from mulligan.activities.drivers.redfish.address import Host
-from mulligan.activities.drivers.redfish.refusals import asks_for_patience, reason_of
+from mulligan.activities.drivers.redfish.refusals import is_busy, reason_of
 from mulligan.activities.drivers.redfish.shown import shown
 from mulligan.activities.drivers.redfish.wire import CONNECT_SECONDS, Redirected
 from mulligan.activities.errors import (
@@ -29,7 +29,6 @@ from mulligan.activities.errors import (
 COOL_DOWN_SECONDS = 15.0
 """After a power change, and during the machine's own start, BMCs refuse for 20 to 60 seconds."""
 
-_BUSY_STATUS = frozenset({409, 412, 423, 425, 428, 429, 500, 502, 503, 504})
 _OPENSSL = re.compile(r"\[SSL: (?P<name>\w+)\] (?P<words>[^(]*)")
 _NEVER = re.compile("PROTOCOL|CIPHER|TOO_SMALL|TOO_WEAK|SECURITY|LEGACY|SIGNATURE_TYPE")
 """In the names that OpenSSL gives to what it refuses, or was refused, however often it is tried."""
@@ -75,7 +74,7 @@ class _Said:
         if status in (401, 403):
             advice = "check the user name and password behind --credential, and that the user may do this"
             return self._as(AccessDenied, found, advice, status=status)
-        if status in _BUSY_STATUS or (status == 400 and asks_for_patience(error)):
+        if is_busy(error):
             seconds = retry_after or COOL_DOWN_SECONDS
             state = "failed at it" if status in (500, 502, 504) else "is busy"
             text = self._text(found, f"the BMC {state}, and is asked again in {seconds:.0f} s")

@@ -13,7 +13,7 @@ from sushy.resources.manager.virtual_media import VirtualMedia
 from sushy.resources.system.system import System
 
 from mulligan.activities.drivers.base import Deadline, MediaReading
-from mulligan.activities.drivers.orders import Awaited, refuses
+from mulligan.activities.drivers.orders import Orders, refuses
 from mulligan.activities.drivers.redfish.shown import shown
 from mulligan.activities.errors import Busy, InvalidRequest, Leftover, Unsupported
 from mulligan.activities.values import Mark
@@ -39,7 +39,7 @@ def read_drive(drive: VirtualMedia) -> MediaReading:
     return MediaReading(str(drive.identity), _held(drive), inserted, datetime.now(UTC))
 
 
-def eject_all(drives: list[VirtualMedia], inserts: Awaited[str], deadline: Deadline, but: str = "") -> None:
+def eject_all(drives: list[VirtualMedia], inserts: Orders, deadline: Deadline, but: str = "") -> None:
     """Eject everything but the URL `but`, and see every other drive empty.
 
     What was inserted and does not show yet is waited for (`Busy`): a drive that names it late is not empty now.
@@ -56,11 +56,11 @@ def eject_all(drives: list[VirtualMedia], inserts: Awaited[str], deadline: Deadl
             inserts.end(drive.path)
 
 
-def insert(drives: list[VirtualMedia], inserts: Awaited[str], mark: Mark, url: str, deadline: Deadline) -> MediaReading:
+def insert(drives: list[VirtualMedia], inserts: Orders, mark: Mark, url: str, deadline: Deadline) -> MediaReading:
     """Insert the URL into an empty drive, and see that the drive names it.
 
     It is sent once: where its answer is lost, or the drive does not name it yet, later calls only look, for as long as
-    it may yet show (`Awaited`). Whether the drive calls it inserted counts for nothing: some never do.
+    it may yet show (`Orders`). Whether the drive calls it inserted counts for nothing: some never do.
     """
     if mark.run_id not in url:
         raise InvalidRequest(
@@ -86,7 +86,7 @@ def insert(drives: list[VirtualMedia], inserts: Awaited[str], mark: Mark, url: s
     return replace(read_drive(drive), url=url)
 
 
-def _order(drive: VirtualMedia, inserts: Awaited[str], url: str) -> exceptions.ConnectionError | None:
+def _order(drive: VirtualMedia, inserts: Orders, url: str) -> exceptions.ConnectionError | None:
     """Send it, once; gives the error when the answer was lost."""
     inserts.give(drive.path, url)
     try:

@@ -12,8 +12,9 @@ from sushy.resources.system.constants import BootProgressStates
 from sushy.resources.system.system import System
 
 from mulligan.activities.drivers.base import Deadline, PowerReading, ProgressReading
-from mulligan.activities.drivers.orders import refuses
+from mulligan.activities.drivers.orders import APART_SECONDS, UNSEEN, refuses
 from mulligan.activities.drivers.redfish.bmc import Bmc
+from mulligan.activities.drivers.redfish.refusals import may_mean_off
 from mulligan.activities.errors import Busy
 from mulligan.activities.values import PowerState
 
@@ -21,21 +22,20 @@ SETTLE_SECONDS = 8.0
 """How long one call waits for the BMC to say what it was asked to bring about."""
 _LOOK_SECONDS = 0.5
 
-_SERVER_ERROR = 500
-_UNSEEN = (-1, 0)
-"""The contact of what was ordered on and not seen on yet."""
-
 _ON = frozenset({Theirs.ON, Theirs.POWERING_ON})
 _VERBS = {PowerState.ON: ResetType.ON, PowerState.OFF: ResetType.FORCE_OFF}
 
 
-def read_power(system: System) -> PowerReading:
+def read_power(bmc: Bmc, system: System) -> PowerReading:
     """The power of a system that was read just now. What is being switched off still is on."""
     state = system.power_state
     if state is None:
         raise Busy("the BMC does not say whether the machine is on; it is asked again", after_seconds=5.0)
-    on = state is not Theirs.OFF
-    return PowerReading(PowerState.ON if on else PowerState.OFF, datetime.now(UTC), str(state.value))
+    said, now = str(state.value), datetime.now(UTC)
+    if state is Theirs.OFF:
+        return PowerReading(PowerState.OFF, now, said, doubtful=bmc.orders.of(system.path).doubts_off(bmc.contact))
+    bmc.orders.seen_on(system.path, bmc.contact)
+    return PowerReading(PowerState.ON, now, said)
 
 
 def read_progress(system: System) -> ProgressReading | None:
@@ -58,58 +58,73 @@ def switch(bmc: Bmc, system: System, wanted: PowerState, deadline: Deadline) -> 
     for that too: a power that is told late is not to be taken for what is wanted now.
 
     A BMC that restarted may call a machine off that runs (openbmc/openbmc#2224). So where it may have since the machine
-    was left on, and where it never showed an order for that, "off" is not believed: it is switched off all the same.
+    was on, and where it never showed an order for that, "off" is not believed: it is switched off all the same, and
+    again, until the BMC answers that it does it, or has refused it twice as one does of what is off. An order whose
+    answer was lost may be sent more than once then, whenever it can no more be expected to show; to one that is off, or
+    is to be, that does no harm.
     """
-    orders, before = bmc.orders, bmc.orders.awaited(system.path)
-    if before is not None and before is not wanted and not _is(system, before):
-        _settle(system, before, deadline, None)
-    left = bmc.left_on.get(system.path, bmc.contact)
-    doubted = wanted is PowerState.OFF and _is(system, wanted) and left != bmc.contact
-    if doubted or not _is(system, wanted):
-        send = _make_sure if doubted else _order
-        lost = send(bmc, system, wanted) if before is not wanted else None
+    orders, path, contact = bmc.orders, system.path, bmc.contact
+    before = orders.awaited(path)
+    if before not in (None, wanted) and not _is(system, PowerState(before)):
+        _settle(system, PowerState(before), deadline, None)
+    if not _is(system, wanted):
+        lost = _order(bmc, system, wanted) if before != wanted else None
         _settle(system, wanted, deadline, lost)
-    orders.end(system.path)
-    if wanted is PowerState.ON:
-        bmc.left_on[system.path] = bmc.contact
-    else:
-        bmc.left_on.pop(system.path, None)
+        if wanted is PowerState.OFF and bmc.contact != contact and not orders.of(path).answered:
+            raise _doubted("it is looked at again")
+    elif wanted is PowerState.OFF and orders.of(path).doubts_off(contact):
+        _make_sure(bmc, system, deadline)
+    orders.end(path, bmc.contact if wanted is PowerState.ON else None)
 
 
-def _order(bmc: Bmc, system: System, wanted: PowerState) -> exceptions.ConnectionError | None:
+def _order(bmc: Bmc, system: System, wanted: PowerState, *, doubted: bool = False) -> exceptions.ConnectionError | None:
     """Send it, once; gives the error when the answer was lost."""
-    left_on = dict(bmc.left_on)
-    bmc.orders.give(system.path, wanted)
-    if wanted is PowerState.ON:
-        bmc.left_on[system.path] = _UNSEEN
+    orders, path = bmc.orders, system.path
+    seen_on = wanted is PowerState.OFF and not doubted
+    before = bmc.contact if seen_on else orders.of(path).left_on
+    orders.give(path, wanted, before if seen_on else UNSEEN)
     try:
         system.reset_system(_VERBS[wanted])
     except exceptions.ConnectionError as error:
         return error
     except exceptions.SushyError as error:
         if refuses(getattr(error, "status_code", None)):
-            bmc.orders.end(system.path)
-            bmc.left_on = left_on
+            orders.refused(path, before)
         raise
+    orders.answered(path)
     return None
 
 
-def _make_sure(bmc: Bmc, system: System, wanted: PowerState) -> exceptions.ConnectionError | None:
-    """Send it although the BMC says that it is so. Where it refuses, as some do then, what it says when it is read once
-    more counts."""
+def _make_sure(bmc: Bmc, system: System, deadline: Deadline) -> None:
+    """Switch it off although the BMC says that it is, until that was answered, or refused as of one that is off."""
+    orders, known = bmc.orders, bmc.orders.of(system.path)
+    if known.pending:
+        if known.answered:
+            return
+        raise _doubted("the answer to the order was lost, and it is given again in a while")
+    if time.time() - known.refused_at < APART_SECONDS:
+        raise _doubted("it did not take the order, and is asked again")
     try:
-        return _order(bmc, system, wanted)
-    except exceptions.AccessError:
-        raise
+        lost = _order(bmc, system, PowerState.OFF, doubted=True)
     except exceptions.HTTPError as error:
-        if error.status_code >= _SERVER_ERROR:
+        again = may_mean_off(error)
+        orders.refused_off(system.path, time.time() if again else 0.0)
+        if not again:
             raise
-        bmc.left_on.pop(system.path, None)
-        raise Busy(
-            f"the BMC says that the machine is {wanted}, and may have restarted since it was on; it does not take the "
-            f"order (HTTP {error.status_code}), and is looked at again",
-            after_seconds=5.0,
+        if known.refused_at:
+            return
+        raise _doubted(
+            f"it does not take the order (HTTP {error.status_code}), and is asked again", APART_SECONDS
         ) from None
+    if lost is not None:
+        raise lost
+    _settle(system, PowerState.OFF, deadline, None)
+
+
+def _doubted(then: str, seconds: float = 5.0) -> Busy:
+    return Busy(
+        f"the BMC says that the machine is off, and may have restarted since it was on; {then}", after_seconds=seconds
+    )
 
 
 def _settle(system: System, wanted: PowerState, deadline: Deadline, lost: exceptions.ConnectionError | None) -> None:

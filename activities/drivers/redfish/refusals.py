@@ -17,6 +17,12 @@ _PATIENCE = ("sys518", "notready", "not ready", "invalidoperationforsystemstate"
              "duringsystempost", "resourceinuse", "in use", "busy", "temporarilyunavailable", "temporarily unavailable",
              "resourceinstandby", "sessionlimitexceeded", "createlimitreachedforresource", "try again",
              "retry")  # fmt: skip
+_BUSY_STATUS = frozenset({409, 412, 423, 425, 428, 429, 500, 502, 503, 504})
+_NO_WORD = frozenset({401, 403, 404})
+"""What says nothing of the power: a log-in that ended, a user who may not, a BMC that restarts."""
+_OFF = re.compile(r"already\W+(?:\w+\W+){0,3}off\b|\bis (?:currently |now )?(?:powered |turned |switched )?off\b|"
+                  r"invalidoperationforsystemstate|psu501")  # fmt: skip
+"""How BMCs refuse to switch off what is off: in words, iLO's code (of the power state, not of POST), iDRAC's."""
 _URL = re.compile(r"\S+://\S+")
 _MOST_REASONS = 3
 
@@ -32,10 +38,28 @@ def reason_of(error: HTTPError) -> str:
 
 def asks_for_patience(error: HTTPError) -> bool:
     """Whether it says that the same may work later: the system starts, something is in use, or all sessions are."""
+    return any(word in _words(error) for word in _PATIENCE)
+
+
+def is_busy(error: HTTPError) -> bool:
+    """Whether it is to be asked again, by its status or by what it says."""
+    status = int(error.status_code or 0)
+    return status in _BUSY_STATUS or (status == 400 and asks_for_patience(error))
+
+
+def may_mean_off(error: HTTPError) -> bool:
+    """Whether this refusal to switch off a machine may come of its being off: it says so, or is plain, and does not ask
+    for patience."""
+    status = int(error.status_code or 0)
+    if status in _NO_WORD or not 400 <= status < 500:
+        return False
+    return bool(_OFF.search(_words(error))) or not (is_busy(error) or asks_for_patience(error))
+
+
+def _words(error: HTTPError) -> str:
     said = [error.code, error.detail]
     said += [each.get(part) for each in _entries(error) for part in ("MessageId", "Message")]
-    words = _URL.sub("", " ".join(str(each) for each in said if each)).lower()  # names in URLs are no words of its
-    return any(word in words for word in _PATIENCE)
+    return _URL.sub("", " ".join(str(each) for each in said if each)).lower()  # names in URLs are no words of its
 
 
 def _entries(error: HTTPError) -> list[Mapping[str, Any]]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import secrets
 import time
 from collections.abc import Iterator
 from contextvars import ContextVar
@@ -121,6 +122,9 @@ class Wire(Connector):  # type: ignore[misc]  # sushy has no types
 class Login(SessionAuth):  # type: ignore[misc]  # sushy has no types
     """A session, that is always ended before another one is begun: BMCs have few."""
 
+    contact = ""
+    """Drawn anew with each session."""
+
     def _do_authenticate(self) -> None:
         """Begin a session. Raises `MissingAttributeError` where the BMC tells of none, instead of guessing its path."""
         document = self._root_resource.json
@@ -134,6 +138,7 @@ class Login(SessionAuth):  # type: ignore[misc]  # sushy has no types
             wire.login_was_lost = _was_sent(error)
             raise
         wire.has_session = True
+        self.contact = secrets.token_hex(8)
 
     def refresh_session(self) -> None:
         """End the one that the BMC refuses, and begin another; what is forbidden stays so with a new one."""

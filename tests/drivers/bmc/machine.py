@@ -202,6 +202,8 @@ class Lies:
 
     drops_changes: int = 0
     """It acts, and closes the connection without an answer."""
+    loses_changes: int = 0
+    """It closes the connection before it acts."""
     drops_reads: int = 0
     busy: int = 0
     """It refuses changes with `busy_status`, without acting."""

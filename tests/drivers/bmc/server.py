@@ -229,6 +229,10 @@ class _Handler(BaseHTTPRequestHandler):
         machine = next(each for each in bmc.machines if path.startswith((each.path, each.drive)))
         match = self.headers.get("If-Match")
         refusal: tuple[int, str, str] | None = None
+        if lies.loses_changes:
+            lies.loses_changes -= 1
+            self._note(path, body)
+            return self._drop
         if lies.forbids:
             refusal = (403, "Base.1.0.InsufficientPrivilege", "not for you")
         elif lies.busy:
