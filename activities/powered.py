@@ -1,6 +1,7 @@
 """Whether a machine that was switched on stays so: what makes a reading of "off" one that is believed.
 
-A server that restarts is off for some seconds, and a provider may tell the old state for a moment.
+A server that restarts is off for some seconds, and a provider may tell the old state for a moment. "Off" that the
+driver itself doubts does not count: the machine may run, and what is awaited of it may come.
 """
 
 from __future__ import annotations
@@ -30,13 +31,13 @@ class Powered:
 
     @property
     def in_doubt(self) -> bool:
-        """Whether it was last read as off, and that is not believed yet."""
+        """Whether it was last read as off, and that is not believed yet. One that is doubtful does not count."""
         return self._readings > 0
 
     async def look(self, driver: Driver, last_seen: str = "") -> PowerReading:
         """Read it. Raises `VerifyFailed` once off is believed, with what was last seen; and what the driver raises."""
         reading = await able(driver, Power, self._target).power(self._mark, Deadline.after(READ_SECONDS))
-        if reading.state is PowerState.ON:
+        if reading.state is PowerState.ON or reading.doubtful:
             self._readings = 0
             return reading
         self._since = self._since if self._readings else time.monotonic()

@@ -58,12 +58,13 @@ class GuestActivities:
     async def _look(self, driver: Driver, asked: calls.WatchGuestIn, say: Callable[[str], None]) -> str:
         powered = Powered(asked.target, asked.mark, self._off_seconds)
         console = await _console(driver, asked.mark)
-        await powered.look(driver, console)
+        reading = await powered.look(driver, console)
         while powered.in_doubt:
             say("its power is off, which is asked again")
             await asyncio.sleep(self._off_again)
-            await powered.look(driver, console)
-        return "; ".join(filter(None, ("its power is on", console)))
+            reading = await powered.look(driver, console)
+        doubt = f"its power is {reading.state}, says a BMC that may have restarted since it was on: it is not believed"
+        return "; ".join(filter(None, (doubt if reading.doubtful else "its power is on", console)))
 
 
 async def _console(driver: Driver, mark: Mark) -> str:

@@ -15,7 +15,7 @@ from temporalio.exceptions import ApplicationError
 from temporalio.testing import ActivityEnvironment
 
 from mulligan.activities import calls
-from mulligan.activities.drivers.base import ConsoleChunk, Deadline
+from mulligan.activities.drivers.base import ConsoleChunk, Deadline, PowerReading
 from mulligan.activities.drivers.simulated import open_simulated
 from mulligan.activities.errors import VerifyFailed
 from mulligan.activities.events import EventKind
@@ -178,6 +178,30 @@ async def test_one_that_is_gone_is_off(stack: Stack) -> None:
         assert (await powered.look(driver)).state is PowerState.OFF
     with pytest.raises(VerifyFailed, match=r"h1 says off; seen before$"):
         await powered.look(driver, "seen before")
+    await driver.close()
+
+
+async def test_an_off_that_the_driver_doubts_fails_nothing(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However often it is read: the look ends, and tells of it. Once it is not doubtful it counts, from the start."""
+    mark, driver = new_mark(), await open_simulated(target(), stack.site.drivers_dir)
+    await booted(driver, mark)
+    await driver.power_off(mark, Deadline.after(10))
+    believed = type(driver).power
+
+    async def doubted(self: Any, mark: Mark, deadline: Deadline) -> PowerReading:
+        return replace(await believed(self, mark, deadline), doubtful=True)
+
+    powered = Powered(target(), mark, 0.0)
+    monkeypatch.setattr(type(driver), "power", doubted)
+    for _ in range(READINGS + 1):
+        assert (await powered.look(driver)).state is PowerState.OFF and not powered.in_doubt
+    said = await look(stack.site, mark, [])
+    assert "its power is off, says a BMC that may have restarted" in said.message
+    monkeypatch.setattr(type(driver), "power", believed)
+    for _ in range(READINGS - 1):
+        await powered.look(driver)
+    with pytest.raises(VerifyFailed):
+        await powered.look(driver)
     await driver.close()
 
 
