@@ -66,6 +66,11 @@ class Chassis:
         return "Once" if self._bmc.state()["selector"] else "Disabled"
 
     @property
+    def boots(self) -> str:
+        """What its firmware boots next."""
+        return self.target
+
+    @property
     def in_post(self) -> bool:
         """Whether it tests itself."""
         return self.power == "On" and time.time() < self._bmc.state()["post"]

@@ -97,9 +97,9 @@ class PlayedServer:
         while machine.in_post:  # noqa: ASYNC110 - the machine is the BMC's, in a thread
             await asyncio.sleep(self.look_seconds)
         with self.bmc.lock:
-            target, image = (machine.target if machine.enabled != "Disabled" else "None"), machine.image
-            if machine.enabled == "Once" and self.consumes:
-                machine.target, machine.enabled = "None", "Disabled"
+            target, image = machine.boots, machine.image
+            if self.consumes:
+                machine.has_booted()
         booted = b""
         if not self.dead and target == "Cd" and image:
             booted = await _fetched(image)

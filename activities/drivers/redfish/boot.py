@@ -1,4 +1,4 @@
-"""The one-time boot override: asked for, and read back afresh, because BMCs forget it."""
+"""The boot override, for one boot or for every: asked for, and read back afresh, because BMCs forget it."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from sushy.resources.system.constants import BootSource, BootSourceOverrideEnabl
 from sushy.resources.system.system import System
 
 from mulligan.activities.drivers.base import BootDevice, BootReading
+from mulligan.activities.drivers.redfish.dell import NORMAL, VIRTUAL_CD, FirstBoot, change_first_boot, first_boot
 from mulligan.activities.drivers.redfish.refusals import asks_for_patience
 from mulligan.activities.errors import Leftover, Unsupported
 from mulligan.activities.values import Firmware
@@ -36,30 +37,29 @@ def devices_of(system: System) -> tuple[BootDevice, ...]:
 
 
 def read_boot(system: System, asked: BootDevice | None = None, asked_firmware: Firmware = Firmware.ANY) -> BootReading:
-    """The override of a system that was read just now; its settings resource, where it has one, is read here."""
-    target, enabled, mode = _override(system)
-    off = _is_off(target, enabled)
-    device = None if off else next((each for each, sources in SOURCES.items() if target in sources), None)
-    words = ", ".join(str(each.value) for each in (target, enabled, mode) if each is not None)
-    if not off and device is None:
-        words = f"{words} (none of ours)"
-    once = enabled is BootSourceOverrideEnabled.ONCE
-    firmware = MODES.get(mode, Firmware.ANY)
-    return BootReading(device, firmware, once, datetime.now(UTC), words or "nothing", asked, asked_firmware)
+    """The override of a system that was read just now; what is told elsewhere (settings, Dell's) is read here."""
+    return _reading(system, first_boot(system), asked, asked_firmware)
 
 
 def boot_next(system: System, device: BootDevice, firmware: Firmware, *, always: bool = False) -> BootReading:
     """Ask for one boot from the device, or for every boot from now on, unless the system says so already."""
-    before = read_boot(system, device, firmware)
+    first = first_boot(system)
+    before = _reading(system, first, device, firmware)
     so = before.agrees and before.once is not always and firmware in (Firmware.ANY, before.firmware)
-    if so and not _is_applied(system):
+    by_dell = first is not None and device is BootDevice.VIRTUAL_MEDIA
+    if so and (by_dell or not _is_applied(system)):
         return before
     if device not in devices_of(system):
         raise Unsupported(f"the machine cannot be told to boot from {device}; it can from {_told(system)}")
+    mode = _MODE_OF.get(firmware)
+    if first is not None and by_dell:
+        _boot_virtual(system, first, mode if firmware is not before.firmware else None, once=not always)
+        return read_boot(system, device, firmware)
+    _forget_virtual(system, first)
     allowed = system.get_allowed_system_boot_source_values()
     source = next(each for each in SOURCES[device] if each in allowed)
     enabled = BootSourceOverrideEnabled.CONTINUOUS if always else BootSourceOverrideEnabled.ONCE
-    _change(system, source, enabled, _MODE_OF.get(firmware), device)
+    _change(system, source, enabled, mode, device)
     return read_boot(system, device, firmware)
 
 
@@ -67,7 +67,7 @@ def boot_always(system: System, device: BootDevice, firmware: Firmware) -> BootR
     """Ask for every boot from the device; for one where the system says, or answers, that it offers no more."""
     boot = (system.json or {}).get("Boot") or {}
     offered = boot.get("BootSourceOverrideEnabled@Redfish.AllowableValues")
-    if offered and BootSourceOverrideEnabled.CONTINUOUS.value not in offered:
+    if offered and BootSourceOverrideEnabled.CONTINUOUS.value not in offered and not _is_dells(system, device):
         return boot_next(system, device, firmware)
     try:
         return boot_next(system, device, firmware, always=True)
@@ -79,6 +79,7 @@ def boot_always(system: System, device: BootDevice, firmware: Firmware) -> BootR
 
 def clear_boot(system: System) -> None:
     """Remove the override, and see that it is gone; a BMC that knows no "none" is told to boot from disk."""
+    _forget_virtual(system, first_boot(system))
     if _is_off(*_override(system)[:2]):
         return
     try:
@@ -89,8 +90,54 @@ def clear_boot(system: System) -> None:
             raise
         cleared = boot_next(system, BootDevice.DISK, Firmware.ANY).agrees
     if not cleared:
-        left = read_boot(system).detail
-        raise Leftover(f"the BMC was asked to forget the boot override, and still says {left}", objects=[left])
+        raise _left(read_boot(system).detail)
+
+
+def _reading(
+    system: System, first: FirstBoot | None, asked: BootDevice | None, asked_firmware: Firmware
+) -> BootReading:
+    """On a Dell the attributes decide about the virtual CD; its own "Cd" is none of ours."""
+    target, enabled, mode = _override(system)
+    words = [str(each.value) for each in (target, enabled) if each is not None]
+    once, off = enabled is BootSourceOverrideEnabled.ONCE, _is_off(target, enabled)
+    device = None if off else next((each for each, sources in SOURCES.items() if target in sources), None)
+    if first is not None and first.is_virtual:
+        device, once, words, off = BootDevice.VIRTUAL_MEDIA, first.once, [first.words], False
+    elif first is not None and device is BootDevice.VIRTUAL_MEDIA:
+        device = None
+    detail = ", ".join([*words, *([str(mode.value)] if mode is not None else [])])
+    if not off and device is None:
+        detail = f"{detail} (none of ours)"
+    firmware = MODES.get(mode, Firmware.ANY)
+    return BootReading(device, firmware, once, datetime.now(UTC), detail or "nothing", asked, asked_firmware)
+
+
+def _boot_virtual(system: System, first: FirstBoot, mode: BootSourceOverrideMode | None, *, once: bool) -> None:
+    """By Dell's attributes, once no other override stands; the mode, where it is another, is only in Redfish's."""
+    if mode is not None or not (first.is_virtual or _is_off(*_override(system)[:2])):
+        _change(system, None, BootSourceOverrideEnabled.DISABLED, mode, None)
+        first = first_boot(system) or first
+    change_first_boot(system, first, VIRTUAL_CD, once=once)
+    system.refresh()
+
+
+def _forget_virtual(system: System, first: FirstBoot | None) -> None:
+    """Take the virtual CD back on a Dell, and see it. "For one boot" is how Dell delivers them."""
+    if first is None or not first.is_virtual:
+        return
+    left = change_first_boot(system, first, NORMAL, once=True)
+    if left.is_virtual:
+        raise _left(left.words)
+    system.refresh()
+
+
+def _left(said: str) -> Leftover:
+    return Leftover(f"the BMC was asked to forget the boot override, and still says {said}", objects=[said])
+
+
+def _is_dells(system: System, device: BootDevice) -> bool:
+    """Whether the device is booted by Dell's attributes."""
+    return device is BootDevice.VIRTUAL_MEDIA and first_boot(system) is not None
 
 
 def _change(

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 ROOT = "/redfish/v1"
+FIRST, ONCE = "ServerBoot.1.FirstBootDevice", "ServerBoot.1.BootOnce"
+"""Attributes of a Dell's manager."""
 _numbers = itertools.count(1)
 
 
@@ -65,6 +67,10 @@ class Machine:
     system says so from its next start on."""
     fixed_mode: bool = False
     """Its boot mode cannot be written, as HPE's."""
+    attributes: dict[str, str] | None = None
+    """Those of its manager, where it is Dell's: "Cd" is its physical drive then, in which nothing is."""
+    links_attributes: bool = True
+    """Whether the manager tells where they are."""
 
     @property
     def path(self) -> str:
@@ -73,6 +79,29 @@ class Machine:
     @property
     def drive(self) -> str:
         return f"{ROOT}/{self.drives_under}/{self.identity}/VirtualMedia/Cd"
+
+    @property
+    def manager(self) -> str:
+        return f"{ROOT}/Managers/{self.identity}"
+
+    @property
+    def attributes_path(self) -> str:
+        return f"{self.manager}/{'Oem/Dell/DellAttributes/iDRAC.Embedded.1' if self.links_attributes else 'Attributes'}"
+
+    @property
+    def boots(self) -> str:
+        """What its firmware boots next, in Redfish's words, where "Cd" is the virtual drive."""
+        target = self.target if self.enabled != "Disabled" else "None"
+        if self.attributes is None:
+            return target
+        return "Cd" if self.attributes.get(FIRST) == "VCD-DVD" else "None" if target == "Cd" else target
+
+    def has_booted(self) -> None:
+        """What holds for one boot is over."""
+        if self.enabled == "Once":
+            self.target, self.enabled = "None", "Disabled"
+        if self.attributes is not None and self.attributes.get(ONCE) == "Enabled":
+            self.attributes = {**self.attributes, FIRST: "Normal"}
 
     @property
     def etag(self) -> str:
@@ -92,7 +121,8 @@ class Machine:
     def system(self) -> dict[str, Any]:
         document: dict[str, Any] = {
             "@odata.id": self.path, "Id": self.identity, "Name": f"System {self.identity}",
-            "SerialNumber": self.serial, "Manufacturer": "Contoso", "Model": "R-1",
+            "SerialNumber": self.serial, "Model": "R-1",
+            "Manufacturer": "Contoso" if self.attributes is None else "Dell Inc.",
             "UUID": self.uuid or f"uuid-{self.identity}",
             "BiosVersion": "2.1", "PowerState": self.shown_power,
             "MemorySummary": {"TotalSystemMemoryGiB": 64.0},
@@ -138,17 +168,30 @@ class Machine:
             {"Name": "other", "CapacityBytes": 960 << 30},
         ]}})  # fmt: skip
         found[f"{self.path}/SecureBoot"] = {"Id": "SecureBoot", "Name": "SecureBoot", "SecureBootEnable": True}
-        manager = f"{ROOT}/Managers/{self.identity}"
-        found[manager] = {
-            "@odata.id": manager, "Id": self.identity, "Name": "BMC", "FirmwareVersion": "1.9",
-            "VirtualMedia": {"@odata.id": f"{manager}/VirtualMedia"},
+        found[self.manager] = {
+            "@odata.id": self.manager, "Id": self.identity, "Name": "BMC", "FirmwareVersion": "1.9",
+            "VirtualMedia": {"@odata.id": f"{self.manager}/VirtualMedia"},
         }  # fmt: skip
+        found |= self._dell(found[self.manager])
         drives = self.drive.rpartition("/")[0]
-        found |= _collection(f"{manager}/VirtualMedia", {})
+        found |= _collection(f"{self.manager}/VirtualMedia", {})
         found |= _collection(drives, self._drives())
         if self.pending is not None:
             found[f"{self.path}/SD"] = {"Id": "SD", "Name": "Settings", "Boot": self.pending}
         return found | self._storage()
+
+    def _dell(self, manager: dict[str, Any]) -> dict[str, dict[str, Any]]:
+        """A Dell manager's attributes, and others', which its document links."""
+        if self.attributes is None:
+            return {}
+        others = f"{self.manager}/Oem/Dell/DellAttributes/System.Embedded.1"
+        if self.links_attributes:
+            linked = [{"@odata.id": each} for each in (others, self.attributes_path)]
+            manager["Links"] = {"Oem": {"Dell": {"DellAttributes": linked}}}
+        return {
+            others: {"Id": "System.Embedded.1", "Name": "Attributes", "Attributes": {"LCD.1.UserDefinedString": ""}},
+            self.attributes_path: {"Id": "Attributes", "Name": "Attributes", "Attributes": self.attributes},
+        }
 
     def _drives(self) -> dict[str, dict[str, Any]]:
         """Its virtual drives, by name."""
@@ -185,6 +228,8 @@ class Machine:
             self.image = body["Image"]
         elif verb == "VirtualMedia.EjectMedia" or (path == self.drive and body.get("Image", "") is None):
             self.image, self.ejected = "", self.image if self.stale_names else ""
+        elif "Attributes" in body:
+            self.attributes = {**(self.attributes or {}), **body["Attributes"]}
         elif verb == "SD":
             self.pending = {**(self.pending or {}), **body["Boot"]}
         else:

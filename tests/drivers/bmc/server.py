@@ -50,7 +50,9 @@ class Sent:
             return frozenset({"media"})
         if self.asks:
             return frozenset({"power" if "ResetType" in self.body else "override"})
-        if re.fullmatch(f"{ROOT}/Systems/[^/]+/SD", self.path):
+        if re.fullmatch(f"{ROOT}/Systems/[^/]+/SD", self.path) or self.path.endswith(
+            ("/Attributes", "/iDRAC.Embedded.1")
+        ):
             return frozenset({"override"})
         return frozenset({"power", "override"}) if re.fullmatch(f"{ROOT}/Systems/[^/]+", self.path) else frozenset()
 
@@ -226,7 +228,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _change(self, path: str, body: dict[str, Any]) -> Any:
         bmc, lies = self.owner, self.owner.lies
-        machine = next(each for each in bmc.machines if path.startswith((each.path, each.drive)))
+        machine = next(each for each in bmc.machines if path.startswith((each.path, each.drive, each.attributes_path)))
         match = self.headers.get("If-Match")
         refusal: tuple[int, str, str] | None = None
         if lies.loses_changes:
