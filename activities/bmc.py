@@ -84,7 +84,7 @@ async def forget_boot(driver: Driver, mark: Mark) -> None:
 
 
 async def boots_from(driver: Driver, target: Target) -> BootDevice:
-    """What the agent is booted from: what the settings say, or virtual media where there is a drive."""
+    """What the agent is booted from: what the settings say, or virtual media where a drive takes a URL."""
     wanted = read_booting(target.settings).boot_from
     if wanted is BootFrom.NETWORK or not isinstance(driver, VirtualMedia):
         return BootDevice.NETWORK

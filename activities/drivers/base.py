@@ -356,7 +356,7 @@ class VirtualMedia(Protocol):
     """
 
     async def media(self, deadline: Deadline) -> tuple[MediaReading, ...]:
-        """Read every drive that can hold a CD or DVD."""
+        """Read every drive that takes a CD or DVD by its URL."""
 
     async def eject_media(self, mark: Mark, deadline: Deadline) -> None:
         """Eject whatever is in any of the drives, and read back (`Leftover`). Empty drives are success."""

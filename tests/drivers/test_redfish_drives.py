@@ -193,3 +193,57 @@ async def test_the_drive_that_takes_a_url_is_taken(bmc: LyingBmc, tmp_path: Path
         assert (await driver.insert_media(a_mark(), MEDIA, soon())).slot == "Cd"
         await driver.eject_media(a_mark(), soon())
     assert bmc.acts() == ["VirtualMedia.InsertMedia", "VirtualMedia.EjectMedia"]
+
+
+async def test_drives_that_take_no_url_are_no_virtual_media(bmc: LyingBmc, tmp_path: Path) -> None:
+    """They are neither promised nor chosen: the server boots from the network, as the guide says."""
+    bmc.machine.has_proxy, bmc.machine.has_drives = True, False
+    target = a_target(bmc)
+    async with opened(bmc, tmp_path, target) as driver:
+        assert "boot.virtual-media" not in (await driver.inspect(soon())).capabilities
+        assert await boots_from(driver, target) is BootDevice.NETWORK
+        await driver.eject_media(a_mark(), soon())
+        with pytest.raises(Unsupported, match="no virtual drive that takes a CD or DVD by its URL"):
+            await driver.insert_media(a_mark(), MEDIA, soon())
+    assert bmc.changes() == []
+
+
+async def test_drives_for_the_operators_media_are_there_before_the_others(bmc: LyingBmc, tmp_path: Path) -> None:
+    """When a BMC restarts: that they are all is waited for, as if there were none."""
+    bmc.machine.has_proxy = True
+    target = a_target(bmc)
+    async with opened(bmc, tmp_path, target) as driver:
+        await driver.inspect(soon())
+        bmc.machine.has_drives = False
+        with pytest.raises(Busy, match="tells of no virtual drive"):
+            await boots_from(driver, target)
+
+
+async def test_a_drive_that_takes_a_url_by_a_patch_is_found(bmc: LyingBmc, tmp_path: Path) -> None:
+    """Though another comes first that refuses it, as Lenovo's do. What shows late is looked for there."""
+    bmc.machine.has_proxy, bmc.machine.inserts_by_action, bmc.machine.ejects_by_action = True, False, False
+    async with opened(bmc, tmp_path) as driver:
+        assert "boot.virtual-media" in (await driver.inspect(soon())).capabilities
+        assert (await driver.insert_media(a_mark(), MEDIA, soon())).slot == "Cd"
+        await driver.insert_media(a_mark(), MEDIA, soon())
+        await driver.eject_media(a_mark(), soon())
+        bmc.lies.late_media = EVER
+        with pytest.raises(Leftover):
+            await driver.insert_media(a_mark(), MEDIA, soon())
+        bmc.lies.late_media = 0
+        await driver.insert_media(a_mark(), MEDIA, soon())
+    assert [each.path[-3:] for each in bmc.changes()] == ["a/A", "/Cd", "/Cd", "a/A", "/Cd"]
+    assert bmc.machine.image == MEDIA
+
+
+async def test_drives_that_all_refuse_are_all_named(bmc: LyingBmc, tmp_path: Path) -> None:
+    """With what each said. One that asks for patience is no refusal, and is not passed over."""
+    bmc.machine.has_proxy, bmc.machine.inserts_by_action = True, False
+    async with opened(bmc, tmp_path) as driver:
+        bmc.lies.busy, bmc.lies.busy_status, bmc.lies.busy_text = 2, 405, "not by this"
+        with pytest.raises(Unsupported, match="drive A: not by this; drive Cd: not by this"):
+            await driver.insert_media(a_mark(), MEDIA, soon())
+        bmc.lies.busy, bmc.lies.busy_status = 1, 503
+        with pytest.raises(Busy, match="drive A: not by this"):
+            await driver.insert_media(a_mark(), MEDIA, soon())
+    assert (len(bmc.changes()), bmc.acts()) == (3, [])

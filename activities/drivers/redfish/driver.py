@@ -114,10 +114,10 @@ class RedfishDriver:
         await self._change("removing the boot override", mark, deadline, boot.clear_boot)
 
     async def media(self, deadline: Deadline) -> tuple[MediaReading, ...]:
-        """Read the drives, under the system or under its manager."""
+        """Read the drives that take a URL, under the system or under its manager."""
 
         def look(system: System) -> tuple[MediaReading, ...]:
-            return tuple(media.read_drive(drive) for drive in self._drives(system))
+            return tuple(media.read_drive(drive) for drive in media.takers(self._drives(system)))
 
         return await self._look("reading the virtual drives", deadline, look)
 
@@ -130,7 +130,7 @@ class RedfishDriver:
         await self._change("ejecting virtual media", mark, deadline, eject)
 
     async def insert_media(self, mark: Mark, url: str, deadline: Deadline) -> MediaReading:
-        """Put the URL into the first drive that takes one."""
+        """Put the URL into the first drive that takes it."""
 
         def insert(system: System) -> MediaReading:
             return media.insert(self._drives(system), self._bmc.orders, mark, url, deadline)
@@ -175,11 +175,11 @@ class RedfishDriver:
         return system
 
     def _drives(self, system: System) -> list[VirtualMedia]:
-        """Its virtual drives. Raises `NotFound` where it had some and has none now, which the BMC is believed late."""
+        """Its virtual drives. Raises `NotFound` where some took URLs and none does now, which is believed late."""
         drives = media.drives_of(system)
-        if drives:
+        if media.takers(drives):
             self._fences.saw_drives(self._system)
-        elif self._fences.had_drives(self._system):
+        elif self._fences.had_drives(self._system) and not any(media.read_drive(each).url for each in drives):
             raise NotFound(
                 f"{self._name}: the BMC at {self._address.host.url} tells of no virtual drive of the server, which had "
                 "some; if it is to have none any more, add the provider again",

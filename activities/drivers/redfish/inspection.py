@@ -14,7 +14,7 @@ from mulligan.activities.drivers.base import BootDevice
 from mulligan.activities.drivers.booting import MOST_MACS, agent_capabilities
 from mulligan.activities.drivers.redfish.address import Address
 from mulligan.activities.drivers.redfish.boot import MODES, devices_of
-from mulligan.activities.drivers.redfish.media import drives_of
+from mulligan.activities.drivers.redfish.media import drives_of, takers
 from mulligan.activities.drivers.redfish.systems import serial_of
 from mulligan.activities.errors import Unsupported
 from mulligan.activities.values import RESOURCES, Inspection, InventoryRow, Kind
@@ -118,7 +118,8 @@ def _firmware(system: System) -> set[str]:
 def _boots(system: System) -> set[str]:
     devices = devices_of(system)
     found = {"boot.network"} if BootDevice.NETWORK in devices else set()
-    return found | ({"boot.virtual-media"} if BootDevice.VIRTUAL_MEDIA in devices and drives_of(system) else set())
+    media = BootDevice.VIRTUAL_MEDIA in devices and takers(drives_of(system))
+    return found | ({"boot.virtual-media"} if media else set())
 
 
 def _progress(system: System) -> set[str]:

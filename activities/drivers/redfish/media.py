@@ -14,12 +14,15 @@ from sushy.resources.system.system import System
 
 from mulligan.activities.drivers.base import Deadline, MediaReading
 from mulligan.activities.drivers.orders import Orders, refuses
+from mulligan.activities.drivers.redfish.refusals import asks_for_patience, reason_of
 from mulligan.activities.drivers.redfish.shown import shown
 from mulligan.activities.errors import Busy, InvalidRequest, Leftover, Unsupported
 from mulligan.activities.values import Mark
 
 SETTLE_SECONDS = 5.0
 _LOOK_SECONDS = 0.5
+_NOT_HERE = frozenset({400, 405})
+"""The refusals after which the next drive is tried."""
 _DISCS = frozenset({VirtualMediaType.CD, VirtualMediaType.DVD})
 
 
@@ -31,6 +34,13 @@ def drives_of(system: System) -> list[VirtualMedia]:
         if discs:
             return discs
     return []
+
+
+def takers(drives: list[VirtualMedia]) -> list[VirtualMedia]:
+    """Those that take a URL: by the action, or, where none has it, by a PATCH. Lenovo's EXT drives do, and not its RDOC
+    ones, which may tell only when asked (lenovo/python-redfish-lenovo#21); OpenBMC's for operators' media do not."""
+    by_action = [drive for drive in drives if _action(drive, "Insert")]
+    return by_action or [drive for drive in drives if drive._allow_patch()]
 
 
 def read_drive(drive: VirtualMedia) -> MediaReading:
@@ -67,12 +77,27 @@ def insert(drives: list[VirtualMedia], inserts: Orders, mark: Mark, url: str, de
             f"the image to insert must hold the run's id {mark.run_id} in its URL, so that no older is taken for it",
             violations=[("url", "does not hold the run's id")],
         )
-    if not drives:
-        raise Unsupported("the machine has no virtual drive for a CD or DVD; boot it from the network")
     eject_all(drives, inserts, deadline, but=url)
-    named = next((drive for drive in drives if drive.image == url), None)
-    drive = named or next((drive for drive in drives if _action(drive, "Insert")), drives[0])
-    if named is None:
+    left = [drive for drive in drives if drive.image == url] or takers(drives)
+    if not left:
+        raise Unsupported(
+            "the machine has no virtual drive that takes a CD or DVD by its URL; boot it from the network"
+        )
+    refused: list[str] = []
+    for drive in sorted(left, key=lambda each: inserts.awaited(each.path) != url):
+        try:
+            return _put(drive, inserts, url, deadline)
+        except exceptions.HTTPError as error:
+            refused.append(f"drive {drive.identity}: {reason_of(error)}")
+            if error.status_code not in _NOT_HERE or asks_for_patience(error) or len(refused) == len(left):
+                error.detail = "; ".join(refused)
+                raise
+    raise AssertionError("the last drive returns or raises")
+
+
+def _put(drive: VirtualMedia, inserts: Awaited[str], url: str, deadline: Deadline) -> MediaReading:
+    """Order it, unless it is there or was ordered, and see it."""
+    if drive.image != url:
         lost = _order(drive, inserts, url) if inserts.awaited(drive.path) != url else None
         if not _settled(drive, deadline, lambda: drive.image == url):
             if lost is not None:
@@ -164,7 +189,7 @@ def _says_empty(refusal: exceptions.HTTPError) -> bool:
 
 
 def _action(drive: VirtualMedia, verb: str) -> str:
-    """Where the drive takes the action; empty where it has none, as OpenBMC's for media of the operator's own."""
+    """Where the drive takes the action; empty where it has none."""
     actions = drive.json.get("Actions") or {}
     return str((actions.get(f"#VirtualMedia.{verb}Media") or {}).get("target") or "")
 

@@ -48,6 +48,8 @@ class Machine:
     """What it says of its boot; nothing where it says nothing."""
     ejects_by_action: bool = True
     """Without the action, its drive is emptied by a PATCH."""
+    inserts_by_action: bool = True
+    """Without the action, its drive is filled by a PATCH; one that comes first refuses that, as Lenovo's RDOC ones."""
     storage: dict[str, int] = field(default_factory=dict)
     """Bytes of each drive of its Storage, by model; without any it has SimpleStorage only."""
     accelerators: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -102,6 +104,15 @@ class Machine:
             self.target, self.enabled = "None", "Disabled"
         if self.attributes is not None and self.attributes.get(ONCE) == "Enabled":
             self.attributes = {**self.attributes, FIRST: "Normal"}
+
+    @property
+    def changed_below(self) -> tuple[str, ...]:
+        """How the paths begin by which it is changed."""
+        return self.path, self.drive, self.proxy, self.attributes_path
+
+    @property
+    def proxy(self) -> str:
+        return f"{ROOT}/{self.drives_under}/{self.identity}/VirtualMedia/A"
 
     @property
     def etag(self) -> str:
@@ -199,7 +210,8 @@ class Machine:
         drive = proxy | {
             "MediaTypes": ["CD", "DVD"], "Image": self.image or self.ejected or None,
             "Actions": {f"#VirtualMedia.{verb}Media": {"target": f"{self.drive}/Actions/VirtualMedia.{verb}Media"}
-                        for verb in ("Insert", *(["Eject"] if self.ejects_by_action else []))},
+                        for verb, there in (("Insert", self.inserts_by_action), ("Eject", self.ejects_by_action))
+                        if there},
         }  # fmt: skip
         if self.stale_names:
             drive["ConnectedVia"] = "URI" if self.image else "NotConnected"
@@ -224,7 +236,7 @@ class Machine:
             self.power = "On" if body["ResetType"] == "On" else "Off"
             if self.power == "On" and self.pending:
                 self._override(self.pending)
-        elif verb == "VirtualMedia.InsertMedia":
+        elif verb == "VirtualMedia.InsertMedia" or (path == self.drive and body.get("Image")):
             self.image = body["Image"]
         elif verb == "VirtualMedia.EjectMedia" or (path == self.drive and body.get("Image", "") is None):
             self.image, self.ejected = "", self.image if self.stale_names else ""
@@ -232,7 +244,7 @@ class Machine:
             self.attributes = {**(self.attributes or {}), **body["Attributes"]}
         elif verb == "SD":
             self.pending = {**(self.pending or {}), **body["Boot"]}
-        else:
+        elif path != self.proxy:
             self._override(body["Boot"])
 
     def _override(self, boot: dict[str, str]) -> None:

@@ -224,11 +224,12 @@ class _Handler(BaseHTTPRequestHandler):
         if path == machine.drive and machine.image and lies.late_media:
             lies.late_media -= 1
             document["Image"] = None
-        return self._reply(200, document, {"ETag": etag})
+        allowed = {"Allow": "GET, PATCH"} if "/VirtualMedia/" in path and not machine.inserts_by_action else {}
+        return self._reply(200, document, {"ETag": etag, **allowed})
 
     def _change(self, path: str, body: dict[str, Any]) -> Any:
         bmc, lies = self.owner, self.owner.lies
-        machine = next(each for each in bmc.machines if path.startswith((each.path, each.drive, each.attributes_path)))
+        machine = next(each for each in bmc.machines if path.startswith(each.changed_below))
         match = self.headers.get("If-Match")
         refusal: tuple[int, str, str] | None = None
         if lies.loses_changes:
@@ -244,6 +245,8 @@ class _Handler(BaseHTTPRequestHandler):
             refusal = (400, "Base.1.0.GeneralError", "the system is in POST")
         elif lies.refuses_continuous and "Continuous" in body.get("Boot", {}).values():
             refusal = (400, "Base.1.0.PropertyValueNotInList", "the value Continuous is not in the list")
+        elif path == machine.proxy:
+            refusal = (400, "Base.1.6.PropertyNotWritable", "the property Image is read only")
         elif machine.fixed_mode and "BootSourceOverrideMode" in body.get("Boot", {}):
             refusal = (400, "Base.1.8.PropertyNotWritable", "the property BootSourceOverrideMode is read only")
         elif self.command == "PATCH" and lies.needs_etag and match is None:
@@ -257,8 +260,8 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _act(self, machine: Machine, path: str, body: dict[str, Any]) -> Any:
         lies = self.owner.lies
-        eject = path.endswith("EjectMedia") or path == machine.drive
-        override = self.command == "PATCH" and not eject
+        eject = path.endswith("EjectMedia") or (path == machine.drive and not body.get("Image"))
+        override = self.command == "PATCH" and path != machine.drive
         already = machine.would_stay(path, body)
         if eject and lies.ignores_ejects:
             lies.ignores_ejects -= 1
