@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 
@@ -11,7 +12,8 @@ from mulligan.activities.bmc import boots_from
 from mulligan.activities.drivers import orders
 from mulligan.activities.drivers.base import BootDevice
 from mulligan.activities.drivers.redfish import absences, media
-from mulligan.activities.errors import Busy, Leftover, NotFound, Unsupported
+from mulligan.activities.drivers.redfish.names import is_end, is_url
+from mulligan.activities.errors import Busy, Leftover, NotFound, Unreachable, Unsupported
 from tests.drivers.bmc.machine import Machine
 from tests.drivers.bmc.parts import a_mark, a_target, opened
 from tests.drivers.bmc.server import LyingBmc
@@ -21,6 +23,9 @@ OLD = "http://boot.test/run-0/old.iso"
 MEDIA = "http://boot.test/run-1/agent.iso"
 OTHER = "http://boot.test/run-1/again.iso"
 EVER = 10**6
+TOKEN = "http://Boot.test:7421/v1/media/job.1.1234567890.aaaaaaaaaaaaaaaaaaaaaaa{}/run-1.iso"
+"""A medium as runs have them: each boot of the run has another token, and the same file."""
+FIRST, SECOND = TOKEN.format("A"), TOKEN.format("B")
 
 
 @pytest.fixture
@@ -247,3 +252,56 @@ async def test_drives_that_all_refuse_are_all_named(bmc: LyingBmc, tmp_path: Pat
         with pytest.raises(Busy, match="drive A: not by this"):
             await driver.insert_media(a_mark(), MEDIA, soon())
     assert (len(bmc.changes()), bmc.acts()) == (3, [])
+
+
+SPELLINGS: dict[str, Callable[[str], str]] = {
+    "host": lambda url: url.replace("Boot.test", "boot.test"),
+    "port": lambda url: url.replace(":7421", ""),
+    "encoded": lambda url: quote(url, safe=""),
+    "scheme": lambda url: url.partition("://")[2],
+    "path": lambda url: url.partition(":7421")[2],
+    "file": lambda url: url.rpartition("/")[2],
+}
+
+
+@pytest.mark.parametrize("spelling", SPELLINGS)
+async def test_a_url_in_the_drives_own_spelling_is_the_runs(bmc: LyingBmc, tmp_path: Path, spelling: str) -> None:
+    """It is inserted once, and goes out."""
+    bmc.machine.spells = SPELLINGS[spelling]
+    async with opened(bmc, tmp_path) as driver:
+        for _ in range(3):
+            assert (await driver.insert_media(a_mark(), FIRST, soon())).url == FIRST
+        assert len(await driver.remains("m-1", soon())) == 1
+        await driver.eject_media(a_mark(), soon())
+    assert bmc.acts() == ["VirtualMedia.InsertMedia", "VirtualMedia.EjectMedia"]
+
+
+@pytest.mark.parametrize("spelling", SPELLINGS)
+async def test_the_medium_of_an_older_boot_is_changed(bmc: LyingBmc, tmp_path: Path, spelling: str) -> None:
+    """Though its file has the same name, also by a worker that did not give it: its token opens nothing any more."""
+    bmc.machine.spells = SPELLINGS[spelling]
+    for url in (FIRST, SECOND):
+        async with opened(bmc, tmp_path) as driver:
+            await driver.insert_media(a_mark(), url, soon())
+        assert bmc.machine.image == url
+    assert bmc.acts() == [f"VirtualMedia.{verb}Media" for verb in ("Insert", "Eject", "Insert")]
+
+
+async def test_a_name_that_stayed_behind_is_no_medium(bmc: LyingBmc, tmp_path: Path) -> None:
+    """Of a drive that goes on naming what it ejected only the file is seen: that is not what was ordered now."""
+    bmc.machine.stale_names, bmc.machine.spells = True, SPELLINGS["file"]
+    bmc.machine.image = FIRST
+    async with opened(bmc, tmp_path) as driver:
+        bmc.lies.drops_changes, bmc.lies.ignores_inserts = 2, 1
+        with pytest.raises(Unreachable):
+            await driver.insert_media(a_mark(), SECOND, soon())
+    assert (bmc.machine.image, bmc.machine.ejected) == ("", FIRST)
+
+
+@pytest.mark.parametrize(
+    "said", ["", None, "/", "iso", "1.iso", "other/run-1.iso", "http://boot.test/run-1.iso", SECOND]
+)
+def test_what_is_not_the_end_of_a_url_is_no_evidence(said: str | None) -> None:
+    """Only whole parts of its own path are."""
+    assert not is_end(said, FIRST)
+    assert not is_url(said, FIRST)

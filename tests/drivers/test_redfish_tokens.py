@@ -43,9 +43,9 @@ async def test_what_opens_a_medium_is_in_no_message(bmc: LyingBmc, tmp_path: Pat
 @pytest.mark.parametrize(
     "spelled",
     [
-        "//boot.test/v1/media/{}/run-1.iso",
+        "//boot.test/v1/media/{}/run-1.iso (CIFS)",
         "HTTP://BOOT.TEST/V1/MEDIA/{}/run-1.iso",
-        "boot.test%2Fv1%2Fmedia%2F{}%2Frun-1.iso",
+        "share/boot.test%2Fv1%2Fmedia%2F{}%2Frun-1.iso",
     ],
     ids=["cut", "in-capitals", "quoted"],
 )

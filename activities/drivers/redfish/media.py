@@ -14,6 +14,7 @@ from sushy.resources.system.system import System
 
 from mulligan.activities.drivers.base import Deadline, MediaReading
 from mulligan.activities.drivers.orders import Orders, refuses
+from mulligan.activities.drivers.redfish.names import is_end, is_url
 from mulligan.activities.drivers.redfish.refusals import asks_for_patience, reason_of
 from mulligan.activities.drivers.redfish.shown import shown
 from mulligan.activities.errors import Busy, InvalidRequest, Leftover, Unsupported
@@ -61,7 +62,7 @@ def eject_all(drives: list[VirtualMedia], inserts: Orders, deadline: Deadline, b
                 f"drive {drive.identity} was given {shown(late)}, and does not name it yet; it is looked at again",
                 after_seconds=5.0,
             )
-        if _holds_other(drive, but):
+        if _holds_other(drive, inserts, but):
             _eject(drive, deadline)
             inserts.end(drive.path)
 
@@ -70,7 +71,8 @@ def insert(drives: list[VirtualMedia], inserts: Orders, mark: Mark, url: str, de
     """Insert the URL into an empty drive, and see that the drive names it.
 
     It is sent once: where its answer is lost, or the drive does not name it yet, later calls only look, for as long as
-    it may yet show (`Orders`). Whether the drive calls it inserted counts for nothing: some never do.
+    it may yet show (`Orders`). Whether the drive calls it inserted counts for nothing: some never do. One that shows
+    the file only is believed of what it was given just now; else it is emptied, and filled again.
     """
     if mark.run_id not in url:
         raise InvalidRequest(
@@ -78,7 +80,7 @@ def insert(drives: list[VirtualMedia], inserts: Orders, mark: Mark, url: str, de
             violations=[("url", "does not hold the run's id")],
         )
     eject_all(drives, inserts, deadline, but=url)
-    left = [drive for drive in drives if drive.image == url] or takers(drives)
+    left = [drive for drive in drives if _has(drive, inserts, url)] or takers(drives)
     if not left:
         raise Unsupported(
             "the machine has no virtual drive that takes a CD or DVD by its URL; boot it from the network"
@@ -95,11 +97,11 @@ def insert(drives: list[VirtualMedia], inserts: Orders, mark: Mark, url: str, de
     raise AssertionError("the last drive returns or raises")
 
 
-def _put(drive: VirtualMedia, inserts: Awaited[str], url: str, deadline: Deadline) -> MediaReading:
+def _put(drive: VirtualMedia, inserts: Orders, url: str, deadline: Deadline) -> MediaReading:
     """Order it, unless it is there or was ordered, and see it."""
-    if drive.image != url:
+    if not _has(drive, inserts, url):
         lost = _order(drive, inserts, url) if inserts.awaited(drive.path) != url else None
-        if not _settled(drive, deadline, lambda: drive.image == url):
+        if not _settled(drive, deadline, lambda: _has(drive, inserts, url)):
             if lost is not None:
                 raise lost
             names = shown(drive.image or "nothing")
@@ -107,7 +109,8 @@ def _put(drive: VirtualMedia, inserts: Awaited[str], url: str, deadline: Deadlin
                 f"drive {drive.identity} was given the run's image, and names {names}; tried again",
                 objects=[str(drive.identity)],
             )
-    inserts.end(drive.path)
+    if is_url(drive.image, url):
+        inserts.end(drive.path)  # else that it was given is what tells of it
     return replace(read_drive(drive), url=url)
 
 
@@ -166,7 +169,12 @@ def _settled(drive: VirtualMedia, deadline: Deadline, is_so: Callable[[], object
 
 def _comes(drive: VirtualMedia, url: str | None, deadline: Deadline) -> bool:
     """Whether it comes to name the URL, or to hold anything."""
-    return _settled(drive, deadline, lambda: drive.image == url or _held(drive))
+    return _settled(drive, deadline, lambda: is_url(drive.image, url or "") or _held(drive))
+
+
+def _has(drive: VirtualMedia, inserts: Orders, url: str) -> bool:
+    """Whether it names the URL; what it may have kept of it is enough where it was given it, and was empty before."""
+    return is_url(drive.image, url) or (inserts.awaited(drive.path) == url and is_end(_held(drive), url))
 
 
 def _held(drive: VirtualMedia) -> str:
@@ -176,11 +184,10 @@ def _held(drive: VirtualMedia) -> str:
     return "" if gone else str(drive.image or "")
 
 
-def _holds_other(drive: VirtualMedia, but: str) -> bool:
+def _holds_other(drive: VirtualMedia, inserts: Orders, but: str) -> bool:
     """Whether it names an image that is not `but`, or says that it holds one without naming it. One that it names and
     says not to have counts too: it is asked to eject it, as BMCs deny what they hold."""
-    image = str(drive.image or "")
-    return image != but if image else drive.inserted is True and not but
+    return not _has(drive, inserts, but) if drive.image else drive.inserted is True and not but
 
 
 def _says_empty(refusal: exceptions.HTTPError) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -63,6 +64,8 @@ class Machine:
     """What it names then."""
     has_proxy: bool = False
     """Another drive comes first, which takes no URL, as OpenBMC's for media of the operator's own do."""
+    spells: Callable[[str], str] = str
+    """What its drive calls a URL."""
     has_drives: bool = True
     pending: dict[str, str] | None = None
     """What its settings resource says of the next boot, where it has one, as AMI's have: overrides go there, and the
@@ -208,7 +211,7 @@ class Machine:
         """Its virtual drives, by name."""
         proxy: dict[str, Any] = {"MediaTypes": ["CD"], "Image": None, "Inserted": False}
         drive = proxy | {
-            "MediaTypes": ["CD", "DVD"], "Image": self.image or self.ejected or None,
+            "MediaTypes": ["CD", "DVD"], "Image": self.spells(self.image or self.ejected) or None,
             "Actions": {f"#VirtualMedia.{verb}Media": {"target": f"{self.drive}/Actions/VirtualMedia.{verb}Media"}
                         for verb, there in (("Insert", self.inserts_by_action), ("Eject", self.ejects_by_action))
                         if there},
@@ -286,6 +289,8 @@ class Lies:
     sticky_media: bool = False
     ignores_ejects: int = 0
     """So many orders to eject are taken, and nothing is ejected."""
+    ignores_inserts: int = 0
+    """So many orders to insert likewise."""
     forgets_override: int = 0
     refuses_continuous: bool = False
     """It takes an override for one boot, and answers 400 to one that stays."""

@@ -266,6 +266,9 @@ class _Handler(BaseHTTPRequestHandler):
         if eject and lies.ignores_ejects:
             lies.ignores_ejects -= 1
             acted = False
+        elif "InsertMedia" in path and lies.ignores_inserts:
+            lies.ignores_inserts -= 1
+            acted = False
         elif override and lies.forgets_override:
             lies.forgets_override -= 1
             acted = False
