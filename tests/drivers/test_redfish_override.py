@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from mulligan.activities.drivers.base import BootDevice
-from mulligan.activities.errors import Busy, Unsupported
+from mulligan.activities.errors import Busy, Unreachable, Unsupported
 from mulligan.activities.values import Firmware
 from tests.drivers.bmc.machine import Machine
 from tests.drivers.bmc.parts import a_mark, opened
@@ -111,3 +111,49 @@ async def test_every_boot_is_not_turned_into_one_by_a_busy_bmc(bmc: LyingBmc, tm
             await driver.boot_always(a_mark(), BootDevice.NETWORK, Firmware.UEFI, soon())
         assert not (await driver.boot_always(a_mark(), BootDevice.NETWORK, Firmware.UEFI, soon())).once
     assert [each.body["Boot"]["BootSourceOverrideEnabled"] for each in bmc.changes()] == ["Continuous"] * 2
+
+
+STANDS = [
+    ("Pxe", "Continuous", "UEFI", "once"),
+    ("Pxe", "Once", "UEFI", "always"),
+    ("Pxe", "Once", "Legacy", "once"),
+    ("Hdd", "Once", "UEFI", "once"),
+    ("Utilities", "Once", "UEFI", "clear"),
+]
+
+
+@pytest.mark.parametrize(("target", "enabled", "mode", "asked"), STANDS)
+async def test_what_stood_before_is_no_proof_of_what_was_asked(
+    bmc: LyingBmc, tmp_path: Path, target: str, enabled: str, mode: str, asked: str
+) -> None:
+    """When the answer is lost, and nothing was done: the device alone is not enough. The next attempt has it."""
+    bmc.machine.target, bmc.machine.enabled, bmc.machine.mode = target, enabled, mode
+    async with opened(bmc, tmp_path) as driver:
+
+        async def ask() -> None:
+            if asked == "clear":
+                await driver.clear_boot_override(a_mark(), soon())
+            else:
+                boot = driver.boot_next if asked == "once" else driver.boot_always
+                assert (await boot(a_mark(), BootDevice.NETWORK, Firmware.UEFI, soon())).agrees
+
+        bmc.lies.drops_changes = bmc.lies.forgets_override = 1
+        with pytest.raises(Unreachable):
+            await ask()
+        await ask()
+    wanted = {"once": "Once", "always": "Continuous", "clear": "Disabled"}[asked]
+    assert (bmc.machine.enabled, bmc.machine.mode, len(bmc.changes())) == (
+        wanted,
+        mode if asked == "clear" else "UEFI",
+        2,
+    )
+
+
+async def test_a_lost_answer_to_what_was_done_is_enough(bmc: LyingBmc, tmp_path: Path) -> None:
+    """Nothing is sent twice."""
+    bmc.machine.target, bmc.machine.enabled, bmc.machine.mode = "Pxe", "Continuous", "Legacy"
+    bmc.lies.drops_changes = 1
+    async with opened(bmc, tmp_path) as driver:
+        said = await driver.boot_next(a_mark(), BootDevice.NETWORK, Firmware.UEFI, soon())
+        assert (said.agrees, said.once) == (True, True)
+    assert len(bmc.changes()) == 1

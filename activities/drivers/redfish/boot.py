@@ -147,11 +147,24 @@ def _change(
     mode: BootSourceOverrideMode | None,
     device: BootDevice | None,
 ) -> None:
-    """Send it once, then read: when the answer was lost, whether the device is there then decides."""
+    """Send it once, then read: when the answer was lost, whether it is so then decides."""
     lost = _send(system, source, enabled, mode)
     system.refresh()
-    if lost is not None and read_boot(system).device is not device:
+    if lost is not None and not _is_so(system, enabled, mode, device):
         raise lost
+
+
+def _is_so(
+    system: System,
+    enabled: BootSourceOverrideEnabled,
+    mode: BootSourceOverrideMode | None,
+    device: BootDevice | None,
+) -> bool:
+    """Whether the system says so: the device, for how many boots, and the mode where it was asked for and is told."""
+    target, said, in_mode = _override(system)
+    if device is None:
+        return _is_off(target, said)
+    return target in SOURCES[device] and said is enabled and (mode is None or in_mode in (None, mode))
 
 
 def _send(
