@@ -224,8 +224,11 @@ async def test_drives_for_the_operators_media_are_there_before_the_others(bmc: L
             await boots_from(driver, target)
 
 
-async def test_a_drive_that_takes_a_url_by_a_patch_is_found(bmc: LyingBmc, tmp_path: Path) -> None:
-    """Though another comes first that refuses it, as Lenovo's do. What shows late is looked for there."""
+@pytest.mark.parametrize("backwards", [False, True])
+async def test_a_drive_that_takes_a_url_by_a_patch_is_found(bmc: LyingBmc, tmp_path: Path, backwards: bool) -> None:
+    """Though another comes first that refuses it, as Lenovo's do; by their names, whatever the order of the list. What
+    shows late is looked for there."""
+    bmc.machine.lists_backwards = backwards
     bmc.machine.has_proxy, bmc.machine.inserts_by_action, bmc.machine.ejects_by_action = True, False, False
     async with opened(bmc, tmp_path) as driver:
         assert "boot.virtual-media" in (await driver.inspect(soon())).capabilities

@@ -59,7 +59,7 @@ def change_first_boot(system: System, found: FirstBoot, device: str, *, once: bo
 
 
 def _offered(system: System, manager: Any) -> Iterator[FirstBoot]:
-    """From the attributes that the manager links. Firmware before iDRAC 9's 4.x links none, and has them below it."""
+    """From the attributes that the manager links. Older firmware links none, and has them below the manager."""
     dell = (((manager.json or {}).get("Links") or {}).get("Oem") or {}).get("Dell") or {}
     linked = dell.get("DellAttributes") or []
     for each in linked:

@@ -39,7 +39,12 @@ def drives_of(system: System) -> list[VirtualMedia]:
 
 def takers(drives: list[VirtualMedia]) -> list[VirtualMedia]:
     """Those that take a URL: by the action, or, where none has it, by a PATCH. Lenovo's EXT drives do, and not its RDOC
-    ones, which may tell only when asked (lenovo/python-redfish-lenovo#21); OpenBMC's for operators' media do not."""
+    ones, which may tell only when asked (lenovo/python-redfish-lenovo#21); OpenBMC's for operators' media do not.
+
+    By their names: an iDRAC 10 lists its second one first, and its maker advises the first one
+    (dell/iDRAC-Redfish-Scripting#324).
+    """
+    drives = sorted(drives, key=lambda drive: str(drive.identity))
     by_action = [drive for drive in drives if _action(drive, "Insert")]
     return by_action or [drive for drive in drives if drive._allow_patch()]
 

@@ -67,6 +67,8 @@ class Machine:
     spells: Callable[[str], str] = str
     """What its drive calls a URL."""
     has_drives: bool = True
+    lists_backwards: bool = False
+    """Its drives, the last one first."""
     pending: dict[str, str] | None = None
     """What its settings resource says of the next boot, where it has one, as AMI's have: overrides go there, and the
     system says so from its next start on."""
@@ -218,7 +220,8 @@ class Machine:
         }  # fmt: skip
         if self.stale_names:
             drive["ConnectedVia"] = "URI" if self.image else "NotConnected"
-        return ({"A": proxy} if self.has_proxy else {}) | ({"Cd": drive} if self.has_drives else {})
+        drives = ({"A": proxy} if self.has_proxy else {}) | ({"Cd": drive} if self.has_drives else {})
+        return dict(reversed(drives.items())) if self.lists_backwards else drives
 
     def _storage(self) -> dict[str, dict[str, Any]]:
         """A controller, and each of its drives."""
