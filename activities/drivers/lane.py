@@ -91,8 +91,12 @@ class Lane:
         await self._end_alone()
 
     @contextlib.asynccontextmanager
-    async def turn(self, doing: str, deadline: Deadline) -> AsyncIterator[None]:
+    async def turn(
+        self, doing: str, deadline: Deadline, may_ask: Callable[[], None] = lambda: None
+    ) -> AsyncIterator[None]:
         """Within the block nobody else who shares the directory asks anything of the BMC.
+
+        What `may_ask` raises is raised before it: nothing was sent then, which tells nothing of how the BMC answers.
 
         Raises `Busy` when it does not come to that in time, and `Unreachable` when the BMC was found to be silent
         meanwhile: then all who wait are told so, and do not ask it one after the other. That one goes at once for a BMC
@@ -105,6 +109,7 @@ class Lane:
             _silent.add(self)
         try:
             async with self._alone(doing, deadline):
+                may_ask()
                 with self._listening():
                     yield
         finally:

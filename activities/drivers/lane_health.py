@@ -34,7 +34,9 @@ MOST_ERROR = 400
 """Characters of an error that are kept."""
 
 ANSWERS = (AccessDenied, Busy, Conflict, Leftover, NotFound, Unsupported)
-"""What a BMC is the reason of that answers. Any other error but `Unreachable`, or a cancel, says nothing of it."""
+"""What a BMC is the reason of that answers. Any other error but `Unreachable`, or a cancel, says nothing of it.
+
+What is raised because nothing may be sent yet never comes here: see `may_ask` of `Lane.turn`."""
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 

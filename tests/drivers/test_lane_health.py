@@ -20,6 +20,7 @@ from tests.drivers.bmc.machine import Machine
 from tests.drivers.bmc.parts import a_mark, a_target, opened
 from tests.drivers.bmc.server import PASSWORD, LyingBmc
 from tests.drivers.contract import soon
+from tests.drivers.ipmi_parts import opened as ipmi_opened
 
 SILENT = Unreachable("srv-1: looking: no answer from https://bmc-1")
 
@@ -212,3 +213,33 @@ async def test_what_a_real_bmc_says_is_kept_without_its_password(tmp_path: Path)
         assert "InsufficientPrivilege" in found.error or "not for you" in found.error
         kept: list[Any] = [path.read_text() for path in (tmp_path / "lanes").iterdir()]
         assert not any(PASSWORD in each for each in kept)
+
+
+@pytest.mark.parametrize(
+    ("lie", "kinds", "state"),
+    [("refuses_logins", (AccessDenied, Busy), BmcState.REFUSES), ("drops_logins", (Unreachable,), BmcState.SILENT)],
+)
+async def test_what_is_not_sent_tells_nothing_of_a_bmc(
+    tmp_path: Path, lie: str, kinds: tuple[type[MulliganError], ...], state: BmcState
+) -> None:
+    """A log-in that is not due yet is neither answered nor left unanswered, however often it is asked for."""
+    with LyingBmc(Machine("1")).listening() as bmc:
+        name = bmc.url.rpartition("//")[2]
+        async with opened(bmc, tmp_path) as driver:
+            setattr(bmc.lies, lie, 1)
+            with pytest.raises(kinds):
+                await driver.inspect(soon())
+            before = health_of(tmp_path, name)
+            assert (before.state, before.asked) == (state, 1)
+            for verb in (driver.power(a_mark(), soon()), driver.inspect(soon())):
+                with pytest.raises(kinds):
+                    await verb
+        assert health_of(tmp_path, name) == before
+
+
+async def test_a_password_that_ipmi_cannot_send_tells_nothing_of_a_bmc(tmp_path: Path) -> None:
+    """Nothing is there to be asked, and it is not asked."""
+    async with ipmi_opened(9, tmp_path, password="x" * 21) as driver:
+        with pytest.raises(AccessDenied, match="20 bytes"):
+            await driver.power(a_mark(), soon())
+    assert health_of(tmp_path, "127.0.0.1:9").state is BmcState.NOT_ASKED

@@ -57,7 +57,7 @@ class Conversation:
         self._guid: str | None = None
         """What the BMC told in this session; None before it was asked."""
         self.gate = LoginGate()
-        """To be checked before anything is asked, and told when a log-in was refused."""
+        """To be told when a log-in was refused."""
         self.orders = Orders(state_dir / "ipmi", name)
         """What the machine was last asked to be, and whether it was left on."""
         self.contact = UNSEEN
@@ -67,9 +67,13 @@ class Conversation:
         """Log out and end the process; safe to call twice."""
         await self.lane.close()
 
-    async def ask(self, verb: str, deadline: Deadline, **arguments: object) -> Mapping[str, Any]:
-        """Ask one of `bmc.ASKED`, within a turn. Raises `BmcTrouble`, and `AccessDenied` for what IPMI cannot send."""
+    def may_ask(self, doing: str, *, patient: bool) -> None:
+        """Raises what the gate raises, and `AccessDenied` for a credential that IPMI cannot send."""
         self._check_lengths()
+        self.gate.check(doing, patient=patient)
+
+    async def ask(self, verb: str, deadline: Deadline, **arguments: object) -> Mapping[str, Any]:
+        """Ask one of `bmc.ASKED`, within a turn, once `may_ask` let it pass. Raises `BmcTrouble`."""
         try:
             if self._process is None:
                 self._process = await self._start()

@@ -252,10 +252,9 @@ class IpmiDriver:
         self, doing: str, deadline: Deadline, mark: Mark | None = None, *, registered: bool = True
     ) -> AsyncIterator[None]:
         """The BMC for oneself; its troubles come out as errors. With a mark: unless a newer claim acted already."""
-        what, gate = f"{self._address.provider}: {doing}", self._conversation.gate
+        what, conversation = f"{self._address.provider}: {doing}", self._conversation
         deadline.check(what)
-        async with self._conversation.lane.turn(what, deadline):
-            gate.check(what, patient=registered)
+        async with conversation.lane.turn(what, deadline, lambda: conversation.may_ask(what, patient=registered)):
             try:
                 if registered:
                     await self._require_itself(deadline)
@@ -267,7 +266,7 @@ class IpmiDriver:
                 if isinstance(error, Unreachable):
                     await run_blocking(self._orders.silent)
                 if isinstance(error, AccessDenied) and trouble.trouble in REFUSES_LOG_IN:
-                    gate.refused(error, given=False)
+                    conversation.gate.refused(error, given=False)
                 raise error from None
 
 

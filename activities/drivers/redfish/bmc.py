@@ -62,7 +62,8 @@ class Bmc:
 
         `known` says that the system was there before.
         """
-        async with self.lane.turn(f"{provider}: {doing}", deadline):
+        what = f"{provider}: {doing}"
+        async with self.lane.turn(what, deadline, lambda: self._gate.check(what, patient=known)):
             return await run_in(self._thread, lambda: self._work(provider, doing, deadline, work, known))
 
     @property
@@ -77,7 +78,6 @@ class Bmc:
 
     def _work(self, provider: str, doing: str, deadline: Deadline, work: Callable[[sushy.Sushy], T], known: bool) -> T:
         secret = self._credential.password
-        self._gate.check(f"{provider}: {doing}", patient=known)
         try:
             with speaking(doing, provider, self.host, self._patience, secret), within(deadline):
                 if self._root is None:
