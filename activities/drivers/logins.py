@@ -1,4 +1,15 @@
-"""When a BMC may be asked for a session again: accounts are locked after a few refusals, lost sessions fill a BMC."""
+"""When a BMC may be asked for a session again: accounts are locked after a few refusals, lost sessions fill a BMC.
+
+BMCs that restart refuse every log-in for a while, with the right password too. So a refusal is judged by who asks:
+
+- A password is *trusted* where it worked in this process, or where the caller is patient: one that speaks for a
+  registered provider, whose BMC took one when it was added. A refusal of it is `Busy`, and it is sent again after each
+  of `REFUSED_SECONDS`. Refused once more after the last of them, it counts as wrong.
+- A password that counts as wrong is trusted by nobody until it is taken: all are told `AccessDenied`, so that a run
+  ends with that instead of waiting for ever.
+- Who is not patient (who adds a provider) is told `AccessDenied` by the first refusal of a password that is not
+  trusted. Those that are patient are told `Busy` after it: it brings no verdict over what their own tries are to show.
+"""
 
 from __future__ import annotations
 
@@ -7,9 +18,9 @@ import time
 from mulligan.activities.errors import AccessDenied, Busy, Unreachable
 
 REFUSED_SECONDS = (60.0, 120.0, 300.0)
-"""A password that worked before is tried again after each of these; then it counts as wrong."""
+"""A password that is trusted is tried again after each of these; then it counts as wrong."""
 WRONG_SECONDS = 180.0
-"""How long a password that never worked, or not any more, is not sent again."""
+"""How long a password that is not trusted is not sent again."""
 LOST_SECONDS = 15.0
 """How long no other session is asked for after the answer to one was lost: the BMC may keep one that nobody knows."""
 
@@ -19,72 +30,77 @@ class LoginGate:
 
     def __init__(self) -> None:
         self._worked = False
+        self._wrong = False
+        """Whether it counts as wrong."""
         self._refusals = 0
-        """Of the password, one after the other."""
+        """Of the password while it was trusted, one after the other."""
         self._in_vain = 0
         """Sessions that were given and not honoured, one after the other."""
-        self._until = 0.0
-        """When the next log-in may be, on the monotonic clock."""
-        self._why = ""
-        """Why not before, where the BMC refused; empty where it did not answer."""
-        self._wrong: AccessDenied | None = None
-        """The refusal after which the password counts as wrong."""
+        self._last: AccessDenied | None = None
+        """The newest refusal, until the password is taken."""
+        self._until = self._until_untrusted = self._until_lost = 0.0
+        """When the next log-in may be, on the monotonic clock: for who trusts the password, for who does not, and for
+        all after an answer that was lost."""
 
     def check(self, doing: str, *, patient: bool) -> None:
-        """Raises `Busy` where it is too early after a refusal, `AccessDenied` where the password counts as wrong, and
-        `Unreachable` after an answer that was lost: the BMC is not known to be there. Nothing is then sent.
-
-        Who is patient is told `Busy` of a password that counts as wrong too: to a worker that began just now every one
-        does that a BMC refuses while it restarts, and no undo is to be given up for that.
-        """
-        left = self._until - time.monotonic()
-        if left > 0 and self._wrong is not None:
-            why = f"as accounts are locked after a few refusals; the last was: {self._wrong.message}"
-            if patient:
-                raise Busy(f"{doing}: not asked for {left:.0f} s, {why}", after_seconds=left, **self._wrong.metadata)
-            why = f"{doing}: not asked for {left:.0f} s unless the credential changes, {why}"
-            raise AccessDenied(why, **self._wrong.metadata)
-        if left > 0 and self._why:
-            raise Busy(f"{doing}: {self._why}; the next log-in is in {left:.0f} s", after_seconds=left)
-        if left > 0:
+        """Raises `Busy` where it is too early after a refusal, `AccessDenied` where the password is not trusted either,
+        and `Unreachable` after an answer that was lost: the BMC is not known to be there. Nothing is then sent."""
+        now, trusted = time.monotonic(), self._is_trusted(patient)
+        left = (self._until if trusted else self._until_untrusted) - now
+        if left > 0 and self._last is not None:
+            said = "as accounts are locked after a few refusals; the last was: " + self._last.message
+            if trusted:
+                whose = "a password that it took before" if self._worked else "the password of a registered provider"
+                why = f"{doing}: the BMC refused {whose}; the next log-in is in {left:.0f} s, {said}"
+                raise Busy(why, after_seconds=left, **self._last.metadata)
+            why = f"{doing}: not asked for {left:.0f} s unless the credential changes, {said}"
+            raise AccessDenied(why, **self._last.metadata)
+        if (left := self._until_lost - now) > 0:
             raise Unreachable(f"{doing}: the answer to the last log-in was lost; the next one is in {left:.0f} s")
 
     def entered(self) -> None:
         """The BMC gave a session, so it takes the password. Whether it honours the session is to be seen."""
-        self._worked, self._refusals, self._wrong = True, 0, None
+        self._worked, self._wrong, self._refusals, self._last = True, False, 0, None
 
     def passed(self) -> None:
         """The BMC answered what was asked of it."""
         self.entered()
         self._in_vain = 0
 
-    def refused(self, error: AccessDenied, *, given: bool) -> None:
+    def refused(self, error: AccessDenied, *, given: bool, patient: bool) -> None:
         """The BMC refused the log-in; `given` says that it did so in a session that it had just given.
 
-        Raises `Busy` where the password worked before, as BMCs refuse all while they restart; returns where it never
-        did, or was refused too often: `check` then tells it to who asks soon after.
+        Raises `Busy` where the password is still trusted; returns where the refusal is to be told as it is.
         """
         if given:
             self.entered()
             self._in_vain += 1
-        else:
-            self._refusals += 1
+        self._last, now = error, time.monotonic()
+        if not self._is_trusted(patient):
+            self._refusals = max(1, self._refusals)  # no more: it is not theirs to judge
+            self._until = now + REFUSED_SECONDS[min(self._refusals, len(REFUSED_SECONDS)) - 1]
+            self._until_untrusted = now + WRONG_SECONDS
+            return
+        self._refusals += not given
         number = max(self._refusals, self._in_vain)
-        if not self._worked or number > len(REFUSED_SECONDS):
-            self._worked, self._refusals, self._in_vain = False, 0, 0
-            if not given:
-                self._until, self._wrong = time.monotonic() + WRONG_SECONDS, error
+        if number > len(REFUSED_SECONDS):
+            self._worked, self._wrong, self._refusals, self._in_vain = False, not given, 0, 0
+            self._until = self._until_untrusted = 0.0 if given else now + WRONG_SECONDS
             return
         seconds = REFUSED_SECONDS[number - 1]
-        self._until, self._wrong = time.monotonic() + seconds, None
-        self._why = "the BMC refused a password that it took before"
+        self._until = now + seconds
+        self._until_untrusted = max(self._until, self._until_untrusted)
+        known = "it took this password before" if self._worked else "the provider is registered"
         raise Busy(
-            f"{error.message}; it took this password before, and BMCs that restart refuse all: try {number} of "
-            f"{len(REFUSED_SECONDS)} more is in {seconds:.0f} s",
+            f"{error.message}; {known}, and BMCs that restart refuse all: try {number} of {len(REFUSED_SECONDS)} more "
+            f"is in {seconds:.0f} s",
             after_seconds=seconds,
             **error.metadata,
         ) from error
 
     def lost(self) -> None:
         """The answer to a log-in was lost."""
-        self._until, self._why, self._wrong = time.monotonic() + LOST_SECONDS, "", None
+        self._until_lost = time.monotonic() + LOST_SECONDS
+
+    def _is_trusted(self, patient: bool) -> bool:
+        return not self._wrong and (patient or self._worked)

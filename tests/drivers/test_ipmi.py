@@ -185,7 +185,7 @@ async def test_wrong_credentials_are_named(sim: Sim, tmp_path: Path, user: str, 
     """What was refused, and nothing that was sent."""
     async with opened(sim.port, tmp_path, user=user, password=password) as driver:
         with pytest.raises(AccessDenied, match=said) as caught:
-            await driver.power(a_mark(), soon())
+            await driver.inspect(soon())
     assert password not in str(caught.value) + repr(caught.value.metadata) or password == "wrong"
 
 

@@ -76,14 +76,27 @@ async def test_a_user_that_worked_is_not_tried_for_ever(
                 restarting.refuses = False
 
 
-async def test_a_user_that_never_worked_is_tried_once(sim: Sim, tmp_path: Path) -> None:
+async def test_a_user_that_nobody_registered_is_tried_once(sim: Sim, tmp_path: Path) -> None:
     """Accounts are locked after a few refusals: the next verbs are told the same, and nothing is sent."""
     with Relay(sim.port, lambda answer: answer) as relay:
         async with opened(relay.port, tmp_path, password="wrong") as driver:
             with pytest.raises(AccessDenied, match="the password is wrong"):
-                await driver.power(a_mark(), soon())
+                await driver.inspect(soon())
             asked = relay.asked
+            with pytest.raises(AccessDenied, match=r"not asked for .*the password is wrong"):
+                await driver.inspect(soon())
             for verb in (driver.power, driver.power_off, driver.clear_boot_override):
-                with pytest.raises(Busy, match=r"not asked for .*the password is wrong"):
+                with pytest.raises(Busy, match=r"next log-in is in .*the password is wrong"):
                     await verb(a_mark(), soon())
             assert relay.asked == asked
+
+
+async def test_a_registered_bmc_that_refuses_the_first_log_in_is_waited_for(sim: Sim, tmp_path: Path) -> None:
+    """Also by a worker that began just now: the BMC may restart, and one refusal gives up no undo."""
+    restarting = Restarting()
+    restarting.refuses = True
+    with Relay(sim.port, restarting) as relay:
+        async with opened(relay.port, tmp_path) as driver:
+            with pytest.raises(Busy, match=r"no such user.*the provider is registered.*try 1 of 3") as error:
+                await driver.power_off(a_mark(), soon())
+            assert error.value.after_seconds == logins.REFUSED_SECONDS[0]

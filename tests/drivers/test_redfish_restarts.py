@@ -125,31 +125,22 @@ async def test_a_password_that_is_not_asked_for_when_logging_in_is_tried_once(bm
                 await driver.inspect(soon())
 
 
-async def test_a_password_that_never_worked_is_tried_once(
-    bmc: LyingBmc, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """However many verbs follow, by whichever driver, until some minutes are over; a corrected one is tried at once."""
+async def test_a_password_that_was_refused_is_not_sent_again_at_once(bmc: LyingBmc, tmp_path: Path) -> None:
+    """However many verbs follow, by whichever driver; a corrected one is tried at once."""
     kept, wrong = Kept(), credentials_in(tmp_path, "wrong")
     for verb in ("power", "power_off", "eject_media", "power"):
         driver = await open_driver(a_target(bmc), state_dir=tmp_path, credentials=wrong, kept=kept)
-        with pytest.raises((AccessDenied, Busy), match=r"HTTP 401.*check the user name and password") as error:
+        with pytest.raises(Busy, match=r"HTTP 401.*check the user name and password") as error:
             await getattr(driver, verb)(a_mark(), soon())
+        with pytest.raises(AccessDenied, match=r"not asked for .* unless the credential changes.*HTTP 401"):
+            await driver.inspect(soon())
         await driver.close()
         assert bmc.refused_logins == 1
-    assert isinstance(error.value, Busy) and "not asked for" in error.value.message
+    assert "the next log-in is in" in error.value.message
     assert error.value.metadata["status"] == "401"
     async with opened(bmc, tmp_path, kept=kept) as driver:
         await driver.power(a_mark(), soon())
-    monkeypatch.setattr(logins, "WRONG_SECONDS", 0.0)
-    driver = await open_driver(
-        a_target(bmc), state_dir=tmp_path, credentials=credentials_in(tmp_path, "old"), kept=kept
-    )
-    for _ in range(2):
-        with pytest.raises(AccessDenied):
-            await driver.power(a_mark(), soon())
-    await driver.close()
     await kept.close()
-    assert bmc.refused_logins == 3
 
 
 async def test_a_password_that_worked_is_tried_again_slowly(bmc: LyingBmc, tmp_path: Path) -> None:
@@ -204,20 +195,31 @@ async def test_a_log_in_whose_answer_is_lost_is_not_repeated_at_once(
     assert (bmc.opened, set(bmc.sessions)) == (3, bmc.lost)
 
 
-async def test_a_worker_that_began_just_now_gives_up_no_undo_for_one_refusal(
+async def test_a_worker_that_began_just_now_gives_up_no_undo_for_a_refusal(
     bmc: LyingBmc, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It cannot know that the password worked before: what changes the server is told to wait, and then has its way."""
+    """It cannot know that the password worked before: each verb is told to wait, also the first, then has its way."""
+    async with opened(bmc, tmp_path) as driver:
+        bmc.lies.refuses_logins = len(logins.REFUSED_SECONDS)
+        now = time.monotonic()
+        for number, seconds in enumerate(logins.REFUSED_SECONDS, 1):
+            with pytest.raises(Busy, match=f"HTTP 401.*the provider is registered.*try {number} of 3") as error:
+                await driver.power_off(a_mark(), soon())
+            assert error.value.after_seconds == seconds
+            now += seconds
+            monkeypatch.setattr(logins, "time", SimpleNamespace(monotonic=lambda now=now + 1: now))
+        await driver.power_off(a_mark(), soon())
+    assert bmc.refused_logins == 3
+
+
+async def test_a_password_that_only_a_new_provider_was_refused_gives_up_no_undo(bmc: LyingBmc, tmp_path: Path) -> None:
+    """A server is added while its BMC restarts: that fails at once, and what is registered there waits."""
     kept = Kept()
     async with opened(bmc, tmp_path, kept=kept) as driver:
         bmc.lies.refuses_logins = 1
         with pytest.raises(AccessDenied):
-            await driver.power(a_mark(), soon())
-        with pytest.raises(Busy, match=r"not asked for 1[78]. s, as accounts are locked"):
-            await driver.power_off(a_mark(), soon())
-        with pytest.raises(AccessDenied, match="unless the credential changes"):
             await driver.inspect(soon())
-        later = time.monotonic() + logins.WRONG_SECONDS
-        monkeypatch.setattr(logins, "time", SimpleNamespace(monotonic=lambda: later))
-        await driver.power_off(a_mark(), soon())
+        with pytest.raises(Busy, match="the password of a registered provider; the next log-in is in"):
+            await driver.power_off(a_mark(), soon())
     await kept.close()
+    assert bmc.refused_logins == 1

@@ -266,7 +266,7 @@ class IpmiDriver:
                 if isinstance(error, Unreachable):
                     await run_blocking(self._orders.silent)
                 if isinstance(error, AccessDenied) and trouble.trouble in REFUSES_LOG_IN:
-                    conversation.gate.refused(error, given=False)
+                    conversation.gate.refused(error, given=False, patient=registered)
                 raise error from None
 
 

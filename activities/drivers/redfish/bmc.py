@@ -92,7 +92,7 @@ class Bmc:
                 self._absences.ended(provider, doing)
             if isinstance(error, Unreachable):
                 self.orders.silent()
-            self._look_at(error)
+            self._look_at(error, patient=known)
             if missed:
                 self._must_be_there(error, provider, doing, deadline)
             raise
@@ -100,12 +100,13 @@ class Bmc:
         self._absences.ended(provider, doing)
         return done
 
-    def _look_at(self, error: MulliganError) -> None:
+    def _look_at(self, error: MulliganError, *, patient: bool) -> None:
         """A log-in that was refused, or whose answer was lost, is not repeated at once. Any other answer tells that the
         BMC lets this session in."""
         if isinstance(error, AccessDenied) and error.metadata.get("status") == "401":
             self._forget_session()
-            self._gate.refused(error, given=self._wire is not None and self._wire.has_session)
+            given = self._wire is not None and self._wire.has_session
+            self._gate.refused(error, given=given, patient=patient)
         elif self._wire is not None and self._wire.login_was_lost:
             self._wire.login_was_lost = False
             self._forget_session()
