@@ -9,6 +9,8 @@ BMCs that restart refuse every log-in for a while, with the right password too. 
   ends with that instead of waiting for ever.
 - Who is not patient (who adds a provider) is told `AccessDenied` by the first refusal of a password that is not
   trusted. Those that are patient are told `Busy` after it: it brings no verdict over what their own tries are to show.
+- What is not trusted is sent after `WRONG_SECONDS`, and after twice as long each time that it is refused again, up to
+  `MOST_WRONG_SECONDS`: some BMCs count the refusals of an account until a log-in succeeds, and then lock it.
 """
 
 from __future__ import annotations
@@ -20,7 +22,9 @@ from mulligan.activities.errors import AccessDenied, Busy, Unreachable
 REFUSED_SECONDS = (60.0, 120.0, 300.0)
 """A password that is trusted is tried again after each of these; then it counts as wrong."""
 WRONG_SECONDS = 180.0
-"""How long a password that is not trusted is not sent again."""
+"""How long a password that is not trusted is not sent again, at first."""
+MOST_WRONG_SECONDS = 1800.0
+"""How long at most."""
 LOST_SECONDS = 15.0
 """How long no other session is asked for after the answer to one was lost: the BMC may keep one that nobody knows."""
 
@@ -36,6 +40,8 @@ class LoginGate:
         """Of the password while it was trusted, one after the other."""
         self._in_vain = 0
         """Sessions that were given and not honoured, one after the other."""
+        self._pause = 0.0
+        """Seconds for which it was not sent after it was last refused untrusted; 0 when it was taken since."""
         self._last: AccessDenied | None = None
         """The newest refusal, until the password is taken."""
         self._until = self._until_untrusted = self._until_lost = 0.0
@@ -60,7 +66,7 @@ class LoginGate:
 
     def entered(self) -> None:
         """The BMC gave a session, so it takes the password. Whether it honours the session is to be seen."""
-        self._worked, self._wrong, self._refusals, self._last = True, False, 0, None
+        self._worked, self._wrong, self._refusals, self._pause, self._last = True, False, 0, 0.0, None
 
     def passed(self) -> None:
         """The BMC answered what was asked of it."""
@@ -79,13 +85,13 @@ class LoginGate:
         if not self._is_trusted(patient):
             self._refusals = max(1, self._refusals)  # no more: it is not theirs to judge
             self._until = now + REFUSED_SECONDS[min(self._refusals, len(REFUSED_SECONDS)) - 1]
-            self._until_untrusted = now + WRONG_SECONDS
+            self._until_untrusted = now + self._longer_pause()
             return
         self._refusals += not given
         number = max(self._refusals, self._in_vain)
         if number > len(REFUSED_SECONDS):
             self._worked, self._wrong, self._refusals, self._in_vain = False, not given, 0, 0
-            self._until = self._until_untrusted = 0.0 if given else now + WRONG_SECONDS
+            self._until = self._until_untrusted = 0.0 if given else now + self._longer_pause()
             return
         seconds = REFUSED_SECONDS[number - 1]
         self._until = now + seconds
@@ -101,6 +107,10 @@ class LoginGate:
     def lost(self) -> None:
         """The answer to a log-in was lost."""
         self._until_lost = time.monotonic() + LOST_SECONDS
+
+    def _longer_pause(self) -> float:
+        self._pause = min(MOST_WRONG_SECONDS, max(WRONG_SECONDS, 2 * self._pause))
+        return self._pause
 
     def _is_trusted(self, patient: bool) -> bool:
         return not self._wrong and (patient or self._worked)

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 
 from mulligan.activities.drivers import logins
-from mulligan.activities.drivers.logins import REFUSED_SECONDS, WRONG_SECONDS, LoginGate
+from mulligan.activities.drivers.logins import MOST_WRONG_SECONDS, REFUSED_SECONDS, WRONG_SECONDS, LoginGate
 from mulligan.activities.errors import AccessDenied, Busy, MulliganError, Unreachable
 
 REFUSAL = AccessDenied("srv-1: HTTP 401", status=401)
@@ -95,7 +95,7 @@ def test_refusals_of_who_adds_a_provider_bring_no_verdict(clock: Clock) -> None:
     for _ in range(5):
         assert sent(gate, patient=False) is AccessDenied
         assert (told(gate, patient=False), told(gate)) == (AccessDenied, Busy)
-        clock.now += WRONG_SECONDS
+        clock.now += MOST_WRONG_SECONDS
     assert [sent(gate), told(gate)] == [Busy, Busy]
     clock.now += REFUSED_SECONDS[1]
     assert sent(gate) is Busy
@@ -113,3 +113,39 @@ def test_who_adds_a_provider_sends_nothing_while_a_registered_one_waits(clock: C
     assert told(gate) is Busy
     clock.now += REFUSED_SECONDS[0]
     assert told(gate) is None
+
+
+def pauses(clock: Clock, gate: LoginGate, *, patient: bool) -> list[float]:
+    """The next pauses of a password that is not trusted and refused each time that it is sent, in seconds."""
+    found = []
+    for _ in range(6):
+        assert sent(gate, patient=patient) is AccessDenied
+        before = clock.now
+        while told(gate, patient=patient) is not None:
+            clock.now += 10
+        found.append(clock.now - before)
+    return found
+
+
+@pytest.mark.parametrize("patient", [True, False])
+def test_a_wrong_password_is_sent_ever_more_rarely(clock: Clock, patient: bool) -> None:
+    """Whoever asks, and however often: some BMCs count refusals until a log-in succeeds. Then it begins anew."""
+    gate = LoginGate()
+    if patient:
+        refused_for_good(clock, gate)
+        clock.now += WRONG_SECONDS
+    later = pauses(clock, gate, patient=patient)
+    assert later == ([360, 720, 1440, 1800, 1800, 1800] if patient else [180, 360, 720, 1440, 1800, 1800])
+    gate.entered()
+    refused_for_good(clock, gate)
+    clock.now += WRONG_SECONDS
+    assert pauses(clock, gate, patient=patient)[0] == 2 * WRONG_SECONDS
+
+
+def test_a_registered_provider_does_not_wait_for_the_pause_of_who_adds_one(clock: Clock) -> None:
+    """Its password is trusted still."""
+    gate = LoginGate()
+    pauses(clock, gate, patient=False)
+    assert sent(gate, patient=False) is AccessDenied
+    clock.now += REFUSED_SECONDS[0]
+    assert (told(gate), told(gate, patient=False)) == (None, AccessDenied)
