@@ -6,6 +6,8 @@ import asyncio
 from collections.abc import Callable, Hashable
 from typing import Protocol, TypeVar
 
+from mulligan.activities.drivers.logins import LoginGates
+
 
 class Closable(Protocol):
     """Something that holds on to a thing outside of this process."""
@@ -22,6 +24,8 @@ class Kept:
 
     def __init__(self) -> None:
         self._things: dict[Hashable, Closable] = {}
+        self.gates = LoginGates()
+        """When BMCs may be asked for sessions: by BMC, however many things speak with it."""
 
     def get(self, key: Hashable, make: Callable[[], Thing]) -> Thing:
         """The thing of that key, made now if there is none. The same key always stands for the same type."""

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import time
 
+from mulligan.activities.credentials import Credential
 from mulligan.activities.errors import AccessDenied, Busy, Unreachable
 
 REFUSED_SECONDS = (60.0, 120.0, 300.0)
@@ -27,10 +28,12 @@ MOST_WRONG_SECONDS = 1800.0
 """How long at most."""
 LOST_SECONDS = 15.0
 """How long no other session is asked for after the answer to one was lost: the BMC may keep one that nobody knows."""
+MOST_GATES = 10_000
+"""How many a process remembers; then the one that was asked for longest ago is forgotten."""
 
 
 class LoginGate:
-    """For one BMC and one credential, in one process."""
+    """For one BMC and one credential, in one process. Used in the BMC's lane only."""
 
     def __init__(self) -> None:
         self._worked = False
@@ -69,8 +72,7 @@ class LoginGate:
         self._worked, self._wrong, self._refusals, self._pause, self._last = True, False, 0, 0.0, None
 
     def passed(self) -> None:
-        """The BMC answered what was asked of it."""
-        self.entered()
+        """The BMC answered in a session, which tells nothing of the password: another may be set since it was begun."""
         self._in_vain = 0
 
     def refused(self, error: AccessDenied, *, given: bool, patient: bool) -> None:
@@ -114,3 +116,19 @@ class LoginGate:
 
     def _is_trusted(self, patient: bool) -> bool:
         return not self._wrong and (patient or self._worked)
+
+
+class LoginGates:
+    """The gates of one process, by the name of the BMC's lane and the credential: whichever driver asks, and with which
+    other settings, it is the same account that is locked."""
+
+    def __init__(self) -> None:
+        self._gates: dict[tuple[str, Credential], LoginGate] = {}
+
+    def of(self, bmc: str, credential: Credential) -> LoginGate:
+        """The gate of that BMC and that credential."""
+        gate = self._gates.pop((bmc, credential), None) or LoginGate()
+        self._gates[bmc, credential] = gate  # the newest is the last
+        if len(self._gates) > MOST_GATES:
+            del self._gates[next(iter(self._gates))]
+        return gate

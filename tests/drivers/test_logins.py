@@ -6,8 +6,9 @@ from types import SimpleNamespace
 
 import pytest
 
+from mulligan.activities.credentials import Credential
 from mulligan.activities.drivers import logins
-from mulligan.activities.drivers.logins import MOST_WRONG_SECONDS, REFUSED_SECONDS, WRONG_SECONDS, LoginGate
+from mulligan.activities.drivers.logins import MOST_WRONG_SECONDS, REFUSED_SECONDS, WRONG_SECONDS, LoginGate, LoginGates
 from mulligan.activities.errors import AccessDenied, Busy, MulliganError, Unreachable
 
 REFUSAL = AccessDenied("srv-1: HTTP 401", status=401)
@@ -149,3 +150,15 @@ def test_a_registered_provider_does_not_wait_for_the_pause_of_who_adds_one(clock
     assert sent(gate, patient=False) is AccessDenied
     clock.now += REFUSED_SECONDS[0]
     assert (told(gate), told(gate, patient=False)) == (None, AccessDenied)
+
+
+def test_gates_are_remembered_by_bmc_and_credential_but_not_without_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The one that was asked for longest ago is forgotten. No password can be read in them."""
+    monkeypatch.setattr(logins, "MOST_GATES", 2)
+    gates, old, new = LoginGates(), Credential("admin", "canary-1"), Credential("admin", "canary-2")
+    first, second = gates.of("bmc-1", old), gates.of("bmc-1", new)
+    assert gates.of("bmc-1", old) is first is not second
+    gates.of("bmc-2", old)
+    assert gates.of("bmc-1", old) is first
+    assert gates.of("bmc-1", new) is not second
+    assert "canary" not in repr(vars(gates))

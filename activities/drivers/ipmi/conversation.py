@@ -46,7 +46,7 @@ _ENVIRONMENT = ("PATH", "PYTHONPATH", "PYTHONDONTWRITEBYTECODE", "LD_LIBRARY_PAT
 class Conversation:
     """The shared part of all drivers of one BMC."""
 
-    def __init__(self, host: str, port: int, credential: Credential, state_dir: Path) -> None:
+    def __init__(self, host: str, port: int, credential: Credential, state_dir: Path, gate: LoginGate) -> None:
         self._host = host
         self._port = port
         self._credential = credential
@@ -56,7 +56,7 @@ class Conversation:
         self._logged_in = False
         self._guid: str | None = None
         """What the BMC told in this session; None before it was asked."""
-        self.gate = LoginGate()
+        self.gate = gate
         """To be told when a log-in was refused."""
         self.orders = Orders(state_dir / "ipmi", name)
         """What the machine was last asked to be, and whether it was left on."""
@@ -68,9 +68,10 @@ class Conversation:
         await self.lane.close()
 
     def may_ask(self, doing: str, *, patient: bool) -> None:
-        """Raises what the gate raises, and `AccessDenied` for a credential that IPMI cannot send."""
+        """Raises what the gate raises where a log-in is due, and `AccessDenied` for what IPMI cannot send."""
         self._check_lengths()
-        self.gate.check(doing, patient=patient)
+        if self._process is None:
+            self.gate.check(doing, patient=patient)
 
     async def ask(self, verb: str, deadline: Deadline, **arguments: object) -> Mapping[str, Any]:
         """Ask one of `bmc.ASKED`, within a turn, once `may_ask` let it pass. Raises `BmcTrouble`."""
@@ -80,7 +81,7 @@ class Conversation:
                 login = {"username": self._credential.username, "password": self._credential.password}
                 where = {"host": self._host, "port": self._port, "seconds": LOG_IN_SECONDS}
                 await self._exchange(self._process, "log-in", deadline, login | where)
-                self.gate.passed()
+                self.gate.entered()
             return await self._exchange(self._process, verb, deadline, arguments)
         except BmcTrouble as error:
             if error.trouble in ENDS_SESSION or not self._logged_in:

@@ -15,7 +15,7 @@ from mulligan.activities.credentials import Credential
 from mulligan.activities.drivers.base import BootDevice, BootReading, Deadline, PowerReading
 from mulligan.activities.drivers.fences import Fences
 from mulligan.activities.drivers.ipmi import boot
-from mulligan.activities.drivers.ipmi.address import Address, read_address, require_sizes
+from mulligan.activities.drivers.ipmi.address import PORT, Address, read_address, require_sizes
 from mulligan.activities.drivers.ipmi.conversation import Conversation
 from mulligan.activities.drivers.ipmi.faults import error_of
 from mulligan.activities.drivers.ipmi.inspection import inspect_machine
@@ -27,6 +27,8 @@ from mulligan.activities.drivers.ipmi.troubles import (
     Trouble,
 )
 from mulligan.activities.drivers.kept import Kept
+from mulligan.activities.drivers.lane import bmc_name
+from mulligan.activities.drivers.logins import LoginGates
 from mulligan.activities.drivers.orders import APART_SECONDS, UNSEEN, Known, Orders
 from mulligan.activities.errors import AccessDenied, Busy, Conflict, Leftover, Unreachable, Unsupported
 from mulligan.activities.serials import other_uuid
@@ -273,12 +275,16 @@ class IpmiDriver:
 async def open_ipmi(target: Target, credential: Credential, state_dir: Path, kept: Kept | None) -> IpmiDriver:
     """A driver; the BMC is spoken to when the first thing is asked of it.
 
-    With `kept`, all openings share the BMC's session and its lane. Raises `InvalidRequest` for settings that are wrong.
+    With `kept`, all openings share the BMC's session and its lane, and with those over Redfish when it is logged in to.
+    Raises `InvalidRequest` for settings that are wrong.
     """
     address = read_address(target)
 
+    gates = kept.gates if kept is not None else LoginGates()
+    gate = gates.of(bmc_name(address.host, address.port, PORT), credential)
+
     def make() -> Conversation:
-        return Conversation(address.host, address.port, credential, state_dir)
+        return Conversation(address.host, address.port, credential, state_dir, gate)
 
     key = ("ipmi", address.host, address.port, credential)
     conversation = kept.get(key, make) if kept is not None else make()

@@ -14,6 +14,7 @@ from pathlib import Path
 from mulligan.activities.credentials import Credential
 from mulligan.activities.drivers.fences import Fences
 from mulligan.activities.drivers.kept import Kept
+from mulligan.activities.drivers.logins import LoginGates
 from mulligan.activities.drivers.redfish.address import read_address
 from mulligan.activities.drivers.redfish.bmc import Bmc
 from mulligan.activities.drivers.redfish.driver import RedfishDriver
@@ -25,12 +26,16 @@ __all__ = ["RedfishDriver", "open_redfish"]
 async def open_redfish(target: Target, credential: Credential, state_dir: Path, kept: Kept | None) -> RedfishDriver:
     """A driver; the BMC is spoken to when the first thing is asked of it.
 
-    With `kept`, all openings share the BMC's session and its lane. Raises `InvalidRequest` for settings that are wrong.
+    With `kept`, all openings share the BMC's session and its lane, and with those over IPMI when it is logged in to.
+    Raises `InvalidRequest` for settings that are wrong.
     """
     address = read_address(target)
 
+    gates = kept.gates if kept is not None else LoginGates()
+    gate = gates.of(address.host.bmc, credential)
+
     def make() -> Bmc:
-        return Bmc(address, credential, state_dir)
+        return Bmc(address, credential, state_dir, gate)
 
     bmc = kept.get(("redfish", address.host, credential), make) if kept is not None else make()
     return RedfishDriver(target.name, address, bmc, Fences(state_dir / "redfish"), shared=kept is not None)

@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 
 from mulligan.activities.drivers import booting
 from mulligan.activities.drivers.booting import Booting, read_booting, unknown, wrong_booting
+from mulligan.activities.drivers.lane import bmc_name
 from mulligan.activities.errors import InvalidRequest
 from mulligan.activities.values import RESOURCES, Target
 
@@ -40,6 +41,12 @@ class Host:
     def encrypted(self) -> bool:
         """Whether it is spoken to over TLS."""
         return self.url.startswith("https:")
+
+    @property
+    def bmc(self) -> str:
+        """The name of its lane."""
+        parts = urlsplit(self.url)
+        return bmc_name(parts.hostname or "", parts.port, 443 if self.encrypted else 80)
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,6 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
-from urllib.parse import urlsplit
 
 import sushy
 from sushy import exceptions
@@ -15,7 +14,7 @@ from sushy.auth import BasicAuth
 
 from mulligan.activities.credentials import Credential
 from mulligan.activities.drivers.base import Deadline
-from mulligan.activities.drivers.lane import Lane, bmc_name
+from mulligan.activities.drivers.lane import Lane
 from mulligan.activities.drivers.logins import LoginGate
 from mulligan.activities.drivers.orders import UNSEEN, Orders
 from mulligan.activities.drivers.redfish import absences, systems
@@ -38,17 +37,19 @@ _NO_SESSIONS = frozenset({404, 405, 501})
 class Bmc:
     """The shared part of all drivers of one BMC."""
 
-    def __init__(self, address: Address, credential: Credential, state_dir: Path) -> None:
+    def __init__(self, address: Address, credential: Credential, state_dir: Path, gate: LoginGate) -> None:
         self.host = address.host
         self._credential = credential
-        parts = urlsplit(address.host.url)
-        name = bmc_name(parts.hostname or "", parts.port, 443 if address.host.encrypted else 80)
-        self.lane = Lane(name, state_dir, self._log_out, LINGER_SECONDS)
+        self.lane = Lane(address.host.bmc, state_dir, self._log_out, LINGER_SECONDS)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix=f"redfish-{address.provider}")
         self._wire: Wire | None = None
         self._login: Login | None = None
         self._root: sushy.Sushy | None = None
-        self._gate = LoginGate()
+        self._gate = gate
+        self._held_back: MulliganError | None = None
+        """Why a log-in was not sent that was due because a session had ended."""
+        self._asks = ("", False)
+        """What is being asked, and whether by who is patient."""
         self.seen: set[str] = set()
         """The systems that were found behind it."""
         self._absences = Absences()
@@ -63,7 +64,7 @@ class Bmc:
         `known` says that the system was there before.
         """
         what = f"{provider}: {doing}"
-        async with self.lane.turn(what, deadline, lambda: self._gate.check(what, patient=known)):
+        async with self.lane.turn(what, deadline, lambda: self._may_ask(what, patient=known)):
             return await run_in(self._thread, lambda: self._work(provider, doing, deadline, work, known))
 
     @property
@@ -77,13 +78,11 @@ class Bmc:
         self._thread.shutdown(wait=False)
 
     def _work(self, provider: str, doing: str, deadline: Deadline, work: Callable[[sushy.Sushy], T], known: bool) -> T:
-        secret = self._credential.password
+        secret, self._asks = self._credential.password, (f"{provider}: {doing}", known)
         try:
             with speaking(doing, provider, self.host, self._patience, secret), within(deadline):
                 if self._root is None:
                     self._root = self._log_in()
-                    if self._login is not None:  # else no password was asked for yet
-                        self._gate.entered()
                 done = work(self._root)
         except MulliganError as error:
             there = known or ("status" in error.metadata and bool(self.seen))  # a BMC that has systems has more
@@ -96,14 +95,16 @@ class Bmc:
             if missed:
                 self._must_be_there(error, provider, doing, deadline)
             raise
-        self._gate.passed()
+        self._let_in()
         self._absences.ended(provider, doing)
         return done
 
     def _look_at(self, error: MulliganError, *, patient: bool) -> None:
         """A log-in that was refused, or whose answer was lost, is not repeated at once. Any other answer tells that the
         BMC lets this session in."""
-        if isinstance(error, AccessDenied) and error.metadata.get("status") == "401":
+        if error is self._held_back:
+            self._forget_session()
+        elif isinstance(error, AccessDenied) and error.metadata.get("status") == "401":
             self._forget_session()
             given = self._wire is not None and self._wire.has_session
             self._gate.refused(error, given=given, patient=patient)
@@ -112,7 +113,27 @@ class Bmc:
             self._forget_session()
             self._gate.lost()
         elif self._root is not None and not isinstance(error, Unreachable):
-            self._gate.passed()
+            self._let_in()
+
+    def _let_in(self) -> None:
+        """The BMC answered in this session; where it knows none, the password went with the question, and was taken."""
+        if self._login is None:
+            self._gate.entered()
+        self._gate.passed()
+
+    def _may_ask(self, what: str, *, patient: bool) -> None:
+        """Raises what the gate raises, where the password would be sent: another session may have been refused."""
+        if self._login is None:
+            self._gate.check(what, patient=patient)
+
+    def _may_log_in(self) -> None:
+        """The same, where a session has ended while something is asked."""
+        what, patient = self._asks
+        try:
+            self._gate.check(what, patient=patient)
+        except MulliganError as error:
+            self._held_back = error
+            raise
 
     def _must_be_there(self, error: MulliganError, provider: str, doing: str, deadline: Deadline) -> None:
         """Raises `Busy` until the BMC, while it has systems, has said for long enough that it has not this."""
@@ -137,7 +158,7 @@ class Bmc:
     def _log_in(self) -> sushy.Sushy:
         """A session. A refused password is tried once only: accounts are locked after a few."""
         self._wire = Wire(self.host)
-        login = Login(self._credential.username, self._credential.password)
+        login = Login(self._credential, self._may_log_in, self._gate.entered)
         try:
             root = sushy.Sushy(self.host.url, auth=login, connector=self._wire)
             self._login = login

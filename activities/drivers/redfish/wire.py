@@ -10,7 +10,7 @@ import contextlib
 import logging
 import secrets
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from sushy.auth import SessionAuth
 from sushy.connector import Connector
 from urllib3.exceptions import NewConnectionError
 
+from mulligan.activities.credentials import Credential
 from mulligan.activities.drivers.base import Deadline
 from mulligan.activities.drivers.redfish.address import Host
 from mulligan.activities.drivers.redfish.transport import TooLong, Transport
@@ -120,7 +121,15 @@ class Wire(Connector):  # type: ignore[misc]  # sushy has no types
 
 
 class Login(SessionAuth):  # type: ignore[misc]  # sushy has no types
-    """A session, that is always ended before another one is begun: BMCs have few."""
+    """A session, that is always ended before another one is begun: BMCs have few.
+
+    What `may_log_in` raises is raised in the place of each log-in; `entered` is called after each that was taken.
+    """
+
+    def __init__(self, credential: Credential, may_log_in: Callable[[], None], entered: Callable[[], None]) -> None:
+        super().__init__(credential.username, credential.password)
+        self._may_log_in = may_log_in
+        self._entered = entered
 
     contact = ""
     """Drawn anew with each session."""
@@ -132,6 +141,7 @@ class Login(SessionAuth):  # type: ignore[misc]  # sushy has no types
             raise exceptions.MissingAttributeError(attribute="SessionService", resource=self._root_resource.path)
         wire = self._connector
         wire.login_was_lost = wire.has_session = False
+        self._may_log_in()
         try:
             super()._do_authenticate()
         except exceptions.ConnectionError as error:
@@ -139,6 +149,7 @@ class Login(SessionAuth):  # type: ignore[misc]  # sushy has no types
             raise
         wire.has_session = True
         self.contact = secrets.token_hex(8)
+        self._entered()
 
     def refresh_session(self) -> None:
         """End the one that the BMC refuses, and begin another; what is forbidden stays so with a new one."""
