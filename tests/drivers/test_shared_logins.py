@@ -106,3 +106,36 @@ async def test_a_session_that_lives_goes_on_and_proves_no_password(
     await lives.power(a_mark(), soon())
     await refused.power(a_mark(), soon())
     assert bmc.opened == 3
+
+
+async def test_a_session_that_ends_makes_a_wrong_password_wait_no_longer(
+    bmc: LyingBmc, worker: Worker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is told what another was refused, which is no refusal of its own: nothing was sent."""
+    monkeypatch.setattr(logins, "REFUSED_SECONDS", (0.0,))
+    lives = await worker.opened(a_target(bmc))
+    refused = await worker.opened(a_target(bmc, verify="off"))
+    await lives.power(a_mark(), soon())
+    bmc.lies.refuses_logins = 10**6
+    for kind in (Busy, AccessDenied):
+        with pytest.raises(kind):
+            await refused.power(a_mark(), soon())
+    await lives.power(a_mark(), soon())
+    bmc.expire_sessions()
+    for _ in range(2):
+        with pytest.raises(AccessDenied, match="not asked for"):
+            await lives.power(a_mark(), soon())
+    assert bmc.refused_logins == 2
+    bmc.lies.refuses_logins, later = 0, time.monotonic() + logins.WRONG_SECONDS
+    monkeypatch.setattr(logins, "time", SimpleNamespace(monotonic=lambda: later))
+    await lives.power(a_mark(), soon())
+
+
+async def test_a_password_that_goes_with_each_question_is_taken_with_its_answer(bmc: LyingBmc, worker: Worker) -> None:
+    """By a BMC without sessions."""
+    bmc.lies.no_sessions = True
+    driver = await worker.opened(a_target(bmc))
+    await driver.power(a_mark(), soon())
+    bmc.lies.refuses_session = 1
+    with pytest.raises(Busy, match="it took this password before"):
+        await driver.power(a_mark(), soon())
