@@ -52,7 +52,7 @@ class LoginGate:
         all after an answer that was lost."""
 
     def check(self, doing: str, *, patient: bool) -> None:
-        """Raises `Busy` where it is too early after a refusal, `AccessDenied` where the password is not trusted either,
+        """Raises, where it is too early after a refusal, `Busy`, or `AccessDenied` where the password is not trusted;
         and `Unreachable` after an answer that was lost: the BMC is not known to be there. Nothing is then sent."""
         now, trusted = time.monotonic(), self._is_trusted(patient)
         left = (self._until if trusted else self._until_untrusted) - now
