@@ -8,6 +8,8 @@ from __future__ import annotations
 from dataclasses import replace
 from urllib.parse import urlsplit
 
+from temporalio import activity
+
 from mulligan.activities.bootserver.job import JobKind
 from mulligan.activities.drivers.base import BootDevice, BootTarget, Deadline, Driver, Power, VirtualMedia
 from mulligan.activities.drivers.booting import BOOT_URL, BootFrom, read_booting
@@ -66,13 +68,13 @@ async def ready_to_boot_from_disk(site: Site, driver: Driver, target: Target, ma
 
 
 async def is_off_again(site: Site, driver: Driver, target: Target, mark: Mark) -> None:
-    """After the power was cut: the next boot is a new one, and the BMC keeps neither medium nor boot override. What a
-    live machine booted is served no more."""
-    job, live = [await run_blocking(site.jobs.name, target.name, mark, kind) for kind in (JobKind.DEPLOY, JobKind.LIVE)]
+    """After the power was cut: the next boot is a new one, and the BMC keeps neither medium nor boot override. What was
+    served for this claim is served no more; only what this execution asked the agent for is its own to end."""
+    job = await run_blocking(site.jobs.name, target.name, mark, JobKind.DEPLOY)
     if await run_blocking(site.jobs.find, job) is not None:
         await run_blocking(site.jobs.change, job, lambda found: replace(found, started=False))
     await forget_boot(driver, mark)
-    await run_blocking(site.jobs.close, live)
+    await run_blocking(site.jobs.close_left, target.name, mark, activity.info().workflow_run_id or "")
 
 
 async def forget_boot(driver: Driver, mark: Mark) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 from temporalio import activity
@@ -28,6 +27,9 @@ from mulligan.activities.values import DiskIdentity, Evidence, Image, Mark, Targ
 SOURCE = "deploy-agent"
 ERASES_SECONDS = 1500.0
 """An agent that erases is at work for so long after it was heard of: as long as `Patience` gives servers to come."""
+ASKED_SECONDS = 600.0
+"""An erase whose agent is not booted yet is at work for so long after an attempt asked for it: as long as a slow BMC
+takes for all that comes before, or the next attempt to come."""
 AGAIN_SECONDS = 30.0
 
 
@@ -110,28 +112,15 @@ async def prepared(site: Site, target: Target, image: Image, beat: Beat) -> tupl
 
 
 def forget_what_was_erased(site: Site, name: str, mark: Mark) -> None:
-    """When disks were erased for this claim before, what was written before that is of no more use; what was proved to
-    be erased counts as written no more.
+    """When disks were erased for this claim before, the image is written anew.
 
     Raises `Busy` while they are being erased: by a release, if this is an attempt that comes late, or by an agent that
     an execution which was reset has left at work. Blocks.
     """
     erase, deploy = (site.jobs.name(name, mark, kind) for kind in (JobKind.ERASE, JobKind.DEPLOY))
-    erased = site.jobs.find(erase)
-    if erased is None or not erased.asked_by:
-        return
-    if site.jobs.at_work(erase, ERASES_SECONDS):
+    if not site.jobs.write_anew(deploy, erase, asked=ASKED_SECONDS, heard=ERASES_SECONDS):
         said = f"{name}: the disks of {mark.machine} are being erased; nothing is written to them before that has ended"
         raise Busy(said, after_seconds=AGAIN_SECONDS, provider=name)
-    is_proved = erased.result is not None and not erased.result.get("nothing")
-
-    def anew(job: Job) -> Job:
-        permits = () if is_proved else job.permits
-        return replace(job, result=None, image=None, seed=None, closed=True, permits=permits)
-
-    if site.jobs.find(deploy) is not None:
-        site.jobs.change(deploy, anew)
-    site.jobs.forget(erase)
 
 
 def disk_of(job: Job) -> DiskIdentity:

@@ -15,7 +15,7 @@ from mulligan.activities.bootserver.checks import absent
 from mulligan.activities.bootserver.job import Job, JobKind
 from mulligan.activities.bootserver.reports import name_disk, text
 from mulligan.activities.deploy import SOURCE
-from mulligan.activities.errors import Conflict
+from mulligan.activities.errors import Conflict, HostNotReady
 from mulligan.activities.metal import Metal
 from mulligan.activities.patience import Awaited, Patience
 from mulligan.activities.site import Site
@@ -57,10 +57,19 @@ class EraseActivities:
             if job.result is None:
                 if job.boot is None or job.boot.at is None:
                     await metal.boot_agent(job, asked.token_seconds)
-                job = await Awaited(jobs, target.name, beat, self._patience, metal.how_far).done(job.id)
+                job = await self._awaited(job, metal)
             if not job.closed:
                 await metal.leave(job.id)
         return told(target.name, asked.mode, job)
+
+    async def _awaited(self, job: Job, metal: Metal) -> Job:
+        """The job, done. Who is told by an error that written disks are gone may then ask for an erase without them."""
+        jobs, name = self._site.jobs, metal.target.name
+        try:
+            return await Awaited(jobs, name, metal.beat, self._patience, metal.how_far).done(job.id)
+        except HostNotReady:
+            await run_blocking(jobs.told_gone, job.id)
+            raise
 
     def _open(self, asked: calls.EraseIn, tried: Job | None) -> Job:
         """The job. What a try that failed wrote is erased, and no other disk of the server."""
@@ -79,7 +88,8 @@ class EraseActivities:
                 identity=identity_of(asked.target),
                 only=wrote if asked.only_if_written else (),
                 wrote=wrote,
-            )
+            ),
+            without_missed=asked.without_missing,
         )
 
 

@@ -64,11 +64,11 @@ class Metal:
             raise no_macs(self.target)
         expires = datetime.now(UTC) + timedelta(seconds=token_seconds)
         url = boot_server_url(self.site, self.target)
+        self.beat(f"booting the deploy agent on {self.target.name} from {device}")
+        await self.power.power_off(self.mark, soon())  # first: the fence refuses it to whoever comes too late
         job = await run_blocking(jobs.begin_boot, job.id, url, expires, macs)
         token = jobs.token(job)
         await run_blocking(jobs.equip, job.id, self._medium(agent, job, token))
-        self.beat(f"booting the deploy agent on {self.target.name} from {device}")
-        await self.power.power_off(self.mark, soon())
         if isinstance(self.driver, VirtualMedia):
             if device is BootDevice.VIRTUAL_MEDIA:
                 medium = f"{url}/v1/media/{token}/{self.mark.run_id}.iso"

@@ -18,12 +18,9 @@ TRIED_FOR: Mapping[Erase, timedelta] = {Erase.METADATA: timedelta(hours=2), Eras
 disk takes a day to be overwritten."""
 
 
-def erasing(
-    made: calls.MadeFor, mode: Erase, root_disk: RootDisk, token_seconds: int, *, only_if_written: bool = False
-) -> calls.EraseIn:
-    """What to erase."""
-    workflow_id = workflow.info().workflow_id
-    return calls.EraseIn(made.target, made.mark, mode, root_disk, workflow_id, token_seconds, only_if_written)
+def erasing(made: calls.MadeFor, mode: Erase, root_disk: RootDisk, token_seconds: int, **how: bool) -> calls.EraseIn:
+    """What to erase; `how` is `only_if_written` or `without_missing`."""
+    return calls.EraseIn(made.target, made.mark, mode, root_disk, workflow.info().workflow_id, token_seconds, **how)
 
 
 def undo_by_erasing(run: Execution, asked: calls.EraseIn, said: str) -> None:

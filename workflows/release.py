@@ -25,6 +25,9 @@ GONE = "CONFLICT"
 class TakeDown(Undoing):
     """Switches off, removes, gives the claim back: in this order, to the end, whoever cancels meanwhile."""
 
+    is_asked_for = False
+    """Whether somebody wants it, who was told how the last one ended."""
+
     def __init__(self) -> None:
         self.run = Execution(UNDO_SECONDS)
 
@@ -89,7 +92,7 @@ class TakeDown(Undoing):
             self.run.undo_with(steps.REMOVE_DISKS, made, "Remove disk and seed", partition=partition, step="image")
         elif asked.erase is not Erase.NONE:
             seconds = int(TRIED_FOR[asked.erase].total_seconds())
-            erase = erasing(made, asked.erase, RootDisk(), seconds)
+            erase = erasing(made, asked.erase, RootDisk(), seconds, without_missing=self.is_asked_for)
             undo_by_erasing(self.run, erase, f"Erase the disks ({asked.erase})")
 
     async def _keep_story(self, asked: runs.ReleaseIn, outcome: Outcome, reason: str) -> None:
@@ -100,6 +103,8 @@ class TakeDown(Undoing):
 @workflow.defn(name=runs.RELEASE)
 class ReleaseMachine(TakeDown):
     """Takes a machine down. Once begun it goes on to its end: half a machine is of no use to anyone."""
+
+    is_asked_for = True
 
     @workflow.run
     async def release(self, asked: runs.ReleaseIn) -> runs.ReleaseOut:

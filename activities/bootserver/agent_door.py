@@ -15,7 +15,7 @@ from typing import Any
 import structlog
 from aiohttp import web
 
-from mulligan.activities.bootserver.checks import absent, forbidden, unproved
+from mulligan.activities.bootserver.checks import absent, forbidden, gone, unproved
 from mulligan.activities.bootserver.door import Handler, guarded
 from mulligan.activities.bootserver.identity import mistaken, untold
 from mulligan.activities.bootserver.job import Job, JobKind, Payload, Report
@@ -65,11 +65,14 @@ class AgentDoor:
         except Malformed as error:
             return web.Response(status=400, text=f"{error}\n")
         hardware = (await run_blocking(self._jobs.seen, job.id)).hardware
-        if told.result is not None and (why := unproved(job, told.result, told.hardware or hardware)):
-            if job.kind is JobKind.ERASE:  # another boot of it would say the same
-                failed = Report.failed(self._jobs.now(), NOT_ERASED, f"it is done; but {why}")
-                await run_blocking(self._jobs.fail, token, owner, failed, absent(job.wrote, told.result))
-            raise Refused(409, f"the agent says that it is done, and {why}", job.id)
+        if told.result is not None:
+            why = unproved(job, told.result, told.hardware or hardware)
+            missing = () if why else absent(job.wrote, told.result)
+            if why := why or gone(missing):
+                if job.kind is JobKind.ERASE:  # another boot of it would say the same
+                    failed = Report.failed(self._jobs.now(), NOT_ERASED, f"it is done; but {why}")
+                    await run_blocking(self._jobs.fail, token, owner, failed, missing)
+                raise Refused(409, f"the agent says that it is done, and {why}", job.id)
         order = await run_blocking(self._jobs.report, token, owner, told.report, told.result, told.hardware)
         return web.json_response({"order": order})
 
@@ -107,7 +110,7 @@ def configuration(job: Job, stretches: Stretches = None) -> dict[str, Any]:
         "erase": job.erase,
     }
     if job.only:
-        told["only"] = [{"path": disk.path, "serial": disk.serial} for disk in job.only]
+        told["only"] = [{"path": disk.path, "serial": disk.serial, "wwn": disk.wwn} for disk in job.only]
     if job.image is not None:
         told["image"] = {
             "bytes": (job.packed or job.image).bytes,

@@ -54,23 +54,47 @@ def _not_erased(job: Job, result: Mapping[str, Any], hardware: Mapping[str, Any]
     permitted = {each.disk for each in job.permits if each.what == "erase"}
     if foreign := [each for each in named if each not in permitted]:
         return f"it tells of {foreign[0]}, which it was not permitted to erase"
-    for disk in () if job.only else _disks(hardware):
+    there = _disks(hardware)
+    if not job.only and not there:
+        return "it did not tell in this boot which disks the server has"
+    for disk in () if job.only else there:
         path = str(disk.get("path"))
         if disk.get("removable") is True or _NO_DISKS.match(path) or name_disk(disk) in named:
             continue
         older = "; that is an older agent: `mulligan agent build`" if disk.get("read_only") is True else ""
         return f"it does not tell of {name_disk(disk)}, which it has{older}"
-    if gone := absent(job.wrote, result):
-        again = "put it back; or see that nobody gets it, and release the machine again, which then does without it"
-        return f"it does not tell of {gone[0].disk}, which was written: {again}"
     return ""
 
 
 def absent(written: Sequence[PermitGiven], result: Mapping[str, Any]) -> tuple[PermitGiven, ...]:
-    """Those of the disks of which this erase does not tell. One without a serial number may have another path in this
-    boot, and is not known again."""
-    serials = {text(disk.get("serial") or "") for disk in _disks(result)}
-    return tuple(each for each in written if each.serial and each.serial not in serials)
+    """Those of the disks of which this erase does not tell. One without a serial number or WWN may have another path in
+    this boot, and is not known again."""
+    told = _disks(result)
+    return tuple(each for each in written if (each.serial or each.wwn) and not any(_is(disk, each) for disk in told))
+
+
+def gone(missing: Sequence[PermitGiven]) -> str:
+    """What is said of disks that were written and are not there to be erased; empty for none."""
+    if not missing:
+        return ""
+    named, they, it = ", ".join(each.disk for each in missing), "which was", "it"
+    if len(missing) > 1:
+        they, it = "which were", "them"
+    return (
+        f"it does not tell of {named}, {they} written: put {it} back; or see that nobody gets {it}, and release the "
+        f"machine again, which then does without {it}"
+    )
+
+
+def _is(disk: Mapping[str, Any], known: PermitGiven) -> bool:
+    """Whether it is that disk: by its serial number and, as the namespaces of an NVMe drive have one, by its WWN where
+    both have one of one kind; by its path where neither is known."""
+    path, serial, wwn = (text(disk.get(name) or "") for name in ("path", "serial", "wwn"))
+    if known.serial and serial != known.serial:
+        return False
+    if wwn and known.wwn and wwn.partition(".")[0] == known.wwn.partition(".")[0]:
+        return wwn == known.wwn
+    return bool(known.serial) or path == known.path
 
 
 def _disks(said: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -83,8 +107,7 @@ def _disks(said: Mapping[str, Any]) -> list[dict[str, Any]]:
 def _against_erasing(job: Job, asked: Asked) -> Iterator[str]:
     if asked.what != "erase":
         yield "this job only erases"
-    path, serial = (text(asked.disk.get(name) or "") for name in ("path", "serial"))
-    if job.only and not any(serial == each.serial if each.serial else path == each.path for each in job.only):
+    if job.only and not any(_is(asked.disk, each) for each in job.only):
         yield "only what this run may have written is to be erased"
 
 

@@ -60,6 +60,16 @@ def older_id(mark: Mark, kind: JobKind) -> str:
     return f"{mark.machine_id}-{mark.fence}-{kind}"
 
 
+def may_be_of(job: str, provider: str) -> bool:
+    """Whether a job of this name may be the provider's; those with older names may be anybody's."""
+    claimed = job.rsplit("-", 2)[0]
+    return claimed.endswith(f"-{provider}") or len(claimed) <= _MACHINE_ID
+
+
+_MACHINE_ID = 36
+"""Characters of a machine's id."""
+
+
 @dataclass(frozen=True, slots=True)
 class Payload:
     """A file that is served to the agent."""
@@ -95,6 +105,8 @@ class Boot:
     macs: tuple[str, ...] = ()
     """Network cards that are answered with the agent; empty when it is booted from virtual media."""
     medium: Medium | None = None
+    on_at: datetime | None = None
+    """When the server was about to be switched on for it; what boots before that is not this boot."""
     at: datetime | None = None
     """When the server was switched on for it."""
     owner: str = ""
@@ -114,6 +126,8 @@ class PermitGiven:
     at: datetime
     path: str = ""
     serial: str = ""
+    wwn: str = ""
+    """By which namespaces of one NVMe drive are told apart: they have one serial number."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +143,8 @@ class Job:
     """The execution of a workflow that asked for it: another one wants it done anew."""
     provider: str = ""
     """Whose server it is."""
+    asked_at: datetime | None = None
+    """When an attempt asked for it last."""
     identity: Identity = field(default_factory=Identity)
     """Which server it is, as its BMC says; no disk of one that is known to be another may be changed."""
     url: str = ""
@@ -140,8 +156,10 @@ class Job:
     """The disks that are erased; empty for every fixed disk."""
     wrote: tuple[PermitGiven, ...] = ()
     """Disks that the machine was given: an erase of every fixed disk that has not erased these is none."""
+    gone: tuple[PermitGiven, ...] = ()
+    """Those of `wrote` that its agent did not find, which is not told to anybody yet."""
     missed: tuple[PermitGiven, ...] = ()
-    """Disks that it was given and had no more: whoever asks again after that was told does without them."""
+    """Disks that it was given and had no more, as was told: a release that is asked for after that does without."""
     image: Payload | None = None
     packed: Payload | None = None
     """The image's raw disk as a zstd stream, where it goes to the server so."""
@@ -164,9 +182,19 @@ class Job:
         return self.workflow_id, self.run_id
 
     @property
+    def claim(self) -> str:
+        """The claim that it is for, as its name says it."""
+        return self.id.rpartition("-")[0]
+
+    @property
     def written(self) -> bool:
         """Whether a disk may have been changed."""
         return bool(self.permits)
+
+    @property
+    def done(self) -> bool:
+        """Whether the agent did it, and not only that there was nothing to do."""
+        return self.result is not None and not self.result.get("nothing")
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,13 +9,13 @@ import contextlib
 import fcntl
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import structlog
 from pydantic import TypeAdapter
 
-from mulligan.activities.bootserver.job import Job, Seen
+from mulligan.activities.bootserver.job import Job, JobKind, Seen, may_be_of
 
 KEEP_SECONDS = 90 * 86400
 """How long a closed job is kept: for whoever wants to know what was done to a disk."""
@@ -66,12 +66,19 @@ class JobFiles:
         write(self.path(job, "seen.json"), _SEEN.dump_json(seen), durable=False)
 
     def prune(self) -> None:
-        """Remove jobs that were closed long ago."""
+        """Remove jobs that were closed long ago. What was written on a server is known until it was erased, or written
+        for somebody else: its machine may live for years."""
+        newest: Mapping[str, Job] | None = None
         for path in self.directory.glob("*.json"):
             name = path.name.removesuffix(".json").removesuffix(".seen")
             if time.time() - path.stat().st_mtime > KEEP_SECONDS:
                 job = self.find(name)
-                if job is None or job.closed:
+                if job is not None and job.written:
+                    newest = newest or {each.provider: each for each in self.by_age()}
+                    last = newest.get(job.provider, job)
+                    if last.claim == job.claim and not (last.kind is JobKind.ERASE and last.result is not None):
+                        continue
+                if job is None or job.closed or job.boot is None:
                     path.unlink(missing_ok=True)
 
     @contextlib.contextmanager
@@ -87,9 +94,17 @@ class JobFiles:
 
     def by_age(self) -> list[Job]:
         """Every job, the one that was written last at the end."""
-        names = [path.name.removesuffix(".json") for path in self.directory.glob("*.json")]
-        found = [job for name in names if not name.endswith(".seen") and (job := self.find(name)) is not None]
+        found = [job for name in self._names() if (job := self.find(name)) is not None]
         return sorted(found, key=lambda job: self.path(job.id, "json").stat().st_mtime)
+
+    def of(self, provider: str) -> list[Job]:
+        """The jobs of one provider, without a look into all."""
+        found = (self.find(name) for name in self._names() if may_be_of(name, provider))
+        return [job for job in found if job is not None and job.provider == provider]
+
+    def _names(self) -> list[str]:
+        names = (path.name.removesuffix(".json") for path in self.directory.glob("*.json"))
+        return [name for name in names if not name.endswith(".seen")]
 
 
 def is_name(job: str) -> bool:

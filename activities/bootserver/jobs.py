@@ -7,7 +7,7 @@ process that waits for it. Every change is made under one lock. All methods bloc
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -23,18 +23,18 @@ from mulligan.activities.bootserver.job import (
     Order,
     Payload,
     PermitGiven,
+    Phase,
     Report,
     Seen,
     job_id,
     older_id,
 )
 from mulligan.activities.bootserver.job_files import LONGEST_NAME, JobFiles, is_name, write
-from mulligan.activities.bootserver.mac_index import MacIndex
+from mulligan.activities.bootserver.network_boots import NetworkBoots
 from mulligan.activities.bootserver.tokens import AgentPermit, check_agent, issue_agent, read_agent
-from mulligan.activities.cards import distinctive
 from mulligan.activities.errors import AccessDenied, Conflict
 from mulligan.activities.seal import Keyring
-from mulligan.activities.values import Identity, Mark
+from mulligan.activities.values import Mark
 
 T = TypeVar("T")
 
@@ -60,7 +60,7 @@ class Jobs:
         self, directory: Path, keyring: Keyring, *, now: Callable[[], datetime] = lambda: datetime.now(UTC)
     ) -> None:
         self._files = JobFiles(directory)
-        self._macs = MacIndex(directory / "macs", write)
+        self._boots = NetworkBoots(self._files, now)
         self._keyring = keyring
         self.now = now
 
@@ -77,20 +77,25 @@ class Jobs:
         older = self._files.find(older_id(mark, kind))
         return older.id if older is not None and older.provider == provider else job_id(provider, mark, kind)
 
-    def open(self, wanted: Job) -> Job:
-        """Open a job, or go on with it: one that the same execution asked for is kept as it is.
+    def open(self, wanted: Job, *, without_missed: bool = False) -> Job:
+        """Open a job, or go on with it: one that the same execution asked for is kept as it is, but for what is known
+        now of which server it is, which somebody may have corrected.
 
-        Of one that another execution asked for it is kept whether a disk may have been changed, and nothing else.
+        Of one that another execution asked for it is kept whether a disk may have been changed, and which written disks
+        were told to be gone: with `without_missed` these need not be there.
         """
         with self._files.locked():
             self._files.prune()
             found = self._files.find(wanted.id)
-            if found is not None and not found.closed and _same(found, wanted):
-                return self._known_anew(found, wanted.identity)
             if found is not None and found.result is not None and _same(found, wanted):
                 return found  # done already
+            if found is not None and not found.closed and _same(found, wanted):
+                wanted = replace(found, identity=wanted.identity, asked_at=self.now())
+                self._files.keep(wanted)
+                return wanted
+            wanted = replace(wanted, asked_at=self.now())
             if found is not None:
-                wrote = tuple(each for each in wanted.wrote if each not in found.missed)
+                wrote = tuple(each for each in wanted.wrote if not without_missed or each not in found.missed)
                 wanted = replace(wanted, wrote=wrote, missed=found.missed)
                 wanted = replace(wanted, permits=found.permits, attempt=found.attempt)
             self._files.keep(wanted)
@@ -134,19 +139,13 @@ class Jobs:
     def begin_boot(self, job: str, url: str, expires_at: datetime, macs: tuple[str, ...]) -> Job:
         """A new boot of the agent, by a boot server at `url`, with a token of its own; older tokens end.
 
-        Raises `Conflict` when the job is over, or when an open job of another provider boots by one of the MACs. One of
-        the same provider, which was left open, has them no more.
+        Raises `Conflict` when the job is over, or when an open job of another provider boots by one of the MACs.
         """
         with self._files.locked():
             found = self._at_work(job)
-            self._index()
-            for mac in distinctive(macs):
-                other = self.for_mac(mac)
-                if other is not None and other.provider not in {found.provider, ""}:  # older jobs do not say whose
-                    raise self._taken(found, mac, other)
+            self._boots.require_free(found, macs)
             boot = Boot(found.attempt + 1, expires_at.replace(microsecond=0), macs)
             changed = replace(found, url=url, attempt=boot.attempt, boot=boot, order=Order.GO_ON)
-            self._macs.put(macs, job)
             self._files.keep(changed)
             self._files.keep_seen(job, Seen(boot.attempt))
             return changed
@@ -156,13 +155,22 @@ class Jobs:
         return self._change_boot(job, lambda boot: replace(boot, medium=medium))
 
     def switching_on(self, job: str) -> None:
-        """The server is about to be switched on: what was sent up to now was not for what it boots.
+        """The server is about to be switched on: what was sent up to now was not for what it boots, and what it boots
+        from now on is this job's. Whatever else was left open for the server is over.
 
         Raises `Conflict` when the job is over: whoever comes so late must not switch on what was switched off for good.
         """
         with self._files.locked():
-            seen = self._seen_of(self._at_work(job))
-            self._files.keep_seen(job, replace(seen, before=seen.fetched, on_at=self.now()))
+            found, now = self._at_work(job), self.now()
+            for other in self._files.of(found.provider) if found.provider else ():
+                if other.id != job and not other.closed:
+                    self._end(other)
+            if found.boot is not None:
+                found = replace(found, boot=replace(found.boot, on_at=now))
+                self._files.keep(found)
+                self._boots.begin(found)
+            seen = self._seen_of(found)
+            self._files.keep_seen(job, replace(seen, before=seen.fetched, on_at=now))
 
     def booted(self, job: str) -> Job:
         """The server was switched on for the newest boot. Raises `Conflict` when the job is over."""
@@ -177,19 +185,33 @@ class Jobs:
         with self._files.locked():
             found = self._files.find(job)
             if found is not None and not found.closed:
-                self._files.keep(replace(found, closed=True, boot=None))
-                self._macs.drop(found.boot.macs if found.boot is not None else (), job)
-            self._files.path(job, "seed").unlink(missing_ok=True)
+                self._end(found)
 
-    def forget(self, job: str) -> None:
-        """Forget what was asked and done, but not how often it was booted: no token of then is good for a later boot.
-        Nothing there is success."""
+    def close_left(self, provider: str, mark: Mark, asked_by: str) -> None:
+        """Close what was left open for a claim whose server is off: a live machine, and what another execution than
+        this one asked the agent for, which would be done by whatever boots there next."""
+        for kind in JobKind:
+            found = self._files.find(self.name(provider, mark, kind))
+            if found is not None and (kind is JobKind.LIVE or found.asked_by != asked_by):
+                self.close(found.id)
+
+    def write_anew(self, deploy: str, erase: str, *, asked: float, heard: float) -> bool:
+        """What was written before disks were erased is of no more use, and what was proved to be erased counts as
+        written no more; the erase is forgotten, but not how often it was booted: no token of then is good for a later
+        boot. False, and nothing is changed, while the erase is at work: it was asked for, or its agent was heard of,
+        within so many seconds."""
         with self._files.locked():
-            found = self._files.find(job)
-            if found is not None:
-                plain = Job(found.id, found.kind, found.machine, "", "", "", provider=found.provider)
-                self._files.keep(replace(plain, attempt=found.attempt, closed=True))
-            self._files.path(job, "seed").unlink(missing_ok=True)
+            erased, written = self._files.find(erase), self._files.find(deploy)
+            if erased is None or not erased.asked_by:
+                return True
+            if self._is_at_work(erased, asked, heard):
+                return False
+            if written is not None:
+                permits = () if erased.done else written.permits
+                self._end(replace(written, result=None, image=None, seed=None, permits=permits))
+            plain = Job(erased.id, erased.kind, erased.machine, "", "", "", provider=erased.provider)
+            self._files.keep(replace(plain, attempt=erased.attempt, closed=True))
+            return True
 
     def token(self, job: Job) -> str:
         """The token of the newest boot."""
@@ -253,20 +275,26 @@ class Jobs:
             self._files.keep_seen(job.id, replace(seen, report=report, told=job.order, hardware=hardware))
             return job.order
 
-    def fail(self, token: str, owner: str, report: Report, missed: Sequence[PermitGiven]) -> None:
-        """Note that the agent is not believed, and which of the written disks it did not have: this boot is over."""
+    def fail(self, token: str, owner: str, report: Report, gone: tuple[PermitGiven, ...]) -> None:
+        """Note that the agent is not believed, and which written disks it did not find: this boot is over. Raises
+        `Refused`."""
         with self._files.locked():
             job = self.owned(token, owner)
-            self._files.keep(replace(job, missed=tuple(dict.fromkeys((*job.missed, *missed)))))
+            self._files.keep(replace(job, gone=gone))
             self._files.keep_seen(job.id, replace(self._seen_of(job), report=report))
 
-    def at_work(self, job: str, seconds: float) -> bool:
-        """Whether its agent is at work: it is to come, or was heard of within so many seconds."""
-        found, report = self._files.find(job), self._files.seen(job).report
-        if found is None or found.closed or found.boot is None or found.result is not None:
+    def told_gone(self, job: str) -> Job:
+        """Whoever asked for it is told which written disks are gone."""
+        return self.change(job, lambda it: replace(it, gone=(), missed=tuple(dict.fromkeys((*it.missed, *it.gone)))))
+
+    def _is_at_work(self, job: Job, asked: float, heard: float) -> bool:
+        """Whether an attempt asked for it, or its agent was heard of and did not fail, within so many seconds."""
+        boot, report = job.boot, self._seen_of(job).report
+        if job.closed or (report is not None and report.phase is Phase.FAILED):
             return False
-        last = report.at if report is not None else found.boot.at
-        return last is not None and (self.now() - last).total_seconds() < seconds
+        told = report.at if report is not None else boot.at if boot is not None else None
+        times = ((job.asked_at, asked), (told, heard))
+        return any(at is not None and (self.now() - at).total_seconds() < seconds for at, seconds in times)
 
     def note_fetched(self, job: Job, what: str, count: int, since: datetime | None = None) -> None:
         """So many bytes of this were sent, the first of them at `since` or just now."""
@@ -287,48 +315,18 @@ class Jobs:
 
     def for_mac(self, mac: str) -> Job | None:
         """The open job whose server has this network card and boots from the network now; None when none does."""
-        if not self._macs.there():
-            with self._files.locked():
-                self._index()
-        name = self._macs.job(mac)
-        job = self._files.find(name) if is_name(name) else None
-        if job is None or job.closed or job.result is not None or job.boot is None:
-            return None
-        return job if mac in job.boot.macs and self.now() < job.boot.expires_at else None
+        return self._boots.find(mac)
 
     def index(self) -> None:
         """Complete the index of MACs: another version's worker may have begun jobs that are not in it. Blocks."""
-        if not self._files.directory.is_dir():
-            return
-        with self._files.locked():
-            self._index()
-            for job in reversed(self._files.by_age()):
-                if job.boot is not None and not job.closed:
-                    self._macs.put([mac for mac in job.boot.macs if self.for_mac(mac) is None], job.id)
+        if self._files.directory.is_dir():
+            with self._files.locked():
+                self._boots.complete()
 
-    def _index(self) -> None:
-        """Have an index of MACs; the caller holds the lock."""
-        if not self._macs.there():
-            self._macs.make(self._files.by_age())
-
-    def _taken(self, job: Job, mac: str, other: Job) -> Conflict:
-        return Conflict(
-            f"{job.provider or job.machine} is to boot from the network by {mac}, and so does "
-            f"{other.provider or 'another server'} now, for {other.machine}: one of the two would be booted in place "
-            "of the other. See which of them has that network card, and set `macs` of the other; if the machine is "
-            f"gone for good, remove {self._files.path(other.id, 'json')} on the worker's host",
-            provider=job.provider,
-            other=other.provider,
-            mac=mac,
-            blame="site",
-        )
-
-    def _known_anew(self, found: Job, identity: Identity) -> Job:
-        """The job, with what is known now of which server it is: somebody may have corrected it meanwhile."""
-        if found.identity != identity:
-            found = replace(found, identity=identity)
-            self._files.keep(found)
-        return found
+    def _end(self, job: Job) -> None:
+        self._files.keep(replace(job, closed=True, boot=None))
+        self._boots.end(job)
+        self._files.path(job.id, "seed").unlink(missing_ok=True)
 
     def _change_boot(self, job: str, change: Callable[[Boot], Boot]) -> Job:
         def changed(found: Job) -> Job:

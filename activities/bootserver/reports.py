@@ -51,8 +51,8 @@ class Asked:
 
     def given(self, at: datetime) -> PermitGiven:
         """The permit for it."""
-        path, serial = text(self.disk["path"]), text(self.disk.get("serial") or "")
-        return PermitGiven(self.named, self.what, at, path, serial)
+        path, serial, wwn = (text(self.disk.get(name) or "") for name in ("path", "serial", "wwn"))
+        return PermitGiven(self.named, self.what, at, path, serial, wwn)
 
 
 def parse_report(body: bytes, at: datetime) -> Told:

@@ -95,6 +95,8 @@ class EraseIn:
     """How long the deploy agent's token stays good."""
     only_if_written: bool = False
     """For a try that failed: a disk on which nothing was written for this claim, as far as is known, stays as it is."""
+    without_missing: bool = False
+    """Written disks of which an earlier erase told that they are gone need not be there: an operator asks again."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -68,6 +68,7 @@ def begun(
     expires = datetime.now(UTC) + timedelta(seconds=seconds)
     token = jobs.token(jobs.begin_boot(job.id, url, expires, macs))
     jobs.equip(job.id, a_medium(agent, f"{url}/v1/agent/{token}"))
+    jobs.switching_on(job.id)
     return jobs.booted(job.id), token
 
 

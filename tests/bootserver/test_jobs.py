@@ -68,7 +68,8 @@ def test_another_process_sees_the_same(jobs: Jobs, agent: AgentImage, tmp_path: 
 def test_opening_again_goes_on(jobs: Jobs, agent: AgentImage) -> None:
     """The same wish of the same run finds what is there, and its agent at work."""
     job, token = begun(jobs, agent, a_job(), URL)
-    assert jobs.open(a_job()) == job
+    again = jobs.open(a_job())
+    assert again == replace(job, asked_at=again.asked_at)
     jobs.own(token, "boot-1", "")
 
 
@@ -323,7 +324,7 @@ def test_another_process_finds_network_cards_too(
     assert booted_by(jobs, macs[1]) == ""
     other.index()
     assert [booted_by(jobs, mac) for mac in macs] == ["", "m-2-1-deploy"]
-    jobs.forget("m-2-1-deploy")
+    jobs.close("m-2-1-deploy")
     assert [booted_by(jobs, mac) for mac in macs] == ["", ""]
 
 
@@ -332,7 +333,9 @@ def test_a_boot_before_a_job_was_forgotten_is_none_of_the_next(jobs: Jobs, agent
     erase = a_job(JobKind.ERASE, erase=Erase.FULL)
     before, old = begun(jobs, agent, erase, URL)
     jobs.own(old, "boot-1", "")
-    jobs.forget(erase.id)
+    assert not jobs.write_anew("m-1-1-deploy", erase.id, asked=0, heard=60)
+    assert not jobs.write_anew("m-1-1-deploy", erase.id, asked=60, heard=0)
+    assert jobs.write_anew("m-1-1-deploy", erase.id, asked=0, heard=0)
     forgotten = jobs.find(erase.id)
     assert forgotten is not None and (forgotten.asked_by, forgotten.result, forgotten.closed) == ("", None, True)
     _, token = begun(jobs, agent, erase, URL)

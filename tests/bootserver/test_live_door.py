@@ -69,4 +69,5 @@ async def test_another_boot_begins_anew(root: str, live: str, jobs: Jobs) -> Non
     again = jobs.begin_boot(live, root, before.boot.expires_at, (MAC,))
     line = f"ds=nocloud-net;s={root}/v1/seed/{jobs.token(again)}/"
     jobs.equip(live, Medium(before.boot.medium.kernel, before.boot.medium.initrd, "", 0, "", line))
+    jobs.switching_on(live)
     assert await seed(root, "127.0.0.2") == (FILES, [])

@@ -123,6 +123,14 @@ class Lab:
         finally:
             await site.kept.close()
 
+    async def boots_from_network(self) -> str:
+        """What the server boots when its firmware asks the network by habit, without a word to its BMC."""
+        before = len(self.server.boots)
+        with self.bmc.lock:
+            self.bmc.machine.target, self.bmc.machine.enabled, self.bmc.machine.power = "Pxe", "Once", "On"
+        await until(lambda: len(self.server.boots) > before)
+        return self.server.boots[-1]
+
     def is_at_rest(self) -> bool:
         """Off, nothing in a drive, no override."""
         machine = self.bmc.machine

@@ -16,7 +16,7 @@ from mulligan.activities.deploy import DeployActivities
 from mulligan.activities.errors import Busy, HostNotReady, ImageRejected, Unreachable
 from mulligan.activities.threads import run_blocking
 from mulligan.activities.values import Identity, ImageFormat, RootDisk
-from tests.bootserver.agent_parts import written
+from tests.bootserver.agent_parts import DISK, written
 from tests.metal.conftest import CONTENT, IMAGE, MARK, PATIENT, Lab, an_environment, until
 from tests.metal.played import MAC
 
@@ -180,7 +180,7 @@ async def test_another_server_that_answers_is_not_erased(lab: Lab) -> None:
     with pytest.raises(HostNotReady, match="XYZ9876, and the BMC says that the server has ABC1234"):
         await lab.erase(known)
     assert lab.server.disk == CONTENT
-    lab.server.hardware = {"serial": "ABC1234", "disks": []}
+    lab.server.hardware = {"serial": "ABC1234", "disks": [DISK]}
     await lab.erase(known)
     assert lab.server.disk == b""
 

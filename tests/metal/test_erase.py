@@ -9,10 +9,11 @@ from typing import Any
 
 import pytest
 
+from mulligan.activities import deploy as deploy_module
 from mulligan.activities.bootserver.checks import unproved
 from mulligan.activities.bootserver.job import JobKind, PermitGiven, job_id
 from mulligan.activities.bootserver.reports import name_disk
-from mulligan.activities.errors import Conflict, HostNotReady, Unreachable
+from mulligan.activities.errors import Busy, Conflict, HostNotReady, Unreachable
 from mulligan.activities.values import Erase
 from tests.bootserver.agent_parts import DISK, Caller, a_job
 from tests.metal.conftest import CONTENT, MARK, PATIENT, Lab, until
@@ -90,7 +91,7 @@ async def test_a_disk_that_was_half_written_is_erased(lab: Lab) -> None:
     await asyncio.gather(deploying, return_exceptions=True)
     await lab.erase(lab.erasing(only_if_written=True))
     assert (lab.server.disk, lab.is_at_rest()) == (b"", True)
-    assert lab.server.asked[-1]["only"] == [{"path": "/dev/sda", "serial": "S-1"}]
+    assert lab.server.asked[-1]["only"] == [{"path": "/dev/sda", "serial": "S-1", "wwn": DISK["wwn"]}]
     job = lab.site().jobs.find(DEPLOY)
     assert job is not None and job.closed
 
@@ -192,20 +193,6 @@ async def test_the_disk_that_was_written_is_among_those_that_are_erased(
     assert lab.server.disk == CONTENT
 
 
-async def test_a_machine_whose_disk_was_replaced_is_released_when_that_is_said_again(lab: Lab) -> None:
-    """The first release names the disk that is gone, and the second one does without it: that is in its evidence."""
-    await lab.deploy()
-    lab.server.hardware, lab.server.disk_said = {"disks": [OTHER]}, OTHER
-    with pytest.raises(HostNotReady, match=r"S-1, .*, which was written: .* release the machine again"):
-        await lab.erase()
-    with pytest.raises(HostNotReady):
-        await lab.erase()  # the same execution's next attempt is told the same
-    done = await lab.erase(release="another")
-    assert [each.observed for each in done.evidence][1:] == [
-        "ST4000, serial S-1, 4000 GB (/dev/sda): written, and not there to be erased"
-    ]
-
-
 async def test_a_disk_that_was_erased_before_may_be_pulled(lab: Lab) -> None:
     """A run that went back to its image step wrote another one: only that is to be erased."""
     await lab.deploy()
@@ -216,13 +203,16 @@ async def test_a_disk_that_was_erased_before_may_be_pulled(lab: Lab) -> None:
     assert len(done.evidence) == 1 and "S-2" in done.evidence[0].observed
 
 
-async def test_what_an_erase_that_ended_badly_left_is_written_anew(lab: Lab) -> None:
-    """A run that was reset to before its deployment, whose undo could not be done."""
+async def test_what_an_erase_that_ended_badly_left_is_written_anew(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run that was reset to before its deployment, whose undo could not be done; once no attempt can come."""
     await lab.deploy()
     lab.server.dead = True
     with pytest.raises(Unreachable):
         await lab.erase(patience=replace(PATIENT, comes=0.3, silence=0.3))
     lab.server.dead = False
+    with pytest.raises(Busy, match="are being erased"):
+        await lab.deploy()
+    monkeypatch.setattr(deploy_module, "ASKED_SECONDS", 0.0)
     await lab.deploy()
     assert lab.server.disk == CONTENT
     done = await lab.erase(lab.erasing(only_if_written=True))

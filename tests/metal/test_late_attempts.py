@@ -5,17 +5,21 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator
+from dataclasses import replace
+from typing import Any
 
 import pytest
 
 from mulligan.activities import deploy as deploy_module
+from mulligan.activities import metal as metal_module
 from mulligan.activities.bmc import ready_to_boot_from_disk
 from mulligan.activities.bootserver.job import JobKind, job_id
 from mulligan.activities.bootserver.jobs import Jobs
-from mulligan.activities.errors import Busy, Conflict
+from mulligan.activities.errors import Busy, Conflict, HostNotReady, StaleFence
 from mulligan.activities.values import Erase, Firmware
 from tests.bootserver import agent_parts
 from tests.metal.conftest import MARK, Lab, until
+from tests.metal.played import MAC
 
 DEPLOY = job_id("srv-1", MARK, JobKind.DEPLOY)
 
@@ -66,6 +70,53 @@ async def test_an_erase_is_not_cut_short(lab: Lab, monkeypatch: pytest.MonkeyPat
     assert lab.bmc.acts() == before
     erasing.cancel()
     await asyncio.gather(erasing, return_exceptions=True)
+
+
+async def test_an_erase_that_is_not_booted_yet_is_not_cut_short(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A BMC may take minutes for each of its verbs before the agent comes."""
+    await lab.deploy()
+    real, here, go = metal_module.boot_once, asyncio.Event(), asyncio.Event()
+
+    async def slow(*asked: Any) -> None:
+        here.set()
+        await go.wait()
+        await real(*asked)
+
+    monkeypatch.setattr(metal_module, "boot_once", slow)
+    erasing = asyncio.create_task(lab.erase(lab.erasing(only_if_written=True)))
+    async with asyncio.timeout(30):
+        await here.wait()
+    with pytest.raises(Busy, match="the disks of web-1 are being erased"):
+        await lab.deploy()
+    go.set()
+    await erasing
+    assert (lab.server.disk, lab.is_at_rest()) == (b"", True)
+
+
+async def test_an_erase_that_failed_is_not_waited_for(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run that was reset: the agent says again and again that it failed, and erases nothing."""
+    monkeypatch.setattr(deploy_module, "ASKED_SECONDS", 0.0)
+    await lab.deploy()
+    lab.server.fails = {"name": "NOT_ERASED", "message": "1 disk(s) could not be erased"}
+    with pytest.raises(HostNotReady, match="could not be erased"):
+        await lab.erase(lab.erasing(only_if_written=True))
+    lab.server.fails = None
+    await lab.deploy()
+
+
+@pytest.mark.parametrize("kind", ["deploy", "erase"])
+async def test_what_the_fence_refuses_is_not_served(lab: Lab, kind: str) -> None:
+    """The next machine's server restarts, and asks the network first: nothing of the late attempt is there."""
+    network, asked = {"boot_from": "network", "macs": MAC}, lab.erasing()
+    asked = replace(asked, target=lab.target(**network))
+    await lab.deploy(lab.deploying(settings=network))
+    await lab.erase(asked, release="second")
+    await lab.deploy(lab.deploying(settings=network, mark=replace(MARK, machine="db-1", machine_id="m-2", fence=2)))
+    lab.server.disk = b"the next user's"
+    with pytest.raises(StaleFence):
+        await (lab.deploy(lab.deploying(settings=network)) if kind == "deploy" else lab.erase(asked, release="first"))
+    assert await lab.boots_from_network() == "disk"
+    assert lab.server.disk == b"the next user's"
 
 
 async def test_what_was_to_be_erased_is_not_booted(lab: Lab) -> None:

@@ -71,10 +71,13 @@ def _erased(disk: Disk, mode: str, home: Home, reporter: Reporter) -> str:
 
 
 def _named(disk: Disk, only: Any, there: list[Disk]) -> bool:
-    """Whether it is one of these: by its serial number, and by its path where it has none, or others have the same."""
+    """Whether it is one of these: by its WWN where both have one, else by its serial number, and by its path where it
+    has none, or others have the same."""
     alike = [each for each in there if disk.serial and each.serial == disk.serial]
     return any(
-        (each.get("serial") or "") == disk.serial and (len(alike) == 1 or each.get("path") == disk.path)
+        each.get("wwn") == disk.wwn
+        if disk.wwn and each.get("wwn")
+        else (each.get("serial") or "") == disk.serial and (len(alike) == 1 or each.get("path") == disk.path)
         for each in only
     )
 
