@@ -10,7 +10,8 @@ BMCs that restart refuse every log-in for a while, with the right password too. 
 - Who is not patient (who adds a provider) is told `AccessDenied` by the first refusal of a password that is not
   trusted. Those that are patient are told `Busy` after it: it brings no verdict over what their own tries are to show.
 - What is not trusted is sent after `WRONG_SECONDS`, and after twice as long each time that it is refused again, up to
-  `MOST_WRONG_SECONDS`: some BMCs count the refusals of an account until a log-in succeeds, and then lock it.
+  `MOST_WRONG_SECONDS`: some BMCs count the refusals of an account until a log-in succeeds, and then lock it. Who adds
+  the provider again (somebody has seen to the account) waits for the shortest of these pauses only.
 """
 
 from __future__ import annotations
@@ -47,6 +48,8 @@ class LoginGate:
         """Seconds for which it was not sent after it was last refused untrusted; 0 when it was taken since."""
         self._last: AccessDenied | None = None
         """The newest refusal, until the password is taken."""
+        self._refused_at = 0.0
+        """When that was, on the monotonic clock."""
         self._until = self._until_untrusted = self._until_lost = 0.0
         """When the next log-in may be, on the monotonic clock: for who trusts the password, for who does not, and for
         all after an answer that was lost."""
@@ -55,7 +58,8 @@ class LoginGate:
         """Raises, where it is too early after a refusal, `Busy`, or `AccessDenied` where the password is not trusted;
         and `Unreachable` after an answer that was lost: the BMC is not known to be there. Nothing is then sent."""
         now, trusted = time.monotonic(), self._is_trusted(patient)
-        left = (self._until if trusted else self._until_untrusted) - now
+        soonest = self._until_untrusted if patient else min(self._until_untrusted, self._refused_at + WRONG_SECONDS)
+        left = (self._until if trusted else soonest) - now
         if left > 0 and self._last is not None:
             said = "as accounts are locked after a few refusals; the last was: " + self._last.message
             if trusted:
@@ -83,7 +87,8 @@ class LoginGate:
         if given:
             self.entered()
             self._in_vain += 1
-        self._last, now = error, time.monotonic()
+        self._last, self._refused_at = error, time.monotonic()
+        now = self._refused_at
         if not self._is_trusted(patient):
             self._refusals = max(1, self._refusals)  # no more: it is not theirs to judge
             self._until = now + REFUSED_SECONDS[min(self._refusals, len(REFUSED_SECONDS)) - 1]
