@@ -53,7 +53,7 @@ class Bmc:
         self.seen: set[str] = set()
         """The systems that were found behind it."""
         self._absences = Absences()
-        self.orders = Orders(state_dir / "redfish", name)
+        self.orders = Orders(state_dir / "redfish", address.host.bmc)
         """What the power of each system, and each drive, was last asked to be, and which systems were left on."""
 
     async def call(
