@@ -71,6 +71,8 @@ class LyingBmc(Bmc):  # type: ignore[misc]  # pyghmi has no types
         return self.switch(on=False)
 
     def get_power_state(self) -> int:
+        if "shows-when-told" in self.lies and not self.log.with_suffix(".shows").exists():
+            return int(self.on)
         if "late" not in self.lies or time.monotonic() - self.since > LATE_SECONDS:
             self.on = self.wanted
         return int(self.on and not self.log.with_suffix(".off").exists())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -17,7 +16,6 @@ from mulligan.activities.drivers.orders import Orders
 from mulligan.activities.errors import AccessDenied, Busy, Unreachable
 from mulligan.activities.values import PowerState
 from tests.drivers.ipmi_parts import a_mark, nothing_left, opened, served, soon
-from tests.drivers.ipmi_server import LATE_SECONDS
 
 
 @pytest.fixture(autouse=True)
@@ -50,7 +48,7 @@ async def test_an_off_while_another_worker_s_order_may_yet_show_is_not_believed(
 ) -> None:
     """The undo waits for it, and switches the machine off."""
     monkeypatch.setattr(drivers, "SETTLE_SECONDS", 0.0)
-    with served(lies=["late"], log=str(log)) as port:
+    with served(lies=["shows-when-told"], log=str(log)) as port:
         async with opened(port, tmp_path) as one, opened(port, tmp_path) as other:  # each with its own conversation
             await one.power(a_mark(), soon())
             await other.power(a_mark(), soon())
@@ -58,7 +56,7 @@ async def test_an_off_while_another_worker_s_order_may_yet_show_is_not_believed(
                 await one.power_on(a_mark(), soon())
             with pytest.raises(Busy, match="still says off"):
                 await other.power_off(a_mark(), soon())
-            await asyncio.sleep(LATE_SECONDS + 0.1)
+            log.with_suffix(".shows").touch()
             monkeypatch.setattr(drivers, "SETTLE_SECONDS", 5.0)
             await other.power_off(a_mark(), soon())
     assert made(log) == "power on\npower off\n"
