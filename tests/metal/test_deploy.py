@@ -157,6 +157,7 @@ async def test_another_server_that_answers_is_left_as_it_is(lab: Lab) -> None:
     """One that boots by this one's network card, say: the step ends at once, and names both; neither is written, and
     an operator who knows better has the last word."""
     lab.server.hardware = {"serial": "XYZ9876", "board_serial": "", "disks": []}
+    lab.bmc.machine.serial = "ABC1234"
     asked = lab.deploying()
     known = replace(asked, target=replace(asked.target, identity=Identity("ABC1234")))
     with pytest.raises(HostNotReady, match=r"XYZ9876, and the BMC says .* has ABC1234.*check_identity=off"):
@@ -175,6 +176,7 @@ async def test_another_server_that_answers_is_not_erased(lab: Lab) -> None:
     """Its release is told why, and can be asked for again."""
     await lab.deploy()
     lab.server.hardware = {"serial": "XYZ9876", "board_serial": "", "disks": []}
+    lab.bmc.machine.serial = "ABC1234"
     asked = lab.erasing()
     known = replace(asked, target=replace(asked.target, identity=Identity("ABC1234")))
     with pytest.raises(HostNotReady, match="XYZ9876, and the BMC says that the server has ABC1234"):

@@ -63,6 +63,8 @@ class Address:
     booting: Booting
     uuid: str = ""
     """What the BMC told for it when it was added; empty where that is not known."""
+    told_serial: str = ""
+    """Likewise; not kept as `serial` where others behind the BMC told the same."""
 
 
 def read_address(target: Target) -> Address:
@@ -85,8 +87,8 @@ def read_address(target: Target) -> Address:
     host = Host(f"{scheme}://{parts.netloc}", settings.get("ca", ""), fingerprint, settings.get("verify", "on") == "on")
     path = parts.path if "/Systems/" in parts.path else ""
     amounts = tuple((name, int(text)) for name, text in sizes.items())
-    serial, uuid = settings.get("serial", ""), target.identity.uuid
-    return Address(target.name, host, path, serial, amounts, read_booting(settings), uuid)
+    serial, who = settings.get("serial", ""), target.identity
+    return Address(target.name, host, path, serial, amounts, read_booting(settings), who.uuid, who.serial)
 
 
 class _Wrong:

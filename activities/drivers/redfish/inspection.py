@@ -15,7 +15,7 @@ from mulligan.activities.drivers.booting import MOST_MACS, agent_capabilities
 from mulligan.activities.drivers.redfish.address import Address
 from mulligan.activities.drivers.redfish.boot import MODES, devices_of
 from mulligan.activities.drivers.redfish.media import drives_of, takers
-from mulligan.activities.drivers.redfish.systems import serial_of
+from mulligan.activities.drivers.redfish.systems import serial_to_keep
 from mulligan.activities.errors import Unsupported
 from mulligan.activities.values import RESOURCES, Inspection, InventoryRow, Kind
 
@@ -41,7 +41,7 @@ def inspect_system(system: System, address: Address) -> Inspection:
     boots, macs = _boots(system), address.booting.macs or _macs(system)
     firmware = _firmware(system)
     agent = agent_capabilities(boots, address.booting.boot_from, macs, firmware)
-    told = {"serial": serial_of(system), "macs": ",".join(macs)}
+    told = {"serial": _optional(lambda: serial_to_keep(system), ""), "macs": ",".join(macs)}
     missing = [*(name for name in RESOURCES if amounts[name] <= 0), *(["macs"] if boots and not agent else [])]
     return Inspection(
         Kind.BARE_METAL,

@@ -1,4 +1,12 @@
-"""Which of the systems behind a BMC is meant. The serial number identifies a machine; a resource's id only a place."""
+"""Which of the systems behind a BMC is meant. The serial number identifies a machine; a resource's id only a place.
+
+But some chassis tell one serial number for all of their nodes, and a node that is pulled, or not listed yet by a BMC
+that restarts, must not lead to its neighbour, which would be switched off. So a system that is not where ours was is
+ours only if it tells our UUID too, which is known since the server was added; one that does not tell it now is waited
+for. Where ours is not known it is taken by its number only where the numbers are seen to tell systems apart: all that
+are there, at least two, tell one each. A lone one may be the neighbour that is left. A number that others had too when
+the server was added is not kept (`serial_to_keep`), so that the path alone leads to it, and must lead to that number.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +18,7 @@ from sushy.resources.system.system import System
 
 from mulligan.activities.drivers.redfish.address import Address
 from mulligan.activities.errors import Busy, Conflict, InvalidRequest, NotFound
-from mulligan.activities.serials import other_uuid, plain_serial
+from mulligan.activities.serials import other_uuid, plain_serial, telling_uuid
 
 ABSENT_SECONDS = 15.0
 """When a BMC that lists no system is asked again for one that it had."""
@@ -26,8 +34,8 @@ def find_system(root: sushy.Sushy, address: Address, *, known: bool = False) -> 
     """The system, read afresh. `known` says that it was there before.
 
     Raises `NotFound` with those that there are, `InvalidRequest` when several could be meant, and `Conflict` when
-    another machine is where ours was. `Busy` when a known one is not there and no other is, or tells no serial number:
-    BMCs that restart have neither for a while.
+    another machine is where ours was. `Busy` when a known one is not there and no other is, or tells no serial number
+    or no UUID: BMCs that restart have none of them for a while.
     """
     try:
         return _found(root, address, known)
@@ -62,24 +70,24 @@ def _found(root: sushy.Sushy, address: Address, known: bool) -> System:
         system = root.get_system(address.path)
     except exceptions.ResourceNotFoundError:
         there = _all(root)
-        if not any(_is_ours(each, address) for each in there):
-            asked = address.path.rpartition("/")[2]
-            raise NotFound(
-                f"{address.provider}: the BMC at {address.host.url} has no system {asked!r}; it has {_told(there)}",
-                nearest=[each.identity for each in there],
-                provider=address.provider,
-            ) from None
-        return _by_serial(there, address, known)
-    if not known_by or _is(system, address.serial):
+        if (moved := _elsewhere(there, address, known)) is not None:
+            return moved
+        asked = address.path.rpartition("/")[2]
+        raise NotFound(
+            f"{address.provider}: the BMC at {address.host.url} has no system {asked!r}; it has {_told(there)}",
+            nearest=[each.identity for each in there],
+            provider=address.provider,
+        ) from None
+    had = address.serial if known_by else address.told_serial
+    if not plain_serial(had) or _is(system, had):
         return system
-    there = _all(root)
-    if any(_is_ours(each, address) for each in there):
-        return _by_serial(there, address, known)
+    if (moved := _elsewhere(_all(root), address, known)) is not None:
+        return moved
     if known and not serial_of(system):
-        raise _untold(system, address)
+        raise _untold(system, address, "serial number", system.serial_number, had)
     raise Conflict(
         f"{address.provider}: system {system.identity} at {address.host.url} has serial number "
-        f"{system.serial_number or '(none)'}, not {address.serial}: another machine, which is left alone; if it is to "
+        f"{system.serial_number or '(none)'}, not {had}: another machine, which is left alone; if it is to "
         "be used in place of the other, remove the provider and add it again",
         provider=address.provider,
         serial=str(system.serial_number),
@@ -95,33 +103,65 @@ def _is(system: System, serial: str) -> bool:
     return bool(plain) and plain_serial(system.serial_number) == plain
 
 
-def _is_ours(system: System, address: Address) -> bool:
-    """Whether it has our serial number; where it is not at our path, and both UUIDs are told, that one too: some
-    chassis tell one number for all of their nodes."""
-    return _is(system, address.serial) and not (address.path and other_uuid(address.uuid, system.uuid))
+def serial_to_keep(system: System) -> str:
+    """The serial number by which a system that is added is to be found again; empty where it has none, or others behind
+    its BMC tell the same."""
+    serial, twins = serial_of(system), 0
+    if serial:
+        twins = sum(_is(each, serial) for each in _all(system.root))
+    return serial if twins <= 1 else ""
+
+
+def _ours(there: list[System], address: Address) -> list[System]:
+    """Those that are ours, of systems that are not at our path: all that have our serial number and UUID; without a
+    known UUID those that have the number, unless it may be the chassis'. What has no path is chosen by it all the same.
+    """
+    alike = [each for each in there if _is(each, address.serial)]
+    if _knows_uuid(address):
+        return [each for each in alike if other_uuid(address.uuid, each.uuid) is False]
+    numbers = [plain_serial(each.serial_number) for each in there]
+    tells_apart = len(numbers) > 1 and all(numbers) and len(set(numbers)) == len(numbers)
+    return alike if tells_apart or not address.path else []
+
+
+def _knows_uuid(address: Address) -> bool:
+    return telling_uuid(address.uuid) is not None
+
+
+def _untold_uuid(system: System, address: Address) -> bool:
+    """Whether it has our serial number, and tells no UUID where ours is known."""
+    return _is(system, address.serial) and _knows_uuid(address) and telling_uuid(system.uuid) is None
+
+
+def _elsewhere(there: list[System], address: Address, known: bool) -> System | None:
+    """Ours, where another path leads to it now; None where none of them is."""
+    waits = known and any(_untold_uuid(each, address) for each in there)
+    return _by_serial(there, address, known) if waits or _ours(there, address) else None
 
 
 def _by_serial(there: list[System], address: Address, known: bool) -> System:
-    found = [each for each in there if _is_ours(each, address)]
+    found = _ours(there, address)
     if len(found) == 1:
         return found[0]
-    untold = [each for each in there if not serial_of(each)]
+    untold = [each for each in there if not serial_of(each) or _untold_uuid(each, address)]
     if known and untold and not found:
-        raise _untold(untold[0], address)
+        if _untold_uuid(untold[0], address):
+            raise _untold(untold[0], address, "UUID", untold[0].uuid, address.uuid)
+        raise _untold(untold[0], address, "serial number", untold[0].serial_number, address.serial)
+    uuid = f" and UUID {address.uuid}" if _knows_uuid(address) else ""
     raise NotFound(
         f"{address.provider}: the BMC at {address.host.url} has {len(found)} systems with serial number "
-        f"{address.serial}; it has {_told(there)}",
+        f"{address.serial}{uuid}; it has {_told(there)}",
         nearest=[each.identity for each in there],
         provider=address.provider,
     )
 
 
-def _untold(system: System, address: Address) -> Busy:
-    told = system.serial_number or ""
+def _untold(system: System, address: Address, what: str, told: object, had: str) -> Busy:
     return Busy(
-        f"{address.provider}: system {system.identity} at {address.host.url} tells no serial number now "
-        f"({told!r}); it had {address.serial}, or is another machine. BMCs that restart do not know it for a while, so "
-        "it is asked again; if that lasts, look at the BMC itself. If it has lost the number for good, e.g. with its "
+        f"{address.provider}: system {system.identity} at {address.host.url} tells no {what} now "
+        f"({told or ''!r}); it had {had}, or is another machine. BMCs that restart do not know it for a while, so "
+        "it is asked again; if that lasts, look at the BMC itself. If it has lost it for good, e.g. with its "
         "board, remove the provider and add it again",
         after_seconds=ABSENT_SECONDS,
         provider=address.provider,
