@@ -92,9 +92,9 @@ class Inventory(Upkeep):
         """Register a provider, or refresh its totals, capabilities, settings, credential and facts.
 
         Never changes what is used, nor what an operator reserved or overcommitted. What the inspection decided wins
-        over `settings`. Raises `AlreadyExists` when url, partition or kind differ from what is registered, `Conflict`
-        when more is claimed than it would have, or a server that is held would become another; `NotFound` for the
-        partition.
+        over `settings`, and claims are counted on from its fence. Raises `AlreadyExists` when url, partition or kind
+        differ from what is registered, `Conflict` when more is claimed than it would have, or a server that is held
+        would become another; `NotFound` for the partition.
         """
         with self._database.write() as connection:
             return providers.put(

@@ -138,6 +138,7 @@ def put(
     room.note(connection, name)
     _put_capabilities(connection, before, inspection)
     connection.execute(update(providers).where(providers.c.name == name).values(told))
+    _count_on(connection, name, inspection.fence)
     after = get(connection, name)
     macs.require_own(connection, after)
     if created or after == before:
@@ -145,6 +146,12 @@ def put(
     bumped = {"generation": after.generation + 1}
     connection.execute(update(providers).where(providers.c.name == name).values(bumped))
     return replace(after, generation=after.generation + 1)
+
+
+def _count_on(connection: Connection, name: str, fence: int) -> None:
+    """The next claim gets a newer fence than any that acted there, for which its driver would refuse it."""
+    behind = (providers.c.name == name) & (providers.c.claim_seq < fence)
+    connection.execute(update(providers).where(behind).values(claim_seq=fence))
 
 
 KEEPS = ("pool",)

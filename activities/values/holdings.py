@@ -71,6 +71,8 @@ class Inspection:
     """Settings that the inspection decided, e.g. the accelerator that was proved to work."""
     facts: Mapping[str, str] = field(default_factory=dict)
     """For people: model, versions, what was measured."""
+    fence: int = 0
+    """The newest claim that the driver knows to have acted on it, maybe of a provider that is removed; 0 for none."""
 
 
 @dataclass(frozen=True, slots=True)

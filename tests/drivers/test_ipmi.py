@@ -161,9 +161,12 @@ async def test_the_next_boot_is_told_and_read_back(sim: Sim, tmp_path: Path) -> 
 
 
 async def test_an_older_claim_changes_nothing(sim: Sim, tmp_path: Path) -> None:
-    """Who lost the machine may look at it, but neither switch it nor tell it what to boot."""
+    """Who lost the machine may look at it, but neither switch it nor tell it what to boot; also after it was looked at
+    anew, as `provider add` does, by which the newest claim is told."""
     async with opened(sim.port, tmp_path) as driver:
+        assert (await driver.inspect(soon())).fence == 0
         await driver.power_off(a_mark(2), soon())
+        assert (await driver.inspect(soon())).fence == 2
         before = sim.changes
         for change in (driver.power_on(a_mark(1), soon()), driver.clear_boot_override(a_mark(1), soon())):
             with pytest.raises(StaleFence):

@@ -223,7 +223,7 @@ async def test_media_must_be_the_runs_own(plain: LyingBmc, tmp_path: Path) -> No
 
 
 async def test_who_lost_the_claim_changes_nothing(plain: LyingBmc, tmp_path: Path) -> None:
-    """Also after the worker was started again; registering the provider anew begins at the start."""
+    """Also after the worker was started again, and after the provider was registered anew: it counts on from there."""
     async with opened(plain, tmp_path) as driver:
         await driver.power_on(a_mark(5), soon())
     async with opened(plain, tmp_path) as driver:
@@ -234,9 +234,11 @@ async def test_who_lost_the_claim_changes_nothing(plain: LyingBmc, tmp_path: Pat
         ):
             with pytest.raises(StaleFence):
                 await attempt()
+        assert (await driver.inspect(soon())).fence == 5
+        with pytest.raises(StaleFence):
+            await driver.power_off(a_mark(4), soon())
         assert len(plain.changes()) == 1
-        await driver.inspect(soon())
-        await driver.power_off(a_mark(1), soon())
+        await driver.power_off(a_mark(6), soon())
 
 
 async def test_steps_share_a_session_and_it_is_ended(

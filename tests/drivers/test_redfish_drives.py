@@ -61,8 +61,11 @@ async def test_drives_that_are_not_there_yet_are_waited_for(bmc: LyingBmc, tmp_p
     assert bmc.acts() == ["VirtualMedia.InsertMedia", "VirtualMedia.EjectMedia"]
 
 
-async def test_a_server_without_drives_is_not_waited_for(bmc: LyingBmc, tmp_path: Path) -> None:
-    """One that never had any, and one that had none any more when its provider was added again."""
+async def test_a_server_without_drives_is_not_waited_for(
+    bmc: LyingBmc, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that never had any, and one that had none any more when its provider was added again a while ago."""
+    monkeypatch.setattr(absences, "BELIEVED_SECONDS", 0.0)
     target = a_target(bmc)
     async with opened(bmc, tmp_path, target) as driver:
         for _ in range(2):
@@ -74,6 +77,20 @@ async def test_a_server_without_drives_is_not_waited_for(bmc: LyingBmc, tmp_path
                 await driver.insert_media(a_mark(), MEDIA, soon())
             bmc.machine.has_drives = True
             await driver.media(soon())
+
+
+async def test_drives_of_a_held_server_are_waited_for_though_it_is_added_again(bmc: LyingBmc, tmp_path: Path) -> None:
+    """Its BMC restarts just then, and tells of none: nothing is called ejected that is still in."""
+    async with opened(bmc, tmp_path) as driver:
+        await driver.insert_media(a_mark(), MEDIA, soon())
+        bmc.machine.has_drives = False
+        for _ in range(2):
+            assert "boot.virtual-media" not in (await driver.inspect(soon())).capabilities
+            with pytest.raises(Busy, match="tells of no virtual drive"):
+                await driver.eject_media(a_mark(), soon())
+        bmc.machine.has_drives = True
+        await driver.eject_media(a_mark(), soon())
+    assert bmc.machine.image == ""
 
 
 async def test_drives_that_stay_away_are_gone_in_the_end(

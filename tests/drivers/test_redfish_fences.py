@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -26,18 +27,36 @@ def bmc() -> Iterator[LyingBmc]:
 
 @pytest.mark.parametrize("path", [SYSTEM, ROOT])
 @pytest.mark.parametrize("said", [{}, {"serial": "SN-4711-A"}], ids=["nothing-said", "serial-said"])
-async def test_a_provider_that_is_added_anew_begins_its_fences_anew(
+async def test_the_claims_of_a_provider_that_is_added_anew_are_counted_on(
     bmc: LyingBmc, tmp_path: Path, path: str, said: dict[str, str]
 ) -> None:
-    """Its claims are made with the serial number that was found when it was added, and count from the start."""
-    for machine_id, fences in (("m-1", (1, 7)), ("m-2", (1, 2))):
+    """They are made with the serial number that was found when it was added; the newest claim is told with it."""
+    told = []
+    for machine_id, fences in (("m-1", (1, 7)), ("m-2", (8, 9))):
         async with opened(bmc, tmp_path, a_target(bmc, path, **said)) as driver:
-            found = (await driver.inspect(soon())).settings
-        async with opened(bmc, tmp_path, a_target(bmc, path, serial=found["serial"])) as driver:
+            found = await driver.inspect(soon())
+        told.append(found.fence)
+        async with opened(bmc, tmp_path, a_target(bmc, path, serial=found.settings["serial"])) as driver:
             for fence in fences:
                 await driver.power_off(a_mark(fence, machine_id), soon())
             with pytest.raises(StaleFence):
                 await driver.power_off(a_mark(fences[0], machine_id), soon())
+    assert told == [0, 7]
+
+
+@pytest.mark.parametrize("path", [SYSTEM, ROOT])
+async def test_a_look_at_a_held_server_lets_no_older_claim_in(bmc: LyingBmc, tmp_path: Path, path: str) -> None:
+    """As `provider add` takes it, under a name of its own or another, whatever becomes of that."""
+    target = a_target(bmc, path, serial="SN-4711-A")
+    async with opened(bmc, tmp_path, target) as driver:
+        await driver.power_on(a_mark(2), soon())
+    for name in ("srv-1", "typo"):
+        async with opened(bmc, tmp_path, replace(target, name=name)) as driver:
+            assert (await driver.inspect(soon())).fence == 2
+        async with opened(bmc, tmp_path, target) as driver:
+            with pytest.raises(StaleFence):
+                await driver.power_off(a_mark(1), soon())
+    assert bmc.machine.power == "On"
 
 
 @pytest.mark.parametrize(

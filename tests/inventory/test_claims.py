@@ -11,7 +11,7 @@ import pytest
 from mulligan.activities.errors import Conflict, InvalidRequest, NeverFits, NotFound, NotNow, StaleFence
 from mulligan.activities.inventory import ClaimState, Explanation, Inventory, SuspectKind
 from mulligan.activities.values import Kind, MachineState, Placement, Resources
-from tests.inventory.parts import SMALL, add, add_server, asking, machine, used
+from tests.inventory.parts import SMALL, add, add_server, asking, inspection, machine, used
 
 
 def test_a_claim_takes_what_was_asked_from_one_provider(inventory: Inventory) -> None:
@@ -48,6 +48,16 @@ def test_fences_grow_with_every_claim_on_a_provider(inventory: Inventory) -> Non
         fences.append(inventory.claim(asking(f"c{number}")).fence)
         inventory.release_claim(f"c{number}")
     assert fences == [1, 2, 3]
+
+
+def test_claims_are_counted_on_from_the_newest_that_acted_on_the_provider(inventory: Inventory) -> None:
+    """Its driver would refuse an older one; what was counted here already is not counted again."""
+    for fence, expected in ((0, 1), (7, 8), (3, 9)):
+        seen = replace(inspection(), fence=fence)
+        inventory.put_provider("hv-1", "default", "simulated://hv-1", "", seen, {})
+        claim = inventory.claim(asking())
+        assert claim.fence == expected
+        inventory.release_claim(claim.id)
 
 
 def test_a_release_gives_back_exactly_once(inventory: Inventory) -> None:

@@ -56,13 +56,12 @@ class IpmiDriver:
         conversation.lane.join()
 
     async def inspect(self, deadline: Deadline) -> Inspection:
-        """Read who made the machine and how its sensors are. The claims on it may be counted from the start after."""
+        """Read who made the machine and how its sensors are. A claim may hold it: its fence stays, and is told."""
         require_sizes(self._address)
         async with self._turn("looking at the machine", deadline, registered=False):
             found = await inspect_machine(self._address, lambda verb, **said: self._ask(verb, deadline, **said))
-            await run_blocking(self._fences.forget, self._address.bmc)
-            await run_blocking(self._orders.forget, CHASSIS)
-        return found
+            newest = await run_blocking(self._fences.newest, self._address.bmc)
+        return replace(found, fence=newest)
 
     async def remains(self, machine_id: str, deadline: Deadline) -> tuple[str, ...]:
         """Nothing: what a BMC keeps, power and override, carries no mark."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TypeVar
 
 import sushy
@@ -18,7 +19,7 @@ from mulligan.activities.drivers.base import (
     ProgressReading,
 )
 from mulligan.activities.drivers.fences import Fences
-from mulligan.activities.drivers.redfish import boot, media, power
+from mulligan.activities.drivers.redfish import absences, boot, media, power
 from mulligan.activities.drivers.redfish.address import Address
 from mulligan.activities.drivers.redfish.bmc import Bmc
 from mulligan.activities.drivers.redfish.inspection import inspect_system
@@ -54,16 +55,15 @@ class RedfishDriver:
         return f"{self._address.host.url}{self._address.path or f'?serial={serial}'}"
 
     async def inspect(self, deadline: Deadline) -> Inspection:
-        """Read what the BMC says of the server. The claims on it may be counted from the start afterwards."""
+        """Read what the BMC says of the server, which a claim may hold: its fence stays, and is told."""
 
         def look(system: System) -> Inspection:
             found = inspect_system(system, self._address)
-            self._bmc.orders.forget(system.path)
-            for serial in {self._address.serial, serial_of(system), ""}:  # claims are made with what is found now
-                self._fences.forget(self._named(serial))
-                if "boot.virtual-media" in found.capabilities:
-                    self._fences.saw_drives(self._named(serial))
-            return found
+            names = {self._named(serial) for serial in (self._address.serial, serial_of(system), "")}
+            saw = self._fences.saw_drives if "boot.virtual-media" in found.capabilities else self._fences.saw_none
+            for name in names:  # claims are made with what is found now
+                saw(name)
+            return replace(found, fence=max(map(self._fences.newest, names)))
 
         return await self._look("looking at the server", deadline, look, registered=False)
 
@@ -179,10 +179,12 @@ class RedfishDriver:
         drives = media.drives_of(system)
         if media.takers(drives):
             self._fences.saw_drives(self._system)
-        elif self._fences.had_drives(self._system) and not any(media.read_drive(each).url for each in drives):
+        elif self._fences.had_drives(self._system, absences.BELIEVED_SECONDS) and not any(
+            media.read_drive(each).url for each in drives
+        ):
             raise NotFound(
                 f"{self._name}: the BMC at {self._address.host.url} tells of no virtual drive of the server, which had "
-                "some; if it is to have none any more, add the provider again",
+                "some; if it is to have none any more, add the provider again: that is believed some minutes later",
                 provider=self._name,
             )
         return drives
