@@ -10,6 +10,7 @@ import pytest
 
 from mulligan.activities.credentials import Credential
 from mulligan.activities.drivers.base import BootDevice
+from mulligan.activities.drivers.ipmi import conversation
 from mulligan.activities.drivers.ipmi.driver import IpmiDriver, open_ipmi
 from mulligan.activities.errors import Conflict
 from mulligan.activities.values import Firmware, Identity, Kind, PowerState, Target
@@ -95,6 +96,21 @@ async def test_the_same_bmc_is_asked_once_in_a_session(sim: Sim, tmp_path: Path)
             asked = relay.asked
             assert (await driver.power(a_mark(1), soon())).state is PowerState.ON
             assert relay.asked == asked + 1
+
+
+async def test_it_is_asked_anew_in_the_session_after_a_long_pause(
+    sim: Sim, other: Sim, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The address leads to another server's BMC by then."""
+    ours, before = await told(sim, tmp_path), other.changes
+    with Relay(sim.port, lambda answer: answer) as relay:
+        async with known(relay.port, ours, tmp_path) as driver:
+            await driver.power_off(a_mark(), soon())
+            relay._bmc = ("127.0.0.1", other.port)
+            monkeypatch.setattr(conversation, "IDLE_SECONDS", -1.0)
+            with pytest.raises(Conflict, match=f"not {ours}: another server's"):
+                await driver.power_on(a_mark(), soon())
+    assert other.changes == before
 
 
 @pytest.mark.parametrize("guid", ["00000000-0000-0000-0000-000000000000", "no guid", ""])

@@ -1,7 +1,8 @@
 """One BMC as a worker sees it: a process that speaks with it, asked one thing at a time, and always ended.
 
-The process outlives its last user for some seconds, so that the steps of a run share one session. Whoever waits for it
-is cancelled, or loses patience, ends it: a process is the one thing that can be stopped whatever it waits for.
+The process outlives its last user for some seconds, so that the steps of a run share one session. It keeps no session
+alive that nobody uses: who waits for the deploy agent holds its driver for minutes without a question. Whoever waits
+for it is cancelled, or loses patience, ends it: a process is the one thing that can be stopped whatever it waits for.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import json
 import os
 import secrets
 import sys
+import time
 from asyncio.subprocess import DEVNULL, PIPE, Process
 from collections.abc import Mapping
 from pathlib import Path
@@ -28,6 +30,9 @@ from mulligan.activities.errors import AccessDenied
 
 LINGER_SECONDS = 20.0
 """Longer than the pause between two looks at a machine whose guest is awaited, which then share a session."""
+IDLE_SECONDS = 25.0
+"""A session that was asked nothing for so long is not used again: BMCs end one after 60 s (IPMI 2.0, "session
+inactivity timeouts"), some earlier, and then answer nothing in it."""
 LOG_IN_SECONDS = 8.0
 CALL_SECONDS: Mapping[str, float] = {"log-in": LOG_IN_SECONDS + 4.0, "switch": 15.0, "identity": 40.0, "sensors": 30.0}
 """How long the process may take for a question before it is ended; `OTHER_SECONDS` for those that are not named."""
@@ -54,6 +59,8 @@ class Conversation:
         self.lane = Lane(name, state_dir, self._end, LINGER_SECONDS)
         self._process: Process | None = None
         self._logged_in = False
+        self._answered_at = 0.0
+        """When the process last answered, on the monotonic clock."""
         self._guid: str | None = None
         """What the BMC told in this session; None before it was asked."""
         self.gate = gate
@@ -70,8 +77,17 @@ class Conversation:
     def may_ask(self, doing: str, *, patient: bool) -> None:
         """Raises what the gate raises where a log-in is due, and `AccessDenied` for what IPMI cannot send."""
         self._check_lengths()
-        if self._process is None:
+        if self._process is None or self._is_idle():
             self.gate.check(doing, patient=patient)
+
+    async def begin_turn(self) -> None:
+        """To be called at the beginning of each turn: end a session that may be over for the BMC. One that still is
+        there is told so, which is not waited for long."""
+        if self._process is not None and self._is_idle():
+            await self._end()
+
+    def _is_idle(self) -> bool:
+        return time.monotonic() - self._answered_at > IDLE_SECONDS
 
     async def ask(self, verb: str, deadline: Deadline, **arguments: object) -> Mapping[str, Any]:
         """Ask one of `bmc.ASKED`, within a turn, once `may_ask` let it pass. Raises `BmcTrouble`."""
@@ -115,6 +131,7 @@ class Conversation:
                 await process.stdin.drain()
                 line = await process.stdout.readline()
             answer = json.loads(line)
+            self._answered_at = time.monotonic()
         except TimeoutError:
             with contextlib.suppress(ProcessLookupError):
                 process.kill()  # it waits for a BMC that is silent, and could not log out either

@@ -257,6 +257,7 @@ class IpmiDriver:
         deadline.check(what)
         async with conversation.lane.turn(what, deadline, lambda: conversation.may_ask(what, patient=registered)):
             try:
+                await self._conversation.begin_turn()
                 if registered:
                     await self._require_itself(deadline)
                 if mark is not None:
