@@ -36,4 +36,5 @@ class Kept:
     async def close(self) -> None:
         """Close all of them, at once; safe to call twice."""
         things, self._things = tuple(self._things.values()), {}
-        await asyncio.gather(*(thing.close() for thing in things))
+        ends = (thing.close() for thing in things)
+        await asyncio.gather(*ends, return_exceptions=True)  # whatever one raises all the same, the others are ended

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from mulligan.activities.drivers.base import BootDevice
+from mulligan.activities.drivers.kept import Kept
 from mulligan.activities.errors import Busy, Unsupported
 from mulligan.activities.values import Firmware
 from tests.drivers.bmc.machine import Machine
@@ -46,6 +47,75 @@ WRONG = an_error(
         "Resolution": "Make sure that the path and credentials are correct and retry the operation.",
     }
 )
+
+
+ODD = {
+    "text": b'{"error": "Unauthorized"}',
+    "null": b'{"error": null}',
+    "empty": b'{"error": {}}',
+    "list": b"[]",
+    "no-list": b'{"error": {"message": "no", "@Message.ExtendedInfo": "log in"}}',
+    "no-entries": b'{"error": {"message": "no", "@Message.ExtendedInfo": [null, "log in"]}}',
+    "string": b'"gone"',
+    "page": b"<html>Unauthorized</html>",
+    "deep": b"[" * 100_000,
+}
+"""Bodies of refusals that are of no form that Redfish gives them."""
+
+
+@pytest.mark.parametrize("body", ODD.values(), ids=ODD)
+async def test_a_session_that_is_over_is_begun_anew_whatever_the_refusal_looks_like(
+    bmc: LyingBmc, tmp_path: Path, body: bytes
+) -> None:
+    """The status says what it is."""
+    async with opened(bmc, tmp_path) as driver:
+        await driver.power(a_mark(), soon())
+        bmc.lies.body = body
+        bmc.expire_sessions()
+        await driver.power(a_mark(), soon())
+    assert bmc.opened == 2
+
+
+@pytest.mark.parametrize(("body", "reason"), [(b'{"error": "not now"}', "not now"), (b"[]", "without a reason")])
+async def test_a_refusal_of_an_odd_form_is_told_by_its_status(
+    bmc: LyingBmc, tmp_path: Path, body: bytes, reason: str
+) -> None:
+    """With its reason, where that is a text."""
+    async with opened(bmc, tmp_path) as driver:
+        bmc.lies.body, bmc.lies.busy, bmc.lies.busy_status = body, 1, 503
+        with pytest.raises(Busy, match=f"HTTP 503: {reason}"):
+            await driver.power_on(a_mark(), soon())
+
+
+@pytest.mark.parametrize("body", ODD.values(), ids=ODD)
+async def test_a_worker_ends_whatever_a_bmc_says_to_that(bmc: LyingBmc, tmp_path: Path, body: bytes) -> None:
+    """The sessions with all others are ended."""
+    kept = Kept()
+    with LyingBmc(Machine("1")).listening() as other:
+        for each in (bmc, other):
+            async with opened(each, tmp_path, kept=kept) as driver:
+                await driver.power(a_mark(), soon())
+        bmc.lies.body, bmc.lies.keeps_sessions = body, True
+        await kept.close()
+        assert bmc.sessions and not other.sessions
+
+
+class Breaks:
+    """Something whose end is an error."""
+
+    async def close(self) -> None:
+        """Raise it."""
+        raise ValueError("broken")
+
+
+async def test_what_breaks_at_its_end_keeps_nothing_else_from_it(bmc: LyingBmc, tmp_path: Path) -> None:
+    """Whatever it is."""
+    kept = Kept()
+    kept.get("breaks", Breaks)
+    async with opened(bmc, tmp_path, kept=kept) as driver:
+        await driver.power(a_mark(), soon())
+    await kept.close()
+    assert not bmc.sessions
 
 
 @pytest.mark.parametrize("error", [IN_POST, STANDBY], ids=["in-post", "standby"])

@@ -7,6 +7,7 @@ ten. This connector takes that away, and repeats only reads, and only when an an
 from __future__ import annotations
 
 import contextlib
+import json
 import logging
 import secrets
 import time
@@ -36,6 +37,7 @@ READ_PAUSE_SECONDS = 0.3
 
 logging.getLogger("sushy").setLevel(logging.CRITICAL + 1)  # errors are raised, and said once, without what BMCs echo
 
+_INFO = "@Message.ExtendedInfo"
 _deadline: ContextVar[Deadline | None] = ContextVar("deadline", default=None)
 
 
@@ -107,11 +109,14 @@ class Wire(Connector):  # type: ignore[misc]  # sushy has no types
 
     def log_out(self, session: str) -> None:
         """End a session; one that is gone already, or a BMC that is, is all the same."""
-        with contextlib.suppress(exceptions.SushyError):
+        with contextlib.suppress(exceptions.SushyError, ValueError):  # where it is is the BMC's word
             self._op("DELETE", session, allow_reauth=False)
 
     def _look(self, answer: requests.Response) -> None:
+        """Before sushy reads it."""
         self.last = answer
+        if answer.status_code >= 400:
+            _make_readable(answer)
 
     @property
     def retry_after_seconds(self) -> float:
@@ -165,6 +170,22 @@ class Login(SessionAuth):  # type: ignore[misc]  # sushy has no types
             self._connector.log_out(session)
         if self._connector is not None:
             self.reset_session_attrs()
+
+
+def _make_readable(answer: requests.Response) -> None:
+    """Give a refusal's body the form that sushy takes for granted before it says which status it is: a 401 is seen
+    as one whatever comes with it. Of another form a text is kept as the reason."""
+    try:
+        body = answer.json()
+    except (ValueError, RecursionError):
+        answer._content = b""
+        return
+    said = body.get("error", {}) if isinstance(body, dict) else body
+    error = said if isinstance(said, dict) else {"message": said} if isinstance(said, str) and said else {}
+    info = error.get(_INFO) or []
+    entries = [each for each in (info if isinstance(info, list) else [info]) if isinstance(each, dict)]
+    if error is not said or (info and entries not in (info, [info])):
+        answer._content, answer.encoding = json.dumps({"error": {**error, _INFO: entries}}).encode(), "utf-8"
 
 
 def _timeout(method: str, path: str) -> tuple[float, float]:

@@ -276,6 +276,10 @@ class Lies:
     busy_text: str = "Service temporarily unavailable"
     error: dict[str, Any] = field(default_factory=dict)
     """What its refusals say in place of a code and a text; nothing where they say those."""
+    body: bytes = b""
+    """What its refusals are in place of a document; nothing where they are one."""
+    keeps_sessions: bool = False
+    """It refuses to end a session, as if it did not know it."""
     retry_after: str = ""
     silent: int = 0
     """It takes requests for the machine and never answers, until the server ends."""

@@ -176,6 +176,8 @@ class _Handler(BaseHTTPRequestHandler):
             bmc.refused_logins += "Authorization" in self.headers
             self._note(path, body, answer=401)
             return self._refuse(401, "Base.1.0.NoValidSession", "log in")
+        if path.startswith(SESSIONS) and lies.keeps_sessions:
+            return self._refuse(401, "Base.1.0.NoValidSession", "log in")
         if path.startswith(SESSIONS):
             bmc.sessions = {token: each for token, each in bmc.sessions.items() if each != path}
             return self._reply(204)
@@ -340,6 +342,8 @@ class _Handler(BaseHTTPRequestHandler):
         if self.owner.lies.echoes and self._known():
             text += f" (you are {USER} with {PASSWORD})"
         after = {"Retry-After": self.owner.lies.retry_after} if self.owner.lies.retry_after else {}
+        if self.owner.lies.body:
+            return self._raw(self.owner.lies.body, status, after)
         info = [{"MessageId": code, "Message": text, "Severity": "Warning"}]
         error = self.owner.lies.error or {"code": code, "message": text, "@Message.ExtendedInfo": info}
         return self._reply(status, {"error": error}, after)
