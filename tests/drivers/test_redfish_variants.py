@@ -30,6 +30,36 @@ async def test_disks_are_read_from_storage(bmc: LyingBmc, tmp_path: Path) -> Non
     assert {row.resource: row.total for row in found.inventory}["disk_gib"] == 1024
 
 
+DATES = ["", "N/A", "0000-00-00T00:00:00Z", "9" * 400, 0, {}]
+
+
+@pytest.mark.parametrize("date", DATES)
+async def test_a_date_that_is_none_is_not_told(bmc: LyingBmc, tmp_path: Path, date: object) -> None:
+    """The server is what it is, and is switched all the same."""
+    reset = bmc.machine.system()["Actions"]["#ComputerSystem.Reset"]
+    window = {"MaintenanceWindowStartTime": date, "MaintenanceWindowDurationInSeconds": date}
+    bmc.machine.more = {
+        "BootProgress": {"LastState": "OSRunning", "LastStateTime": date, "LastBootTimeSeconds": date},
+        "@Redfish.MaintenanceWindow": window,
+        "Actions": {"#ComputerSystem.Reset": reset | {"@Redfish.OperationApplyTimeSupport": window}},
+    }
+    async with opened(bmc, tmp_path) as driver:
+        await driver.inspect(soon())
+        await driver.power_on(a_mark(), soon())
+        said = await driver.boot_progress(a_mark(), soon())
+    assert (said.state, said.at) == ("OSRunning", None)
+
+
+@pytest.mark.parametrize("said", ["", "N/A", [], {}, {"LastState": {}}])
+async def test_a_boot_progress_that_is_none_is_not_told(bmc: LyingBmc, tmp_path: Path, said: object) -> None:
+    """Nor is a size that is no number, or a window for maintenance without its parts."""
+    memory = {"TotalSystemMemoryGiB": "N/A"}
+    bmc.machine.more = {"BootProgress": said, "MemorySummary": memory, "@Redfish.MaintenanceWindow": said}
+    async with opened(bmc, tmp_path, a_target(bmc, memory_mib="4096")) as driver:
+        await driver.inspect(soon())
+        assert await driver.boot_progress(a_mark(), soon()) is None
+
+
 @pytest.mark.parametrize("kind", ["GPU", "FPGA", "Accelerator", "OEM", "a word of tomorrow"])
 async def test_what_computes_and_is_no_cpu_is_no_processor(bmc: LyingBmc, tmp_path: Path, kind: str) -> None:
     """It has no say in whether the server is an x86-64 one, and its cores are not given away."""

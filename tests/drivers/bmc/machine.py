@@ -72,6 +72,8 @@ class Machine:
     pending: dict[str, str] | None = None
     """What its settings resource says of the next boot, where it has one, as AMI's have: overrides go there, and the
     system says so from its next start on."""
+    more: dict[str, Any] = field(default_factory=dict)
+    """What else its document tells, or in the place of what it does."""
     fixed_mode: bool = False
     """Its boot mode cannot be written, as HPE's."""
     attributes: dict[str, str] | None = None
@@ -167,7 +169,7 @@ class Machine:
             document["Storage"] = {"@odata.id": f"{self.path}/Storage"}
         if self.drives_under == "Systems":
             document["VirtualMedia"] = {"@odata.id": f"{self.path}/VirtualMedia"}
-        return document
+        return document | self.more
 
     def documents(self) -> dict[str, dict[str, Any]]:
         """Every resource of the machine, by path."""
