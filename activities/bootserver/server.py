@@ -37,6 +37,8 @@ from mulligan.activities.values import CallHome
 BODY_BYTES = 64 * 1024
 RETRY_SECONDS = 5
 SHUTDOWN_SECONDS = 10.0
+"""How long what is in progress may take at a stop. aiohttp waits twice for a half of it: for answers to end, and, when
+nothing more is read of requests, for what ends by that; then it ends them."""
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
@@ -92,7 +94,8 @@ class BootServer:
             for door in (AgentDoor(self._jobs), MediaDoor(self._jobs), IpxeDoor(self._jobs), LiveDoor(self._jobs)):
                 app.add_routes(door.routes())
         seconds = self._gate.limits.request_seconds  # aiohttp counts it for the first request of a connection too
-        self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=SHUTDOWN_SECONDS, keepalive_timeout=seconds)
+        half = SHUTDOWN_SECONDS / 2
+        self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=half, keepalive_timeout=seconds)
         await self._runner.setup()
         bound: list[tuple[str, int]] = []
         try:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from datetime import UTC, datetime, timedelta
 
 import aiohttp
 import pytest
 from structlog.testing import capture_logs
 
+from mulligan.activities.bootserver import server as server_module
 from mulligan.activities.bootserver.calls import MalformedCall, parse_call
 from mulligan.activities.bootserver.server import BootServer
 from mulligan.activities.bootserver.tokens import issue
@@ -173,6 +175,27 @@ async def test_a_stop_lets_a_call_in_progress_end(keyring, run):
     go.set()
     assert (await call)[0] == 204
     await stop
+
+
+async def test_a_stop_ends_what_does_not_end_by_itself(keyring, monkeypatch):
+    """In the time that it says, in all."""
+    monkeypatch.setattr(server_module, "SHUTDOWN_SECONDS", 1.0)
+    arrived = asyncio.Event()
+
+    class Stuck:
+        async def on_call_home(self, permit, call):
+            arrived.set()
+            await asyncio.Event().wait()
+
+    server = BootServer(keyring, Stuck())
+    ((host, port),) = await server.start([("127.0.0.1", 0)])
+    call = asyncio.create_task(post(f"http://{host}:{port}/v1/call-home", token_for(keyring)))
+    await arrived.wait()
+    began = time.monotonic()
+    await server.stop()
+    assert 0.9 < time.monotonic() - began < 1.7
+    with pytest.raises(aiohttp.ClientError):
+        await call
 
 
 async def test_a_call_that_the_run_can_never_hear_is_refused_with_the_reason(keyring):
