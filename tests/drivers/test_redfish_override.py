@@ -43,6 +43,22 @@ async def test_an_override_in_the_settings_resource_is_read_back_there(bmc: Lyin
     assert bmc.machine.enabled == "Disabled"
 
 
+@pytest.mark.parametrize(("maker", "word"), [("Supermicro", "UsbCd"), ("Contoso", "Cd")])
+async def test_a_system_that_does_not_say_what_it_boots_from_is_asked_all_the_same(
+    bmc: LyingBmc, tmp_path: Path, maker: str, word: str
+) -> None:
+    """For a CD in its maker's word, also again."""
+    boot = {**NONE}
+    bmc.machine.more = {"Manufacturer": maker, "Boot": boot}
+    bmc.plot = lambda _method, _path, body: boot.update(body.get("Boot", {}))
+    async with opened(bmc, tmp_path) as driver:
+        for _ in range(2):
+            said = await driver.boot_next(a_mark(), BootDevice.VIRTUAL_MEDIA, Firmware.UEFI, soon())
+            assert (said.agrees, said.detail) == (True, f"{word}, Once, UEFI")
+        await driver.clear_boot_override(a_mark(), soon())
+    assert [each.body["Boot"].get("BootSourceOverrideTarget") for each in bmc.changes()] == [word, None]
+
+
 async def test_an_override_that_the_firmware_took_is_asked_for_again(bmc: LyingBmc, tmp_path: Path) -> None:
     """After its start system and settings say the same, whether it is still to come or not."""
     bmc.machine.pending = dict(NONE)

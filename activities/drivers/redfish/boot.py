@@ -175,9 +175,14 @@ def _send(
 ) -> exceptions.ConnectionError | None:
     """Send it; gives the error when the answer was lost.
 
+    sushy asks Supermicro's for a CD over USB where they offer that, as others do not boot a virtual medium there; one
+    that does not say what it offers is taken to offer all.
+
     HPE's refuse the mode, which cannot be written there, also where it is so already: it is then left out. It is not
     left out before, because Supermicro's fall back to another mode without it (DMTF/Redfishtool#106).
     """
+    if system.boot is not None and system.boot.allowed_values is None:
+        system.boot.allowed_values = [each.value for each in BootSource]
     try:
         system.set_system_boot_options(target=source, enabled=enabled, mode=mode)
     except exceptions.ConnectionError as error:
