@@ -15,6 +15,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import fcntl
+import ipaddress
 import os
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -45,7 +46,17 @@ def bmc_name(host: str, port: int | None, usual: int) -> str:
 
     So a BMC that is spoken to by two protocols has one lane.
     """
-    return host.lower() if port in (None, usual) else f"{host.lower()}:{port}"
+    host = plain_host(host)
+    return host if port in (None, usual) else f"{host}:{port}"
+
+
+def plain_host(host: str) -> str:
+    """A host in one spelling: in lower case, without a dot at its end, an IPv6 address at its shortest. Its name is not
+    looked up: who knows a BMC by two names has two of it."""
+    try:
+        return str(ipaddress.ip_address(host))
+    except ValueError:
+        return host.lower().removesuffix(".")
 
 
 class Lane:

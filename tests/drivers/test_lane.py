@@ -18,10 +18,13 @@ from mulligan.activities.credentials import Credential
 from mulligan.activities.drivers import lane
 from mulligan.activities.drivers.base import Deadline
 from mulligan.activities.drivers.fences import Fences
+from mulligan.activities.drivers.ipmi.address import read_address as ipmi_address
 from mulligan.activities.drivers.ipmi.driver import open_ipmi
 from mulligan.activities.drivers.kept import Kept
 from mulligan.activities.drivers.lane import Lane, bmc_name
 from mulligan.activities.drivers.redfish import open_redfish
+from mulligan.activities.drivers.redfish.address import read_address as redfish_address
+from mulligan.activities.drivers.registry import lane_of, normalise_url
 from mulligan.activities.errors import Busy, StaleFence, Unreachable
 from mulligan.activities.values import PowerState, Target
 from tests.drivers.bmc.machine import Machine
@@ -162,6 +165,36 @@ def test_one_bmc_has_one_lane_whatever_is_spoken() -> None:
     """By host, and by the port where it is not the protocol's own."""
     assert bmc_name("BMC-7", None, 443) == bmc_name("bmc-7", 443, 443) == bmc_name("bmc-7", 623, 623) == "bmc-7"
     assert bmc_name("bmc-7", 8443, 443) == "bmc-7:8443"
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [("bmc-7", "BMC-7."), ("[fd00::7]", "[FD00:0:0::7]"), ("[fd00::7]", "[fd00:0000:0:0:0:0:0:0007]")],
+)
+def test_one_bmc_has_one_lane_however_its_host_is_spelled(one: str, other: str) -> None:
+    """And one memory of who acted on its systems, which a port that is not the usual one is part of."""
+    for form in ("ipmi://{}", "ipmi://{}:624", "redfish://{}/redfish/v1/Systems/1", "redfish://{}:8443/redfish/v1"):
+        targets = [Target("srv-1", "default", normalise_url(form.format(host))) for host in (one, other, "bmc-8")]
+        lanes = [lane_of(each.url) for each in targets]
+        ipmi = form.startswith("ipmi")
+        names = [ipmi_address(each).name if ipmi else redfish_address(each).host.name for each in targets]
+        for first, second, third in (lanes, names):
+            assert first == second != third
+
+
+async def test_a_claim_is_fenced_off_however_the_host_is_spelled(tmp_path: Path) -> None:
+    """The BMC is reached by both."""
+    with LyingBmc(Machine("1")).listening() as bmc:
+        hosts = [bmc.url.replace("127.0.0.1", host) for host in ("localhost", "LOCALHOST")]
+        kept, credential = Kept(), Credential(USER, PASSWORD)
+        one, other = [
+            await open_redfish(Target("srv-1", "default", f"{host}/redfish/v1/Systems/1"), credential, tmp_path, kept)
+            for host in hosts
+        ]
+        await one.power_on(a_mark(2), Deadline.after(20))
+        with pytest.raises(StaleFence):
+            await other.power_off(a_mark(1), Deadline.after(20))
+        await kept.close()
 
 
 async def test_a_dead_bmc_costs_its_askers_one_wait_and_others_none(tmp_path: Path, silent_port: int) -> None:

@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 
 from mulligan.activities.drivers import booting
 from mulligan.activities.drivers.booting import BootFrom, Booting, read_booting, unknown, wrong_booting
+from mulligan.activities.drivers.lane import plain_host
 from mulligan.activities.errors import InvalidRequest
 from mulligan.activities.values import RESOURCES, Firmware, Target
 
@@ -41,7 +42,16 @@ class Address:
     @property
     def bmc(self) -> str:
         """`host:port`, for people."""
-        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+        return _with_port(self.host, self.port)
+
+    @property
+    def name(self) -> str:
+        """The same in one spelling, by which it is remembered who acted there."""
+        return _with_port(plain_host(self.host), self.port)
+
+
+def _with_port(host: str, port: int) -> str:
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def read_address(target: Target) -> Address:

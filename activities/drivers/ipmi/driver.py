@@ -60,7 +60,7 @@ class IpmiDriver:
         require_sizes(self._address)
         async with self._turn("looking at the machine", deadline, registered=False):
             found = await inspect_machine(self._address, lambda verb, **said: self._ask(verb, deadline, **said))
-            newest = await run_blocking(self._fences.newest, self._address.bmc)
+            newest = await run_blocking(self._fences.newest, self._address.name)
         return replace(found, fence=newest)
 
     async def remains(self, machine_id: str, deadline: Deadline) -> tuple[str, ...]:
@@ -261,7 +261,7 @@ class IpmiDriver:
                 if registered:
                     await self._require_itself(deadline)
                 if mark is not None:
-                    await run_blocking(self._fences.take, self._address.bmc, mark)
+                    await run_blocking(self._fences.take, self._address.name, mark)
                 yield
             except BmcTrouble as trouble:
                 error = error_of(trouble, self._address.provider, self._address.bmc, doing)

@@ -38,6 +38,11 @@ class Host:
     verify: bool = True
 
     @property
+    def name(self) -> str:
+        """The URL in one spelling, by which it is remembered who acted behind it."""
+        return f"{urlsplit(self.url).scheme}://{self.bmc}"
+
+    @property
     def encrypted(self) -> bool:
         """Whether it is spoken to over TLS."""
         return self.url.startswith("https:")

@@ -52,7 +52,7 @@ class RedfishDriver:
 
     def _named(self, serial: str) -> str:
         """The same, were this its serial number; without one it is the only system of its BMC."""
-        return f"{self._address.host.url}{self._address.path or f'?serial={serial}'}"
+        return f"{self._address.host.name}{self._address.path or f'?serial={serial}'}"
 
     async def inspect(self, deadline: Deadline) -> Inspection:
         """Read what the BMC says of the server, which a claim may hold: its fence stays, and is told."""
