@@ -119,13 +119,6 @@ class Orders:
         parts = self._read()
         self._write({name: each if each.left_on is None else _unseen(each) for name, each in parts.items()}, parts)
 
-    def forget(self, part: str) -> None:
-        """Begin anew, but for what may yet show: the provider is registered (again)."""
-        if not self.of(part).pending:
-            self._put(part, _NOTHING)
-        if not self._read():
-            self._path.unlink(missing_ok=True)
-
     def _put(self, part: str, known: Known) -> None:
         parts = self._read()
         self._write({**parts, part: known}, parts)

@@ -92,18 +92,6 @@ def test_what_ended_takes_up_no_room(tmp_path: Path, clock: SimpleNamespace) -> 
     assert file.read_bytes() == b"{}"
 
 
-def test_what_is_awaited_is_not_forgotten(tmp_path: Path, clock: SimpleNamespace) -> None:
-    """All else is; a BMC of which nothing is known has no file."""
-    known = Orders(tmp_path, "bmc")
-    known.give(SYSTEM, "on", UNSEEN)
-    known.forget(SYSTEM)
-    assert known.awaited(SYSTEM) == "on"
-    clock.now += PATIENCE_SECONDS
-    known.forget(SYSTEM)
-    assert files(tmp_path) == []
-    assert known.of(SYSTEM) == Known()
-
-
 def test_a_file_that_says_nothing_is_begun_anew(tmp_path: Path) -> None:
     """It was made to be read, or is of another version."""
     known = Orders(tmp_path, "bmc")
