@@ -149,14 +149,3 @@ async def test_a_machine_that_another_worker_saw_on_is_believed_off_by_that_one(
     bmc.machine.power = "Off"
     await other.power_off(a_mark(), soon())
     assert asked_of(bmc) == ["On"]
-
-
-async def test_a_server_that_is_added_anew_is_believed(bmc: LyingBmc, tmp_path: Path) -> None:
-    """What was left on is forgotten, as its fences are."""
-    async with opened(bmc, tmp_path) as driver:
-        await driver.power_on(a_mark(), soon())
-    async with opened(bmc, tmp_path) as driver:
-        await driver.inspect(soon())
-        bmc.machine.power = "Off"
-        await driver.power_off(a_mark(), soon())
-    assert asked_of(bmc) == ["On"]
