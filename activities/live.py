@@ -54,6 +54,10 @@ from mulligan.activities.values import (
 LIVES = timedelta(days=36500)
 """How long a live machine's URLs could be good: they end with the machine, and must not end under it."""
 
+NO_DISKS = "cc:datasource:%0A%20NoCloud:%0A%20%20fs_label:%0Aend_cc"
+"""Tells cloud-init to look for a seed on no disk (`fs_label: null` of its NoCloud): the SSH keys and the network of
+whoever had the server before would be merged into this machine's. In one word, without what boot loaders act on."""
+
 READ = ("medium", "kernel")
 """What is read, and by that shows that something is booted."""
 
@@ -105,7 +109,7 @@ class LiveActivities:
         token = jobs.token(job)
         if asked.image.format is ImageFormat.KERNEL:
             await run_blocking(jobs.load, job.id, None, await run_blocking(self._seed, asked, url))
-        job = await run_blocking(jobs.equip, job.id, _medium(asked.image, files, f"{url}/v1/seed/{token}/"))
+        job = await run_blocking(jobs.equip, job.id, _medium(asked, files, f"{url}/v1/seed/{token}/"))
         beat(f"booting {mark.machine} on {target.name} from {device}")
         if isinstance(driver, VirtualMedia):
             if device is BootDevice.VIRTUAL_MEDIA:
@@ -259,18 +263,21 @@ def loaders(site: Site) -> AgentImage:
         raise
 
 
-def _medium(image: Image, files: Files, seed_url: str) -> Medium:
+def _medium(asked: calls.DisksIn, files: Files, seed_url: str) -> Medium:
     base, initrd, medium = files
-    if image.format is ImageFormat.ISO:
+    if asked.image.format is ImageFormat.ISO:
         return Medium("", "", str(base.path), 0, "", "")
-    line = command_line(image, seed_url)
+    line = command_line(asked.image, seed_url, asked.mark.machine_id, asked.request.hostname or asked.request.name)
     hole = (str(medium.path), medium.hole_offset, medium.hole(line)) if medium is not None else ("", 0, "")
     return Medium(str(base.path), str(initrd.path) if initrd is not None else "", *hole, line)
 
 
-def command_line(image: Image, seed_url: str) -> str:
-    """What the kernel is started with. `nocloud-net` is the name that every version of cloud-init takes for a URL."""
-    line = f"{image.kernel_arguments} ds=nocloud-net;s={seed_url}".strip()
+def command_line(image: Image, seed_url: str, instance_id: str, hostname: str) -> str:
+    """What the kernel is started with. `nocloud-net` is the name that every version of cloud-init takes for a URL.
+
+    What a disk labelled `cidata` says of a machine goes before what a seed by HTTP says, but not before this.
+    """
+    line = f"{image.kernel_arguments} ds=nocloud-net;s={seed_url};i={instance_id};h={hostname} {NO_DISKS}".strip()
     if len(line.encode()) > COMMAND_LINE_BYTES:
         raise Unsupported(
             f"the kernel arguments of {image.name} come to {len(line.encode())} bytes with the address of its seed, "

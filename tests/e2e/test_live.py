@@ -24,7 +24,7 @@ BOOTED = "mulligan: deploy agent, Linux"
 SOMEBODYS = b"somebody's data, which nobody asked to lose\n" * 1000
 PROGRAM = """\
 import json, os, re, subprocess, time, urllib.error, urllib.request
-seed = re.search(r"ds=nocloud-net;s=(\\S+)", open("/proc/cmdline").read())
+seed = re.search(r"ds=nocloud-net;s=([^;\\s]+)", open("/proc/cmdline").read())
 cards = []
 while not cards:
     cards = [name for name in sorted(os.listdir("/sys/class/net")) if name != "lo"]

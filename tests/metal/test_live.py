@@ -24,7 +24,7 @@ from mulligan.activities.bootserver.job import JobKind, job_id
 from mulligan.activities.bootserver.jobs import Jobs
 from mulligan.activities.errors import Busy, HostNotReady, ImageRejected, MulliganError, Unreachable, Unsupported
 from mulligan.activities.image import ImageActivities
-from mulligan.activities.live import LiveActivities
+from mulligan.activities.live import NO_DISKS, LiveActivities
 from mulligan.activities.patience import Patience
 from mulligan.activities.planning import SurveyIn
 from mulligan.activities.survey import SurveyActivities
@@ -143,7 +143,8 @@ async def test_a_kernel_is_booted_from_a_medium_made_around_it(lab: Lab) -> None
     await boot(lab, booting(lab, image))
     medium = lab.server.live
     assert a_kernel() in medium and INITRD in medium
-    found = re.search(rb"set mulligan='console=ttyS0 quiet ds=nocloud-net;s=(http://\S+/)'", medium)
+    words = rb"ds=nocloud-net;s=(http://\S+/);i=m-1;h=web-1 " + NO_DISKS.encode()
+    found = re.search(rb"set mulligan='console=ttyS0 quiet " + words + rb"'", medium)
     assert found is not None
     status, seed = await fetched(f"{found.group(1).decode()}meta-data")
     assert status == 200 and b"instance-id: m-1" in seed
