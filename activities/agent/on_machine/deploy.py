@@ -11,6 +11,7 @@ from .choose import choose
 from .firmware import set_boot_entry
 from .hardware import DEV, SYS, Disk, disks
 from .home import Home
+from .other_seeds import require_no_other_seed
 from .partitions import HEAD_BYTES, MIB, require_place, sector_of
 from .reporter import Reporter
 from .seed import add_seed, seed_mib
@@ -30,6 +31,7 @@ def deploy(
     sector = sector_of(head)
     room = (seed_mib(sector, int(seed["bytes"])) + 1) * MIB
     disk = choose(disks(sys, dev), asked.get("root_disk") or {}, size, room, sector)
+    require_no_other_seed(disk, sys, dev)
     home.permit(disk.as_json(), "write")
 
     def written(done: int) -> None:

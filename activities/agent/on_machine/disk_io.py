@@ -93,6 +93,12 @@ def write_at(path: str, offset: int, data: bytes) -> None:
             )
 
 
+def read_at(path: str, offset: int, size: int) -> bytes:
+    """A few bytes; fewer where the disk ends before."""
+    with opened(path, os.O_RDONLY) as disk:
+        return os.pread(disk, size, offset)
+
+
 def digest(data: bytes) -> str:
     """`sha256:` and the hex digits."""
     return f"sha256:{hashlib.sha256(data).hexdigest()}"

@@ -14,6 +14,7 @@ SECTOR = 512
 """The unit of /sys/block/*/size, whatever the disk's own sectors are."""
 NO_DISKS = ("loop", "ram", "zram", "sr", "fd", "md", "dm-", "nbd", "mtdblock")
 """What names of block devices begin with that are no disks of the machine."""
+NO_MEDIA = tuple(name for name in NO_DISKS if name != "sr")
 _FIRMWARES = re.compile(r"mmcblk\d+(boot\d+|rpmb)")
 """Parts of an eMMC that are kept for the firmware, and listed as disks of their own."""
 
@@ -53,6 +54,13 @@ def disks(sys: Path = SYS, dev: Path = DEV) -> list[Disk]:
     sized = {disk.wwn for disk in found if disk.size_bytes}
     # What has no size, and the WWN of what has one, is another path to that disk, which stands by.
     return [disk for disk in found if disk.size_bytes or not (disk.removable or (disk.wwn and disk.wwn in sized))]
+
+
+def media(sys: Path = SYS, dev: Path = DEV) -> list[Disk]:
+    """Whatever the system that is booted may find a file system on: besides the disks what is in a CD drive, every path
+    to a disk, and what an eMMC keeps for the firmware."""
+    found = [block for block in sorted((sys / "block").iterdir()) if not block.name.startswith(NO_MEDIA)]
+    return [disk for block in found if read(block / "hidden") != "1" and (disk := _disk(block, dev)).size_bytes]
 
 
 def _is_disk(block: Path) -> bool:
