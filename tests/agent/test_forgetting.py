@@ -112,8 +112,8 @@ def test_a_disk_with_somebody_elses_password_is_not_called_erased(machine: Machi
 @pytest.mark.parametrize(
     ("fna", "namespaces", "how"),
     [
-        (0, 2, "secure format; 1024 places and both ends read as zeros"),
-        (3, 1, "secure format; 1024 places and both ends read as zeros"),
+        (0, 2, "secure format; 1024 places and both ends, marked before, read as zeros"),
+        (3, 1, "secure format; 1024 places and both ends, marked before, read as zeros"),
         (2, 2, "overwritten with zeros, and read back whole (no secure format: its controller would erase its other"),
     ],
     ids=["each-its-own", "alone", "shared"],

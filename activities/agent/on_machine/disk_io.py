@@ -8,7 +8,7 @@ import mmap
 import os
 import struct
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
@@ -91,6 +91,16 @@ def write_at(path: str, offset: int, data: bytes) -> None:
             raise Failed(
                 "DISK_FAILED", f"{path} does not keep what is written at byte {offset}; the disk may be broken"
             )
+
+
+def write_places(path: str, places: Iterable[tuple[int, bytes]], check: Callable[[], None]) -> None:
+    """Write many places, and wait for the disk once. `check` is called after each, and raises to stop."""
+    with opened(path, os.O_WRONLY) as disk:
+        for offset, data in places:
+            _all(disk, data, offset)
+            check()
+        os.fsync(disk)
+        _forget(disk)
 
 
 def read_at(path: str, offset: int, size: int) -> bytes:

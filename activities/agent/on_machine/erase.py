@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import os
-import random
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +13,10 @@ from .choose import hands_off
 from .forget import ways
 from .hardware import DEV, SYS, Disk, disks
 from .home import Home
-from .partitions import MIB, reread, table
+from .marks import SAMPLES, Marks, ends, reads_zeros
+from .partitions import reread, table
 from .reporter import Reporter
 from .tools import Failed
-
-SAMPLES = 1024
-"""So many places of a disk are read after it was told to forget everything, besides its first and last mebibyte."""
 
 
 def erase(home: Home, reporter: Reporter, asked: Mapping[str, Any], sys: Path = SYS, dev: Path = DEV) -> dict[str, Any]:
@@ -85,7 +82,7 @@ def _named(disk: Disk, only: Any, there: list[Disk]) -> bool:
 def _metadata(disk: Disk, reporter: Reporter) -> str:
     """Zero the first and last mebibyte of the disk and of every partition, which also ends the partition table."""
     places = [(0, disk.size_bytes)] + [(each.start, each.size) for each in table(disk.path).partitions]
-    spots = sorted({spot for start, size in places for spot in _ends(start, size, disk.size_bytes)}, reverse=True)
+    spots = sorted({spot for start, size in places for spot in ends(start, size, disk.size_bytes)}, reverse=True)
     for done, (offset, size) in enumerate(spots):
         reporter.at("erasing", f"wiping {disk.named}", done, len(spots))
         disk_io.write_at(disk.path, offset, bytes(size))
@@ -95,21 +92,20 @@ def _metadata(disk: Disk, reporter: Reporter) -> str:
     return f"the first and last MiB of the disk and of its {len(places) - 1} partition(s) read as zeros"
 
 
-def _ends(start: int, size: int, whole: int) -> Iterator[tuple[int, int]]:
-    """Offset and length of the first and of the last mebibyte, as far as they lie on the disk."""
-    for offset in (start, max(start, start + size - MIB)):
-        if 0 <= offset < whole:
-            yield offset, min(MIB, size, whole - offset)
-
-
 def _whole(disk: Disk, reporter: Reporter) -> str:
     """Let the disk forget everything by itself where it can, and see that it did; else overwrite all of it.
 
     What was done, and what was not and why, for people.
     """
     before: list[str] = []
+    marks = Marks(disk)
     for way in ways(disk):
         reporter.at("erasing", f"{way.name} of {disk.named}")
+        try:
+            marks.write(reporter.check)
+        except Failed as failed:
+            before.append(f"not left to the disk, whose erasing could not be proved: {failed}")
+            break
         try:
             way.go(reporter.check)
         except Failed as failed:
@@ -117,8 +113,8 @@ def _whole(disk: Disk, reporter: Reporter) -> str:
             if failed.name == UNSUPPORTED:
                 before.append(f"no {way.name}: {failed}")
             continue
-        if _reads_zeros(disk, _samples(disk)):
-            return _told(f"{way.name}; {SAMPLES} places and both ends read as zeros", before)
+        if marks.are_zeros():
+            return _told(f"{way.name}; {SAMPLES} places and both ends, marked before, read as zeros", before)
         before.append(f"after {way.name} not all of it reads as zeros")
     if is_locked(disk):
         raise Failed("NOT_ERASED", "it is locked by an ATA password that is not ours; unlock or replace it")
@@ -128,24 +124,6 @@ def _whole(disk: Disk, reporter: Reporter) -> str:
 
 def _told(how: str, before: list[str]) -> str:
     return f"{how} ({'; '.join(before)})" if before else how
-
-
-def _samples(disk: Disk) -> list[tuple[int, int]]:
-    draw = random.SystemRandom()
-    places = {draw.randrange(0, max(1, disk.size_bytes // 4096)) * 4096 for _ in range(SAMPLES)}
-    return [
-        *_ends(0, disk.size_bytes, disk.size_bytes),
-        *((place, min(4096, disk.size_bytes - place)) for place in places),
-    ]
-
-
-def _reads_zeros(disk: Disk, places: list[tuple[int, int]], told: Callable[[int], None] = lambda done: None) -> bool:
-    for offset, size in places:
-        for done, piece in disk_io.read_back(disk.path, offset, size):
-            if piece.tobytes().count(0) != len(piece):
-                return False
-            told(done)
-    return True
 
 
 def _overwrite(disk: Disk, reporter: Reporter) -> None:
@@ -158,6 +136,6 @@ def _overwrite(disk: Disk, reporter: Reporter) -> None:
 
     disk_io.write(disk.path, zeros(), lambda done: reporter.at("erasing", f"overwriting {disk.named}", done, size))
     reading = f"reading {disk.named} back"
-    if not _reads_zeros(disk, [(0, size)], lambda done: reporter.at("checking", reading, done, size)):
+    if not reads_zeros(disk.path, [(0, size)], lambda done: reporter.at("checking", reading, done, size)):
         raise Failed("NOT_ERASED", "it does not read as zeros after it was overwritten; the disk may be broken")
     os.sync()
