@@ -81,6 +81,22 @@ def write(path: str, pieces: Iterator[Piece], told: Told) -> tuple[int, str]:
     return done, f"sha256:{so_far.hexdigest()}"
 
 
+def overwrite(path: str, size: int, told: Told) -> None:
+    """Write zeros over all of it, which the disk may not make by itself."""
+    synced = 0
+    with opened(path, os.O_WRONLY | os.O_EXCL) as disk:
+        for at in range(0, size, CHUNK):
+            done = at + _all(disk, _ZEROS[: size - at], at)
+            if done - synced >= SYNC_BYTES:
+                os.fdatasync(disk)
+                os.posix_fadvise(disk, synced, done - synced, os.POSIX_FADV_DONTNEED)
+                synced = done
+            told(synced)
+        os.fsync(disk)
+        _forget(disk)
+    told(size)
+
+
 def write_at(path: str, offset: int, data: bytes) -> None:
     """Write a few bytes, and see that they are there."""
     with opened(path, os.O_RDWR) as disk:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from .home import Home
 from .marks import SAMPLES, Marks, ends, reads_zeros
 from .partitions import reread, table
 from .reporter import Reporter
+from .side_by_side import Erasing, at_once
 from .tools import Failed
 
 
@@ -32,13 +33,22 @@ def erase(home: Home, reporter: Reporter, asked: Mapping[str, Any], sys: Path = 
     left = [_gone(each) for each in only or () if not any(_named(disk, [each], fixed) for disk in fixed)]
     if not chosen and not left:
         raise Failed("NO_DISK", "there is no fixed disk to erase that the drivers of this machine see")
-    done = []
+    able = []
     for disk in chosen:
-        try:
-            done.append({"disk": disk.as_json(), "how": _erased(disk, mode, home, reporter)})
-        except Failed as failed:
-            print(f"erasing: {disk.path} is not erased: {failed}", flush=True)
-            left.append(f"{disk.named}: {failed}")
+        if why := hands_off(disk):
+            print(f"erasing: {disk.path} is not erased: {why}", flush=True)
+            left.append(f"{disk.named}: {why}")
+        else:
+            reporter.at("erasing", f"asking whether {disk.named} may be erased")
+            home.permit(disk.as_json(), "erase")
+            able.append(disk)
+    done = []
+    erasing = Erasing(reporter, able, passes=2 if mode == "full" else 1)
+    for disk, how in zip(able, at_once([partial(_erased, disk, mode, erasing) for disk in able]), strict=True):
+        if isinstance(how, Failed):
+            left.append(f"{disk.named}: {how}")
+        else:
+            done.append({"disk": disk.as_json(), "how": how})
     if left:
         raise Failed("NOT_ERASED", _told_left(left, len(done)))
     skipped = [{"disk": disk.as_json(), "why": hands_off(disk)} for disk in there if only is None and disk.removable]
@@ -58,13 +68,16 @@ def _told_left(left: list[str], done: int) -> str:
     )
 
 
-def _erased(disk: Disk, mode: str, home: Home, reporter: Reporter) -> str:
+def _erased(disk: Disk, mode: str, erasing: Erasing) -> str:
     """What was done to the disk. Raises `Failed` with why it is not erased."""
-    if why := hands_off(disk):
-        raise Failed("NOT_ERASED", why)
-    reporter.at("erasing", f"asking whether {disk.named} may be erased")
-    home.permit(disk.as_json(), "erase")
-    return _whole(disk, reporter) if mode == "full" else _metadata(disk, reporter)
+    try:
+        how = _whole(disk, erasing) if mode == "full" else _metadata(disk, erasing)
+    except Failed as failed:
+        print(f"erasing: {disk.path} is not erased: {failed}", flush=True)
+        erasing.ended(disk, "{} not erased")
+        raise
+    erasing.ended(disk, "{} erased")
+    return how
 
 
 def _named(disk: Disk, only: Any, there: list[Disk]) -> bool:
@@ -79,12 +92,12 @@ def _named(disk: Disk, only: Any, there: list[Disk]) -> bool:
     )
 
 
-def _metadata(disk: Disk, reporter: Reporter) -> str:
+def _metadata(disk: Disk, erasing: Erasing) -> str:
     """Zero the first and last mebibyte of the disk and of every partition, which also ends the partition table."""
     places = [(0, disk.size_bytes)] + [(each.start, each.size) for each in table(disk.path).partitions]
     spots = sorted({spot for start, size in places for spot in ends(start, size, disk.size_bytes)}, reverse=True)
     for done, (offset, size) in enumerate(spots):
-        reporter.at("erasing", f"wiping {disk.named}", done, len(spots))
+        erasing.at(disk, "wiping {}", done, len(spots))
         disk_io.write_at(disk.path, offset, bytes(size))
     reread(disk.path)
     if table(disk.path).label:
@@ -92,7 +105,7 @@ def _metadata(disk: Disk, reporter: Reporter) -> str:
     return f"the first and last MiB of the disk and of its {len(places) - 1} partition(s) read as zeros"
 
 
-def _whole(disk: Disk, reporter: Reporter) -> str:
+def _whole(disk: Disk, erasing: Erasing) -> str:
     """Let the disk forget everything by itself where it can, and see that it did; else overwrite all of it.
 
     What was done, and what was not and why, for people.
@@ -100,14 +113,14 @@ def _whole(disk: Disk, reporter: Reporter) -> str:
     before: list[str] = []
     marks = Marks(disk)
     for way in ways(disk):
-        reporter.at("erasing", f"{way.name} of {disk.named}")
+        erasing.at(disk, way.name + " of {}")
         try:
-            marks.write(reporter.check)
+            marks.write(erasing.check)
         except Failed as failed:
             before.append(f"not left to the disk, whose erasing could not be proved: {failed}")
             break
         try:
-            way.go(reporter.check)
+            way.go(erasing.check)
         except Failed as failed:
             print(f"erasing: no {way.name}: {str(failed).splitlines()[-1]}", flush=True)
             if failed.name == UNSUPPORTED:
@@ -118,7 +131,7 @@ def _whole(disk: Disk, reporter: Reporter) -> str:
         before.append(f"after {way.name} not all of it reads as zeros")
     if is_locked(disk):
         raise Failed("NOT_ERASED", "it is locked by an ATA password that is not ours; unlock or replace it")
-    _overwrite(disk, reporter)
+    _overwrite(disk, erasing)
     return _told("overwritten with zeros, and read back whole", before)
 
 
@@ -126,16 +139,10 @@ def _told(how: str, before: list[str]) -> str:
     return f"{how} ({'; '.join(before)})" if before else how
 
 
-def _overwrite(disk: Disk, reporter: Reporter) -> None:
+def _overwrite(disk: Disk, erasing: Erasing) -> None:
     size = disk.size_bytes
-
-    def zeros() -> Iterator[bytes]:
-        block = bytes(disk_io.CHUNK)
-        for offset in range(0, size, len(block)):
-            yield block[: size - offset]
-
-    disk_io.write(disk.path, zeros(), lambda done: reporter.at("erasing", f"overwriting {disk.named}", done, size))
-    reading = f"reading {disk.named} back"
-    if not reads_zeros(disk.path, [(0, size)], lambda done: reporter.at("checking", reading, done, size)):
+    disk_io.overwrite(disk.path, size, lambda done: erasing.at(disk, "overwriting {}", done, size))
+    if not reads_zeros(
+        disk.path, [(0, size)], lambda done: erasing.at(disk, "reading {} back", done, size, phase="checking")
+    ):
         raise Failed("NOT_ERASED", "it does not read as zeros after it was overwritten; the disk may be broken")
-    os.sync()
