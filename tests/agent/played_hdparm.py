@@ -28,8 +28,9 @@ def state_of(disk: Path) -> Path:
 
 
 def give(disk: Path, status: int, **more: Any) -> None:
-    """Make the disk such a drive. `breaks`: the command that is cut off. `erases`: what its erasing leaves (a byte)."""
-    state = {"status": status, "password": "", "heard": [], "breaks": "", "erases": 0, **more}
+    """Make the disk such a drive. `breaks`: the command that is cut off. `erases`: what its erasing leaves (a byte).
+    `hides`: how many sectors; None where it does not say."""
+    state = {"status": status, "password": "", "heard": [], "breaks": "", "erases": 0, "hides": 0, **more}
     state_of(disk).write_text(json.dumps(state))
 
 
@@ -43,6 +44,8 @@ def main(words: list[str]) -> int:
     if words[0] == "--Istdout":
         _identify(disk, drive["status"])
         return 0
+    if words[0] == "-N":
+        return _tell_sizes(disk, drive["hides"])
     command, password = words[2].removeprefix("--security-"), words[3]
     drive["heard"].append(command)
     good = _do(drive, command, password, disk)
@@ -58,6 +61,18 @@ def _identify(disk: Path, status: int) -> None:
     print(f"\n{disk}:")
     for at in range(0, 256, 8):
         print(" ".join(f"{word:04x}" for word in identity[at : at + 8]))
+
+
+def _tell_sizes(disk: Path, hides: int | str | None) -> int:
+    if hides is None:
+        print(f"SG_IO: bad/missing sense data\n{disk}:\n READ_NATIVE_MAX_ADDRESS failed: Input/output error")
+        return 5
+    seen = disk.stat().st_size // 512
+    if isinstance(hides, str):
+        print(f"\n{disk}:\n max sectors   = {seen}/{hides}")
+        return 0
+    print(f"\n{disk}:\n max sectors   = {seen}/{seen + hides}, HPA is {'enabled' if hides else 'disabled'}")
+    return 0
 
 
 def _do(drive: dict[str, Any], command: str, password: str, disk: Path) -> bool:

@@ -109,6 +109,44 @@ def test_a_disk_with_somebody_elses_password_is_not_called_erased(machine: Machi
     assert drive_of(disk)["password"] == "theirs"
 
 
+def test_a_disk_that_hides_a_part_of_it_is_not_called_erased(machine: Machine) -> None:
+    """Nothing is done to it, what lifts the area is said, and the other disk is erased."""
+    disk, other = machine.disk("sda", 16, **ATA), machine.disk("sdb", 16, **ATA)
+    give(disk, SUPPORTED, hides=4096)
+    give(other, SUPPORTED)
+    before = disk.read_bytes()
+    error = erased(machine, disk)["error"]
+    assert error["name"] == "NOT_ERASED"
+    assert error["message"].startswith("1 disk(s) could not be erased, 1 were.")
+    assert f"it hides {4096 * 512} bytes at its end (a host protected area), which no erase reaches" in error["message"]
+    assert f"`hdparm -N p{16 * 2048 + 4096} {disk}`" in error["message"]
+    assert disk.read_bytes() == before and drive_of(disk)["heard"] == []
+    assert other.read_bytes() == bytes(16 * MIB)
+
+
+def test_an_erase_of_the_metadata_does_not_ask_what_is_hidden(machine: Machine) -> None:
+    """It leaves nearly all of the disk readable anyway."""
+    disk = machine.disk("sda", 16, **ATA)
+    give(disk, SUPPORTED, hides=4096)
+    assert len(erased(machine, disk, "metadata")["result"]["disks"]) == 1
+
+
+@pytest.mark.parametrize(
+    "hides",
+    [None, "14715056(18446744073321613488?), HPA setting seems invalid (buggy kernel device driver?)", f"{2**63}, HPA"],
+    ids=["refused", "invalid", "absurd"],
+)
+def test_a_disk_that_does_not_tell_what_it_hides_is_erased_and_that_is_said(
+    machine: Machine, hides: str | None
+) -> None:
+    """Many have no such area, and refuse the question; nobody is told more than is known."""
+    disk = machine.disk("sda", 16, **ATA)
+    give(disk, SUPPORTED, hides=hides)
+    (done,) = erased(machine, disk)["result"]["disks"]
+    assert done["how"].endswith("(the disk does not tell whether it hides a part of it (HPA))")
+    assert disk.read_bytes() == bytes(16 * MIB)
+
+
 @pytest.mark.parametrize(
     ("fna", "namespaces", "how"),
     [

@@ -17,6 +17,9 @@ from .tools import Failed, run
 PASSWORD = "mulligan"  # noqa: S105 - no secret: it must be known to the next boot
 LEAST_SECONDS = 4 * 3600.0
 _WORDS = re.compile(r"^(?:[0-9a-f]{4} ?){8}$", re.MULTILINE)
+_LARGEST = re.compile(r"max sectors\s*=\s*\d+/(\d+)(?!.*invalid)")
+MOST_SECTORS = 2**48
+"""More than any ATA disk has: what says so was not understood."""
 UNSUPPORTED = "UNSUPPORTED"
 """The name of the failure to do what the disk does not offer."""
 
@@ -58,6 +61,28 @@ def security(path: str) -> Security:
     if len(words) != 256:
         raise Failed("TOOL_FAILED", f"{path} does not identify itself: {len(words)} words came")
     return decode(words)
+
+
+def native_bytes(disk: Disk) -> int:
+    """How large the disk really is, a host protected area (ACS-3, 4.11) included; 0 where it does not say."""
+    with suppress(Failed):
+        found = _LARGEST.search(run("hdparm", "-N", disk.path, seconds=60))
+        sectors = int(found[1]) if found else 0
+        return sectors * disk.sector_bytes if sectors < MOST_SECTORS else 0
+    return 0
+
+
+def hides(disk: Disk) -> str:
+    """What to do about a part of the disk that nobody sees, and so nobody erases; empty where it has none. It is not
+    lifted here: whoever made it may need it, and most disks take that only once after each power-on."""
+    native = native_bytes(disk) if disk.ata else 0
+    if native <= disk.size_bytes:
+        return ""
+    lift = f"`hdparm -N p{native // disk.sector_bytes} {disk.path}`"
+    return (
+        f"it hides {native - disk.size_bytes} bytes at its end (a host protected area), which no erase reaches: "
+        f"lift that with {lift} and switch the server off and on, or replace the disk"
+    )
 
 
 def secure_erase(disk: Disk, check: Callable[[], None]) -> None:

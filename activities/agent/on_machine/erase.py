@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from . import disk_io
-from .ata import UNSUPPORTED, is_locked
+from .ata import UNSUPPORTED, hides, is_locked, native_bytes
 from .choose import hands_off
 from .forget import ways
 from .hardware import DEV, SYS, Disk, disks
@@ -18,6 +18,8 @@ from .partitions import reread, table
 from .reporter import Reporter
 from .side_by_side import Erasing, at_once
 from .tools import Failed
+
+UNTOLD = "the disk does not tell whether it hides a part of it (HPA)"
 
 
 def erase(home: Home, reporter: Reporter, asked: Mapping[str, Any], sys: Path = SYS, dev: Path = DEV) -> dict[str, Any]:
@@ -35,7 +37,7 @@ def erase(home: Home, reporter: Reporter, asked: Mapping[str, Any], sys: Path = 
         raise Failed("NO_DISK", "there is no fixed disk to erase that the drivers of this machine see")
     able = []
     for disk in chosen:
-        if why := hands_off(disk):
+        if why := hands_off(disk) or (hides(disk) if mode == "full" else ""):
             print(f"erasing: {disk.path} is not erased: {why}", flush=True)
             left.append(f"{disk.named}: {why}")
         else:
@@ -110,7 +112,7 @@ def _whole(disk: Disk, erasing: Erasing) -> str:
 
     What was done, and what was not and why, for people.
     """
-    before: list[str] = []
+    before = [UNTOLD] if disk.ata and not native_bytes(disk) else []
     marks = Marks(disk)
     for way in ways(disk):
         erasing.at(disk, way.name + " of {}")
