@@ -136,7 +136,7 @@ def evidence_of(job: Job, seen: Seen) -> tuple[Evidence, ...]:
     size, digest = text(told.get("written_bytes")), text(told.get("digest"))
     wrote = f"wrote {size} bytes to {disk_of(job).named}, and read back {digest}"
     if told.get("boot_entry"):
-        wrote += f"; boot entry: {text(told['boot_entry'], 120)}"
+        wrote += f"; boot entry: {text(told['boot_entry'], 360)}"
     found = [Evidence(None, "boot-server", f"the server fetched {fetched}", now)] if fetched else []
     if job.packed is not None and job.image is not None:
         sent = f"the image was sent compressed: {job.packed.bytes} bytes in place of {job.image.bytes}"

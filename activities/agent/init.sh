@@ -96,6 +96,8 @@ modprobe -a -q crc32c_generic nls_cp437 nls_ascii
 if [ -d /sys/firmware/efi ]; then
     modprobe -q efivarfs
     mount -t efivarfs efivarfs /sys/firmware/efi/efivars || say "the firmware's variables cannot be reached"
+else
+    modprobe -q edd # what the BIOS said of its disks
 fi
 say "deploy agent, Linux $(uname -r), started by $(firmware); arguments: $(arguments | tr '\n' ' ')"
 settle

@@ -40,6 +40,7 @@ DRIVER_FOLDERS = (
 )
 DRIVERS = (
     *("virtio_blk", "virtio_net", "virtio-rng", "xen-blkfront", "xen-netfront", "button", "loop", "8021q"),
+    "edd",
     *("crc32c_generic", "crc32c-intel", "crct10dif_common", "nls_cp437", "nls_ascii", "nls_utf8"),
 )
 NETWORK_STORAGE = ("scsi_transport_fc", "scsi_transport_iscsi", "nvme_fabrics", "libfc", "libiscsi")

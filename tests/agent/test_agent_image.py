@@ -43,6 +43,7 @@ print("versions:", [subprocess.run(words, capture_output=True).returncode for wo
 while len(os.listdir("/sys/block")) < 5 and time.monotonic() < began + 120:
     time.sleep(0.2)  # USB takes its time
 print("disks:", sorted(os.listdir("/sys/block")), "links:", sorted(os.listdir("/sys/class/net")))
+print("BIOS told:", [name for name in os.listdir("/sys/firmware/edd") if name == "int13_dev80"])
 print("sha256:", hashlib.sha256(b"").hexdigest()[:8], "name:", socket.gethostbyname("localhost"))
 sys.exit(3)
 """
@@ -84,6 +85,7 @@ async def test_kernel_and_initrd_find_all_hardware_and_run_the_program(built: Bu
     assert "mulligan: missing: []" in said
     assert f"mulligan: versions: {[0] * 9}" in said
     assert "mulligan: disks: ['nvme0n1', 'sda', 'sdb', 'sr0', 'vda'] links: ['eth0', 'eth1', 'lo']" in said
+    assert "mulligan: BIOS told: ['int13_dev80']" in said
     assert "mulligan: sha256: e3b0c442 name: 127.0.0.1" in said
     assert "mulligan: the agent's program ended with exit status 3; powering off in a minute" in said
     assert SHOWN in second.read_text()

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from mulligan.activities.bmc import SITE
-from mulligan.activities.bootserver.job import JobKind, job_id
-from mulligan.activities.deploy import DeployActivities
+from mulligan.activities.bootserver.job import Job, JobKind, Seen, job_id
+from mulligan.activities.deploy import DeployActivities, evidence_of
 from mulligan.activities.errors import Busy, HostNotReady, ImageRejected, Unreachable
 from mulligan.activities.threads import run_blocking
 from mulligan.activities.values import Identity, ImageFormat, RootDisk
@@ -219,3 +219,11 @@ async def test_without_network_cards_there_is_no_network_boot(lab: Lab) -> None:
     with pytest.raises(HostNotReady, match="macs=MAC"):
         await lab.deploy(lab.deploying(settings={"boot_from": "network"}))
     assert lab.bmc.acts() == []
+
+
+def test_what_a_bios_starts_first_is_told_in_full() -> None:
+    """The evidence names the disk, and what to do."""
+    told = "the firmware keeps no boot entries that can be set from here; its BIOS starts /dev/sdb (ATA MODEL, "
+    told += "SERIAL-NUMBER-20, 18000207937536 bytes) first: put the written disk first in its boot order"
+    job = Job("j", JobKind.DEPLOY, "m", "w", "r", "x", result={"boot_entry": told})
+    assert told in evidence_of(job, Seen())[-1].observed

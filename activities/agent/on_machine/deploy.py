@@ -8,7 +8,7 @@ from typing import Any
 
 from . import disk_io
 from .choose import choose
-from .firmware import set_boot_entry
+from .firmware import another_first, first_of_bios, set_boot_entry
 from .hardware import DEV, SYS, Disk, disks
 from .home import Home
 from .other_seeds import require_no_other_seed
@@ -30,8 +30,10 @@ def deploy(
     require_place(head)
     sector = sector_of(head)
     room = (seed_mib(sector, int(seed["bytes"])) + 1) * MIB
-    disk = choose(disks(sys, dev), asked.get("root_disk") or {}, size, room, sector)
+    there = disks(sys, dev)
+    disk = choose(there, asked.get("root_disk") or {}, size, room, sector)
     require_no_other_seed(disk, sys, dev)
+    first = first_of_bios(there, sys)
     home.permit(disk.as_json(), "write")
 
     def written(done: int) -> None:
@@ -57,7 +59,7 @@ def deploy(
         "digest": wanted,
         "read_back": True,
         "seed_partition": where.number,
-        "boot_entry": set_boot_entry(disk.path),
+        "boot_entry": set_boot_entry(disk.path) + another_first(disk, first),
     }
 
 

@@ -1,12 +1,19 @@
-"""The entry of UEFI's boot menu that starts the disk; best effort, because firmware finds most disks by itself."""
+"""What starts the disk: an entry of UEFI's boot menu; best effort, because firmware finds most disks by itself.
+
+A BIOS takes nothing from here; where it says which disk it starts first, and that is another one, that is told.
+"""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
+from .disk_io import read_at
+from .hardware import SYS, Disk
 from .partitions import table
-from .tools import Failed, run
+from .tools import Failed, read, run
 
 LABEL = "Mulligan"
 LOADER = r"\EFI\BOOT\BOOTX64.EFI"
@@ -40,3 +47,33 @@ def set_boot_entry(path: str) -> str:
     except Failed as failed:
         return f"the firmware did not take a boot entry: {failed}"
     return f"the firmware boots partition {esp.number} of {path} first"
+
+
+def first_of_bios(disks: Sequence[Disk], sys: Path = SYS) -> Disk | None:
+    """The fixed disk that the BIOS starts first, by what it said at power-on (EDD 3.0); None where that is not known.
+
+    To be asked before a disk is written: it is known by its beginning. A stick that was booted is none of the fixed.
+    """
+    first = sys / "firmware/edd/int13_dev80"
+    fixed = [disk for disk in disks if not disk.removable]
+    signature, controller = read(first / "mbr_signature"), first / "pci_dev"
+    found = [disk for disk in fixed if signature and _signature(disk.path) == int(signature, 16)]
+    if not found and controller.exists():
+        name = controller.resolve().name
+        found = [disk for disk in fixed if name in (sys / "block" / Path(disk.path).name).resolve().parts]
+    return found[0] if len(found) == 1 else None
+
+
+def another_first(written: Disk, first: Disk | None) -> str:
+    """What is to be known where the BIOS starts another disk than the written one; empty where nothing says so."""
+    if first is None or first.path == written.path or (first.wwn and first.wwn == written.wwn):
+        return ""
+    return f"; its BIOS starts {first.named} first: put the written disk first in its boot order, or empty that one"
+
+
+def _signature(path: str) -> int:
+    """What an MBR names its disk by; 0 where it names none."""
+    with suppress(Failed):
+        head = read_at(path, 0, 512)
+        return int.from_bytes(head[440:444], "little") if head[510:] == b"\x55\xaa" else 0
+    return 0
