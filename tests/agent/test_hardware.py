@@ -131,12 +131,12 @@ async def test_the_card_that_leads_and_the_disk_that_suits_are_found(built: Buil
             servers.enter_context(server)
         by_address = "mulligan.address=10.0.2.77/24"
         by_mac = "mulligan.address=10.0.2.78/24 mulligan.mac=52:54:00:00:00:0C"
-        jobs = [(within(to_large), ""), (within(to_plain), by_address), (within(erase), by_mac)]
+        jobs = [(within(to_plain), ""), (within(to_large), by_address), (within(erase), by_mac)]
         kernel = ("-kernel", built.image.kernel, "-initrd", initrd_with_jobs(built, tmp_path, jobs))
         boot = (*kernel, "-append", built.image.command_line(""))
         async with booted(tmp_path, *BIOS, *boot, *CARDS, *WIRE, *disks, *stopped(tmp_path)) as machine:
             await plugged(tmp_path, "unplugged")
-            for server, disk, image, sector in ((to_large, native, large, 4096), (to_plain, emulated, plain, 512)):
+            for server, disk, image, sector in ((to_plain, emulated, plain, 512), (to_large, native, large, 4096)):
                 result = await done(machine, server)
                 assert (result["disk"]["serial"], result["disk"]["sector_bytes"]) == (disk.name, sector)
                 assert disk.read_bytes()[MIB : 11 * MIB] == image[MIB : 11 * MIB]
