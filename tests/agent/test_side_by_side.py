@@ -11,7 +11,6 @@ import pytest
 
 from mulligan.activities.agent.on_machine.hardware import Disk
 from mulligan.activities.agent.on_machine.side_by_side import Erasing, at_once
-from mulligan.activities.agent.on_machine.tools import Failed
 from tests.agent.machine import MIB, Machine, erasing
 
 MEETING = """#!/bin/sh
@@ -142,11 +141,24 @@ def test_what_stops_one_is_raised_once_all_have_ended() -> None:
     def broken() -> str:
         raise ZeroDivisionError
 
-    def failing() -> str:
-        raise Failed("NOT_ERASED", "no")
-
     with pytest.raises(ZeroDivisionError):
         at_once([broken, slow])
     assert ended.is_set()
-    no, yes = at_once([failing, slow])
-    assert isinstance(no, Failed) and yes == "done"
+    assert at_once([slow, lambda: "too"]) == ["done", "too"]
+
+
+def test_two_paths_to_one_disk_are_gone_one_after_the_other(
+    machine: Machine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At once, each would take the other's marks for what the disk had kept."""
+    meeting(machine, tmp_path, monkeypatch, "abc")
+    at = "mkdir {dev}/one || exit 1; sleep 2; rmdir {dev}/one; size=$(stat -c %s $disk); truncate -s 0 $disk; "
+    script = '#!/bin/sh\ncase "$*" in *--secure*) exit 1;; esac\nfor disk; do :; done\n' + at.format(dev=machine.dev)
+    (tmp_path / "bin/blkdiscard").write_text(script + "truncate -s $size $disk\n")
+    for name in "abc":
+        (machine.sys / f"block/sd{name}/device/wwid").write_text("naa.5000c500a1b2c3d4")
+    with erasing("full") as server:
+        machine.boot(server.url)
+    disks = server.last["result"]["disks"]
+    assert [each["disk"]["path"][-1] for each in disks] == ["a", "b", "c"]
+    assert all(each["how"].startswith("discard; ") for each in disks), disks

@@ -45,8 +45,7 @@ def erase(home: Home, reporter: Reporter, asked: Mapping[str, Any], sys: Path = 
             home.permit(disk.as_json(), "erase")
             able.append(disk)
     done = []
-    erasing = Erasing(reporter, able, passes=2 if mode == "full" else 1)
-    for disk, how in zip(able, at_once([partial(_erased, disk, mode, erasing) for disk in able]), strict=True):
+    for disk, how in _all_erased(able, mode, reporter):
         if isinstance(how, Failed):
             left.append(f"{disk.named}: {how}")
         else:
@@ -70,14 +69,28 @@ def _told_left(left: list[str], done: int) -> str:
     )
 
 
-def _erased(disk: Disk, mode: str, erasing: Erasing) -> str:
-    """What was done to the disk. Raises `Failed` with why it is not erased."""
+def _all_erased(able: list[Disk], mode: str, reporter: Reporter) -> list[tuple[Disk, str | Failed]]:
+    """At once; but what leads to one disk, by its WWN, one after the other."""
+    erasing = Erasing(reporter, able, passes=2 if mode == "full" else 1)
+    paths: dict[str, list[Disk]] = {}
+    for disk in able:
+        paths.setdefault(disk.wwn or disk.path, []).append(disk)
+
+    def of_one(disks: list[Disk]) -> list[tuple[Disk, str | Failed]]:
+        return [(disk, _erased(disk, mode, erasing)) for disk in disks]
+
+    ended = [each for group in at_once([partial(of_one, group) for group in paths.values()]) for each in group]
+    return sorted(ended, key=lambda each: able.index(each[0]))
+
+
+def _erased(disk: Disk, mode: str, erasing: Erasing) -> str | Failed:
+    """What was done to the disk, or why it is not erased."""
     try:
         how = _whole(disk, erasing) if mode == "full" else _metadata(disk, erasing)
     except Failed as failed:
         print(f"erasing: {disk.path} is not erased: {failed}", flush=True)
         erasing.ended(disk, "{} not erased")
-        raise
+        return failed
     erasing.ended(disk, "{} erased")
     return how
 

@@ -12,7 +12,6 @@ from typing import TypeVar
 
 from .hardware import Disk
 from .reporter import Reporter
-from .tools import Failed
 
 Ended = TypeVar("Ended")
 
@@ -20,28 +19,25 @@ TELL_SECONDS = 0.5
 """So often it is put together anew how far all are; a change of what one is at, at once."""
 
 
-def at_once(works: Sequence[Callable[[], Ended]]) -> list[Ended | Failed]:
-    """Do them all; how each ended. One that fails keeps no other from it. Anything else that one raises, as that all
-    must stop, is raised once all have ended."""
-    ends: dict[int, Ended | Exception] = {}
+def at_once(works: Sequence[Callable[[], Ended]]) -> list[Ended]:
+    """Do them all; how each ended. What one raises, as that all must stop, is raised once all have ended."""
+    ends: dict[int, Ended] = {}
+    troubles: list[Exception] = []
 
     def do(number: int) -> None:
         try:
             ends[number] = works[number]()
-        except Exception as error:  # noqa: BLE001 - a thread's boundary: whatever it was is raised or told below
-            ends[number] = error
+        except Exception as error:  # noqa: BLE001 - a thread's boundary: whatever it was is raised below
+            troubles.append(error)
 
     threads = [threading.Thread(target=do, args=(number,), daemon=True) for number in range(len(works))]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    found: list[Ended | Failed] = []
-    for end in (ends[number] for number in range(len(works))):
-        if isinstance(end, Exception) and not isinstance(end, Failed):
-            raise end
-        found.append(end)
-    return found
+    if troubles:
+        raise troubles[0]
+    return [ends[number] for number in range(len(works))]
 
 
 class Erasing:
