@@ -26,6 +26,8 @@ from mulligan.activities.threads import run_blocking
 
 Stretches = list[tuple[int, int]] | None
 NOT_ERASED = "NOT_ERASED"
+_TOLD_OF_DISKS = ("path", "serial", "wwn", "model", "size_bytes")
+"""What is told of each disk that is to be erased, where not all are."""
 """As the agent calls it when it could not erase a disk."""
 BOOT_HEADER = "X-Mulligan-Boot"
 
@@ -84,7 +86,7 @@ class AgentDoor:
         except Malformed as error:
             return web.Response(status=400, text=f"{error}\n")
         hardware = (await run_blocking(self._jobs.seen, job.id)).hardware
-        if why := mistaken(job.identity, hardware) or untold(job.identity, hardware) or forbidden(job, asked):
+        if why := mistaken(job.identity, hardware) or untold(job.identity, hardware) or forbidden(job, asked, hardware):
             raise Refused(409, f"{asked.named} must not be changed: {why}", job.id)
         await run_blocking(self._jobs.permit, token, owner, asked.given(self._jobs.now()))
         log.info("the agent may change a disk", job=job.id, what=asked.what, disk=asked.named)
@@ -110,7 +112,7 @@ def configuration(job: Job, stretches: Stretches = None) -> dict[str, Any]:
         "erase": job.erase,
     }
     if job.only:
-        told["only"] = [{"path": disk.path, "serial": disk.serial, "wwn": disk.wwn} for disk in job.only]
+        told["only"] = [{name: getattr(disk, name) for name in _TOLD_OF_DISKS} for disk in job.only]
     if job.image is not None:
         told["image"] = {
             "bytes": (job.packed or job.image).bytes,

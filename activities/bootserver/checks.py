@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from mulligan.activities.bootserver.job import Job, JobKind, PermitGiven
+from mulligan.activities.bootserver.known import same
 from mulligan.activities.bootserver.reports import Asked, name_disk, text
 from mulligan.activities.values import DiskKind
 
@@ -15,10 +16,10 @@ _NO_DISKS = re.compile(r"/dev/(mmcblk\d+(boot\d+|rpmb)|mtdblock)")
 """What older agents list among the disks, and rightly do not erase: parts of a chip with its own firmware in them."""
 
 
-def forbidden(job: Job, asked: Asked) -> str:
-    """Why the agent must not do this to the disk; empty when it may."""
-    against = _against_erasing if job.kind is JobKind.ERASE else _against_writing
-    return "the job is done" if job.result is not None else next(against(job, asked), "")
+def forbidden(job: Job, asked: Asked, hardware: Mapping[str, Any]) -> str:
+    """Why the agent must not do this to the disk; empty when it may. `hardware` is what this boot of the agent told."""
+    against = _against_erasing(job, asked, hardware) if job.kind is JobKind.ERASE else _against_writing(job, asked)
+    return "the job is done" if job.result is not None else next(against, "")
 
 
 def unproved(job: Job, result: Mapping[str, Any], hardware: Mapping[str, Any]) -> str:
@@ -67,10 +68,10 @@ def _not_erased(job: Job, result: Mapping[str, Any], hardware: Mapping[str, Any]
 
 
 def absent(written: Sequence[PermitGiven], result: Mapping[str, Any]) -> tuple[PermitGiven, ...]:
-    """Those of the disks of which this erase does not tell. One without a serial number or WWN may have another path in
-    this boot, and is not known again."""
+    """Those of the disks of which this erase does not tell. One without a serial number and a WWN is missed only where
+    no disk can be it."""
     told = _disks(result)
-    return tuple(each for each in written if (each.serial or each.wwn) and not any(_is(disk, each) for disk in told))
+    return tuple(each for each in written if not any(_may_be(disk, each) for disk in told))
 
 
 def gone(missing: Sequence[PermitGiven]) -> str:
@@ -86,15 +87,9 @@ def gone(missing: Sequence[PermitGiven]) -> str:
     )
 
 
-def _is(disk: Mapping[str, Any], known: PermitGiven) -> bool:
-    """Whether it is that disk: by its serial number and, as the namespaces of an NVMe drive have one, by its WWN where
-    both have one of one kind; by its path where neither is known."""
-    path, serial, wwn = (text(disk.get(name) or "") for name in ("path", "serial", "wwn"))
-    if known.serial and serial != known.serial:
-        return False
-    if wwn and known.wwn and wwn.partition(".")[0] == known.wwn.partition(".")[0]:
-        return wwn == known.wwn
-    return bool(known.serial) or path == known.path
+def _may_be(disk: Mapping[str, Any], known: PermitGiven) -> bool:
+    found = same(disk, known)
+    return bool(found) if known.serial or known.wwn else found is not False
 
 
 def _disks(said: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -104,11 +99,15 @@ def _disks(said: Mapping[str, Any]) -> list[dict[str, Any]]:
     return [inner if isinstance(inner := each.get("disk"), dict) else each for each in found]
 
 
-def _against_erasing(job: Job, asked: Asked) -> Iterator[str]:
+def _against_erasing(job: Job, asked: Asked, hardware: Mapping[str, Any]) -> Iterator[str]:
     if asked.what != "erase":
         yield "this job only erases"
-    if job.only and not any(_is(asked.disk, each) for each in job.only):
+    fits = [each for each in job.only if same(asked.disk, each)]
+    if job.only and not fits:
         yield "only what this run may have written is to be erased"
+    fixed = [disk for disk in _disks(hardware) if disk.get("removable") is not True]
+    if job.only and all(sum(same(disk, each) is True for disk in fixed) > 1 for each in fits):
+        yield "which of the disks that are like it this run has written cannot be told"
 
 
 def _against_writing(job: Job, asked: Asked) -> Iterator[str]:

@@ -128,6 +128,9 @@ class PermitGiven:
     serial: str = ""
     wwn: str = ""
     """By which namespaces of one NVMe drive are told apart: they have one serial number."""
+    model: str = ""
+    size_bytes: int = 0
+    """0 where it was not told, as to those who noted no more than the names."""
 
 
 @dataclass(frozen=True, slots=True)

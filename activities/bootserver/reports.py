@@ -51,8 +51,8 @@ class Asked:
 
     def given(self, at: datetime) -> PermitGiven:
         """The permit for it."""
-        path, serial, wwn = (text(self.disk.get(name) or "") for name in ("path", "serial", "wwn"))
-        return PermitGiven(self.named, self.what, at, path, serial, wwn)
+        path, serial, wwn, model = (text(self.disk.get(name) or "") for name in ("path", "serial", "wwn", "model"))
+        return PermitGiven(self.named, self.what, at, path, serial, wwn, model, identity(self.disk).size_bytes)
 
 
 def parse_report(body: bytes, at: datetime) -> Told:

@@ -238,15 +238,6 @@ def test_only_what_was_written_is_erased_where_the_run_says_so(machine: Machine)
     assert first.read_bytes() == b"old " * (MIB // 4) * 16
 
 
-def test_of_disks_with_one_serial_number_only_the_named_one_is_erased(machine: Machine) -> None:
-    """Some controllers give all their disks the same: then the path tells which."""
-    first, second = (machine.disk(name, 16, **{"device/serial": "twin"}) for name in ("sda", "sdb"))
-    with erasing("metadata", only=[{"serial": "twin", "path": str(second)}]) as server:
-        assert machine.boot(server.url).returncode == POWER_OFF
-    assert second.read_bytes()[:MIB] == bytes(MIB)
-    assert first.read_bytes() == b"old " * (MIB // 4) * 16
-
-
 def test_a_job_that_it_does_not_know_is_said(machine: Machine) -> None:
     """An older agent is built again."""
     with BootServer({"job": "j", "kind": "paint", "machine": "m"}) as server:

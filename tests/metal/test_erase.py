@@ -91,7 +91,7 @@ async def test_a_disk_that_was_half_written_is_erased(lab: Lab) -> None:
     await asyncio.gather(deploying, return_exceptions=True)
     await lab.erase(lab.erasing(only_if_written=True))
     assert (lab.server.disk, lab.is_at_rest()) == (b"", True)
-    assert lab.server.asked[-1]["only"] == [{"path": "/dev/sda", "serial": "S-1", "wwn": DISK["wwn"]}]
+    assert lab.server.asked[-1]["only"] == [DISK]
     job = lab.site().jobs.find(DEPLOY)
     assert job is not None and job.closed
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from .choose import hands_off
 from .forget import ways
 from .hardware import DEV, SYS, Disk, disks
 from .home import Home
+from .known import find
 from .marks import SAMPLES, Marks, ends, reads_zeros
 from .partitions import reread, table
 from .reporter import Reporter
@@ -23,7 +24,7 @@ UNTOLD = "the disk does not tell whether it hides a part of it (HPA)"
 
 
 def erase(home: Home, reporter: Reporter, asked: Mapping[str, Any], sys: Path = SYS, dev: Path = DEV) -> dict[str, Any]:
-    """Erase every fixed disk, or those that `only` names by path and serial number; what was done to each.
+    """Erase every fixed disk, or those that `only` tells of; what was done to each.
 
     What cannot be erased keeps no other disk from it. Raises `Failed` at the end then, and whatever the reporter raises
     when the work must stop.
@@ -31,8 +32,7 @@ def erase(home: Home, reporter: Reporter, asked: Mapping[str, Any], sys: Path = 
     mode, only = str(asked["erase"]), asked.get("only")
     there = disks(sys, dev)
     fixed = [disk for disk in there if not disk.removable]
-    chosen = [disk for disk in fixed if only is None or _named(disk, only, fixed)]
-    left = [_gone(each) for each in only or () if not any(_named(disk, [each], fixed) for disk in fixed)]
+    chosen, left = (fixed, []) if only is None else _written(only, fixed)
     if not chosen and not left:
         raise Failed("NO_DISK", "there is no fixed disk to erase that the drivers of this machine see")
     able = []
@@ -56,9 +56,16 @@ def erase(home: Home, reporter: Reporter, asked: Mapping[str, Any], sys: Path = 
     return {"erase": mode, "disks": done, "skipped": skipped}
 
 
-def _gone(written: Mapping[str, Any]) -> str:
-    named = f"{written.get('path')} ({written.get('serial') or 'no serial number'})"
-    return f"{named}: it was to be erased, and no fixed disk of this server is it; put it back"
+def _written(only: Iterable[Mapping[str, Any]], fixed: list[Disk]) -> tuple[list[Disk], list[str]]:
+    """The disks that it tells of, and why not of each that is not found."""
+    found: list[Disk] = []
+    left: list[str] = []
+    for each in only:
+        try:
+            found.append(find(each, fixed))
+        except Failed as failed:
+            left.append(str(failed))
+    return list(dict.fromkeys(found)), left
 
 
 def _told_left(left: list[str], done: int) -> str:
@@ -93,18 +100,6 @@ def _erased(disk: Disk, mode: str, erasing: Erasing) -> str | Failed:
         return failed
     erasing.ended(disk, "{} erased")
     return how
-
-
-def _named(disk: Disk, only: Any, there: list[Disk]) -> bool:
-    """Whether it is one of these: by its WWN where both have one, else by its serial number, and by its path where it
-    has none, or others have the same."""
-    alike = [each for each in there if disk.serial and each.serial == disk.serial]
-    return any(
-        each.get("wwn") == disk.wwn
-        if disk.wwn and each.get("wwn")
-        else (each.get("serial") or "") == disk.serial and (len(alike) == 1 or each.get("path") == disk.path)
-        for each in only
-    )
 
 
 def _metadata(disk: Disk, erasing: Erasing) -> str:
