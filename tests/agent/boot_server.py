@@ -30,6 +30,8 @@ class BootServer:
     refuse: str = ""
     """Answer requests that end so with `refuse_status`."""
     refuse_status: int = 410
+    leads: str = ""
+    """Where that answer leads, if anywhere."""
     most: int = 0
     """Answer reports of more bytes with 413."""
     order: str = "power-off"
@@ -86,7 +88,8 @@ class BootServer:
         self.boots.add(request.headers["X-Mulligan-Boot"])
         self.asked.append(f"{name} {request.headers.get('Range', '')}".strip())
         if self.refuse and name == self.refuse:
-            return _send(request, self.refuse_status, b"this job is over\n")
+            body = b"" if self.refuse_status in (204, 302) else b"this job is over\n"
+            return _send(request, self.refuse_status, body, self.leads)
         if self.away:
             self.away -= 1
             return _send(request, self.away_status, b"come again\n")
@@ -139,8 +142,10 @@ class BootServer:
                 assert self._heard.wait_for(lambda before=before: len(self.reports) > before, 60)
 
 
-def _send(request: BaseHTTPRequestHandler, status: int, body: bytes) -> None:
+def _send(request: BaseHTTPRequestHandler, status: int, body: bytes, leads: str = "") -> None:
     request.send_response(status)
+    if leads:
+        request.send_header("Location", leads)
     request.send_header("Content-Length", str(len(body)))
     request.end_headers()
     request.wfile.write(body)

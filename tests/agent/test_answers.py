@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from mulligan.activities.agent.on_machine.main import POWER_OFF
-from tests.agent.machine import MIB, Machine, erasing
+from tests.agent.machine import MIB, Machine, deployment, disk_image, erasing
 
 
 @pytest.mark.parametrize("refused", ["configuration", "permits", "reports"])
@@ -60,3 +62,40 @@ def test_a_result_that_is_too_much_is_a_failure_with_a_name(machine: Machine) ->
     assert done.returncode == POWER_OFF
     assert server.last["error"]["name"] == "REPORT_TOO_LARGE"
     assert "413 too large" in server.last["error"]["message"]
+
+
+@pytest.mark.parametrize("status", [200, 202, 301, 302, 307])
+def test_only_a_permit_is_a_permit(machine: Machine, status: int) -> None:
+    """What a proxy answers in the boot server's place is none: nothing is written."""
+    disk = machine.disk("sda", 8)
+    server = erasing("metadata")
+    server.refuse, server.refuse_status, server.leads = "permits", status, "http://proxy.example/login"
+    with server:
+        done = machine.boot(server.url)
+    assert done.returncode == POWER_OFF
+    assert f"permits: it answered {status} and leads to http://proxy.example/login, and not 204" in done.stdout
+    assert disk.read_bytes() == b"old " * (MIB // 4) * 8
+
+
+@pytest.mark.parametrize("name", ["configuration", "reports"])
+@pytest.mark.parametrize("status", [202, 204, 302])
+def test_only_an_answer_is_an_answer(machine: Machine, name: str, status: int) -> None:
+    """The boot ends before anything is asked for."""
+    machine.disk("sda", 8)
+    server = erasing("metadata")
+    server.refuse, server.refuse_status = name, status
+    with server:
+        done = machine.boot(server.url)
+    assert f"refuses this boot: {name}: it answered {status}, and not 200" in done.stdout
+    assert (done.returncode, server.permits) == (POWER_OFF, [])
+
+
+@pytest.mark.parametrize("name", ["image", "seed"])
+def test_only_the_bytes_that_were_asked_for_are_written(machine: Machine, tmp_path: Path, name: str) -> None:
+    """A page of somebody else's is no image."""
+    machine.disk("sda", 32)
+    server = deployment(disk_image(tmp_path, "gpt"))
+    server.refuse, server.refuse_status, server.leads = name, 302, "/elsewhere"
+    with server:
+        done = machine.boot(server.url)
+    assert f"refuses this boot: {name}: it answered 302 and leads to /elsewhere, and not 206" in done.stdout

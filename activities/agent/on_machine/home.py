@@ -19,6 +19,9 @@ PASSING = frozenset({408, 425, 429})
 """Of the 400s those that say to come again. To ask again mends nothing of the others, as 416: what is served is shorter
 than it was said to be. Another boot is told anew."""
 TOO_LARGE = 413
+TOLD, GRANTED, PART = 200, 204, 206
+"""What the boot server answers: with JSON, to a wish that it grants, with the bytes that were asked for. Anything else
+below 400 is not its answer, but a proxy's or somebody else's: no word from there counts, least of all as a permit."""
 
 
 class Refused(Exception):
@@ -52,14 +55,12 @@ class Home:
     def permit(self, disk: dict[str, Any], what: str) -> None:
         """Ask whether the disk may be changed for good; returns when it may. Raises `Refused`."""
         asked = {"disk": disk, "what": what}
-        self.patiently(lambda: self._json("POST", "permits", asked))
+        self.patiently(lambda: self._granted(asked))
 
     @contextmanager
     def bytes_from(self, name: str, start: int, end: int) -> Iterator[http.client.HTTPResponse]:
         """The bytes of `image` or `seed` from `start` up to `end`. Raises `Away` and `Refused`."""
-        with self._asked("GET", name, None, {"Range": f"bytes={start}-{end - 1}"}) as answer:
-            if answer.status != 206:
-                raise Refused(f"the boot server does not go on at byte {start}: it answered {answer.status}")
+        with self._asked("GET", name, None, {"Range": f"bytes={start}-{end - 1}"}, PART) as answer:
             yield answer
 
     def patiently(self, ask: Callable[[], Answer]) -> Answer:
@@ -74,19 +75,25 @@ class Home:
                     told = str(away)
                 time.sleep(PAUSE_SECONDS)
 
+    def _granted(self, asked: dict[str, Any]) -> None:
+        with self._asked("POST", "permits", asked, {}, GRANTED):
+            pass
+
     def _json(self, method: str, name: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
-        with self._asked(method, name, body, {}) as answer:
+        with self._asked(method, name, body, {}, TOLD) as answer:
             try:
-                text = answer.read()
-                said = json.loads(text) if text.strip() else {}
+                said = json.loads(answer.read())
             except (OSError, http.client.HTTPException, ValueError) as error:
                 raise Away(f"its answer was cut off: {error}") from error
-        return said if isinstance(said, dict) else {}
+        if not isinstance(said, dict):
+            raise Refused(f"{name}: its answer is no JSON object; something else answers in the boot server's place")
+        return said
 
     @contextmanager
     def _asked(
-        self, method: str, name: str, body: dict[str, Any] | None, headers: dict[str, str]
+        self, method: str, name: str, body: dict[str, Any] | None, headers: dict[str, str], wanted: int
     ) -> Iterator[http.client.HTTPResponse]:
+        """The answer, which has this status. Raises `Away` and `Refused` for any other."""
         line = http.client.HTTPConnection(self._url.hostname or "", self._url.port or 80, timeout=TIMEOUT_SECONDS)
         with closing(line):
             try:
@@ -95,10 +102,14 @@ class Home:
                 line.request(method, f"{self._url.path}/{name}", encoded, sent)
                 answer = line.getresponse()
                 said = answer.read(300) if answer.status >= 400 else b""
+                leads = answer.getheader("Location") or ""
             except (OSError, http.client.HTTPException) as error:
                 raise Away(str(error) or type(error).__name__) from error
             if answer.status >= 400:
                 raise _error(answer.status, f"{name}: {answer.status} {said.decode('utf-8', 'replace').strip()}")
+            if answer.status != wanted:
+                where = f" and leads to {leads[:200]}" if leads else ""
+                raise Refused(f"{name}: it answered {answer.status}{where}, and not {wanted} as the boot server would")
             yield answer
 
 
