@@ -183,6 +183,28 @@ def test_an_image_with_an_mbr_gets_its_seed_on_a_disk_that_an_mbr_cannot_cover(t
     assert table(str(disk)).partitions[-1] == seed
 
 
+@pytest.mark.parametrize("hybrid", [False, True])
+@pytest.mark.parametrize("flag", [0x80, 0])
+def test_the_entry_that_bioses_boot_by_stays_as_the_image_has_it(
+    machine: Machine, tmp_path: Path, flag: int, *, hybrid: bool
+) -> None:
+    """Some boot no disk whose MBR has no active entry, also where it only stands before a GPT."""
+    path = tmp_path / "image"
+    path.write_bytes(disk_image(tmp_path, "gpt"))
+    if hybrid:
+        run("sgdisk", "--hybrid=1", path)
+    image = bytearray(path.read_bytes())
+    entries = [at for at in range(446, 510, 16) if image[at + 4]]
+    image[:4], image[entries[-1]] = b"boot", flag
+    disk = machine.disk("sda", 32)
+    with deployment(bytes(image)) as server:
+        machine.boot(server.url)
+    assert server.last["phase"] == "waiting"
+    after = disk.read_bytes()[:512]
+    assert [after[at] for at in entries] == [image[at] for at in entries]
+    assert (len(entries), after[:4]) == (2 if hybrid else 1, b"boot")
+
+
 def test_a_program_that_erases_is_killed_when_the_work_must_stop() -> None:
     """Some take hours; a boot that has no business here any more does not let them go on."""
 

@@ -8,7 +8,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from .disk_io import read_back
+from .disk_io import read_back, write_at
 from .hardware import SECTOR
 from .tools import Complained, Failed, run
 
@@ -16,6 +16,8 @@ MIB = 1024**2
 MBR_SECTORS = 2**32 - 1
 """An MBR counts no further: on larger disks the seed ends where it can still be found."""
 _MBR_ENTRIES, _MBR_TYPE, _MBR_SIGNATURE = slice(446, 510), 4, b"\x55\xaa"
+_ACTIVE = 0x80
+"""The flag with which an entry begins that BIOSes boot from."""
 _PROTECTIVE = 0xEE
 """The type of the one partition of an MBR that stands before a GPT (UEFI 2.10, section 5.2.3)."""
 EFI_SYSTEM = "C12A7328-F81F-11D2-BA4B-00A0C93EC93B"
@@ -128,10 +130,27 @@ def add_partition(path: str, mib: int) -> Partition:
 
 def _make(path: str, mib: int, before: Table) -> None:
     if before.label == "gpt":
+        mbr = _mbr(path)
         run("sgdisk", "--move-second-header", path)
         run("sgdisk", f"--new=0:-{mib}M:0", "--typecode=0:8300", "--change-name=0:cidata", path)
+        _keep_flags(path, mbr)
     else:
         _append(path, mib, before.sector)
+
+
+def _mbr(path: str) -> bytes:
+    return b"".join(bytes(piece) for _, piece in read_back(path, 0, SECTOR))
+
+
+def _keep_flags(path: str, before: bytes) -> None:
+    """Let the entries of the MBR before a GPT be active that were: sgdisk has none active, and some BIOSes boot no disk
+    without. An entry of another type is another one."""
+    now = bytearray(_mbr(path))
+    for at in range(_MBR_ENTRIES.start, _MBR_ENTRIES.stop, 16):
+        if before[at] == _ACTIVE and before[at + _MBR_TYPE] == now[at + _MBR_TYPE] != 0:
+            now[at] = _ACTIVE
+    if now != _mbr(path):
+        write_at(path, 0, bytes(now))
 
 
 def _require_readable(path: str) -> None:
