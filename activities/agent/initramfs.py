@@ -36,7 +36,8 @@ PROGRAMS = (
 DRIVER_FOLDERS = (
     *("drivers/nvme/host", "drivers/ata", "drivers/scsi", "drivers/message/fusion", "drivers/virtio", "drivers/hv"),
     *("drivers/pci/controller", "drivers/usb/host", "drivers/usb/storage"),
-    *("drivers/net/ethernet", "drivers/net/vmxnet3", "drivers/net/hyperv", "fs/isofs", "fs/fat", "fs/efivarfs"),
+    *("drivers/net/ethernet", "drivers/net/phy", "drivers/net/vmxnet3", "drivers/net/hyperv"),
+    *("fs/isofs", "fs/fat", "fs/efivarfs"),
 )
 DRIVERS = (
     *("virtio_blk", "virtio_net", "virtio-rng", "xen-blkfront", "xen-netfront", "button", "loop", "8021q"),

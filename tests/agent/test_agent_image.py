@@ -9,6 +9,7 @@ import shutil
 import stat
 import subprocess
 import sys
+from fnmatch import fnmatch
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,7 @@ from mulligan.activities.agent.cpio import newc
 from mulligan.activities.agent.image import FILES, HOLE_BYTES, ISO, MANIFEST, AgentImage, empty_hole
 from mulligan.activities.agent.place import MAX_BYTES, put_in_place
 from mulligan.activities.errors import HostNotReady, InvalidRequest, Unreachable, Unsupported
+from mulligan.activities.images.build.tree import Drivers
 from tests.agent.built import Built, agent_command
 from tests.agent.emulated import BIOS, booted, secure_boot
 
@@ -125,6 +127,55 @@ def test_disks_of_a_storage_network_are_out_of_reach(built: Built) -> None:
     assert {b"nvme", b"ahci", b"mpt3sas", b"megaraid_sas", b"smartpqi", b"virtio_scsi", b"usb-storage"} <= modules
     assert {b"igb", b"ixgbe", b"i40e", b"ice", b"tg3", b"bnxt_en", b"mlx5_core", b"r8169", b"virtio_net"} <= modules
     assert modules & {b"lpfc", b"qla2xxx", b"libiscsi", b"iscsi_tcp", b"nvme-tcp", b"nvme-fabrics", b"fnic"} == set()
+
+
+LINUX = "6.1.0-1-amd64"
+ASKING = [  # what a driver asks for, what there is besides, and what is packed
+    ("pre: phy", {"phy": b"\0"}, {"card", "phy"}),
+    ("pre: phy", {"phy": b"\0softdep=pre: phy-lib\0", "phy_lib": b"\0"}, {"card", "phy", "phy_lib"}),
+    ("pre: crc", {"crc-fast": b"\0alias=crc\0", "crc-plain": b"\0alias=crc\0"}, {"card", "crc-fast", "crc-plain"}),
+    ("pre: inside built-alias post: after nothing", {"after": b"\0"}, {"card", "after"}),
+    ("pre: nothing", {}, None),
+]
+
+
+@pytest.mark.parametrize(("asked", "others", "packed"), ASKING)
+def test_what_a_driver_asks_for_is_packed_with_it(
+    built: Built, tmp_path: Path, asked: str, others: dict[str, bytes], packed: set[str] | None
+) -> None:
+    """By its name or an alias, and what that asks for; a build without what is to come before it is none."""
+    (busybox,) = (built.state_dir / "cache/agent-build/apt/debs").glob("busybox-static*.deb")
+    subprocess.run(["dpkg-deb", "-x", busybox, tmp_path], check=True)
+    for name, content in {"card": f"\0softdep={asked}\0".encode(), **others}.items():
+        path = tmp_path / f"lib/modules/{LINUX}/kernel/{name}.ko"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"\x7fELF" + content + bytes(64))
+    folder = tmp_path / "lib/modules" / LINUX
+    (folder / "modules.builtin").write_text("kernel/inside.ko\n")
+    (folder / "modules.builtin.modinfo").write_bytes(b"inside.license=GPL\0inside.alias=built_alias\0")
+    drivers, target = Drivers(tmp_path, LINUX), tmp_path / "target"
+    if packed is None:
+        with pytest.raises(Unsupported, match=r"card\.ko needs nothing"):
+            drivers.copy(target, ["card"])
+    else:
+        drivers.copy(target, ["card"])
+        assert {path.stem for path in target.rglob("*.ko")} == packed
+
+
+def test_what_drivers_ask_for_is_there(built: Built) -> None:
+    """Cards with a Realtek chip are of no use without the driver of its PHY; other PHYs' are there too."""
+    modules = {Path(name).stem: data for name, (_, data) in unpacked(built.image.initrd).items() if ".ko" in name}
+    fields = {name: data.split(b"\0") for name, data in modules.items()}
+    softdeps = [field[8:].decode() for found in fields.values() for field in found if field.startswith(b"softdep=")]
+    asked = {word for each in softdeps for word in each.replace("post:", "pre:").split() if word != "pre:"}
+    aliases = {field[6:].decode() for found in fields.values() for field in found if field.startswith(b"alias=")}
+    assert {"realtek", "crct10dif"} <= asked
+    assert asked - {name.replace("-", "_") for name in modules} - aliases == set()
+    assert {"r8169", "realtek", "marvell", "broadcom", "micrel", "at803x"} <= modules.keys()
+    mdio = "mdio:" + f"{0x001CC800:032b}"  # what the kernel asks modprobe for, once a card's chip told its PHY's number
+    (names,) = [data for name, (_, data) in unpacked(built.image.initrd).items() if name.endswith("/modules.alias")]
+    patterns = [line.split()[1:] for line in names.decode().splitlines() if line.startswith("alias mdio:")]
+    assert [module for pattern, module in patterns if fnmatch(mdio, pattern)] == ["realtek"]
 
 
 def unpacked(initrd: Path) -> dict[str, tuple[int, bytes]]:
