@@ -29,7 +29,11 @@ STATIC_SECONDS = 6.0
 """So long a card is tried with an address that is given: switches and IPv6 take a moment."""
 RESOLVERS, RESOLVER = Path("/run/resolvers"), Path("/etc/resolv.conf")
 """Which name servers each card's DHCP named, and those that are asked."""
-CLIENT = ("udhcpc", "-f", "-t", "5", "-T", "2", "-A", "2", "-s", "/etc/udhcpc/default.script")
+CLIENT = (
+    *("udhcpc", "-f", "-t", "5", "-T", "2", "-A", "2", "-s", "/etc/udhcpc/default.script"),
+    *("-O", "mtu", "-O", "staticroutes", "-O", "msstaticroutes"),
+)
+"""What is asked for besides what always is: options 26, 121 and 249."""
 
 
 def reach(arguments: Arguments, sys: Path = SYS) -> str:
