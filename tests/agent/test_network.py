@@ -33,8 +33,9 @@ arguments = Arguments(os.environ["URL"], vlan=os.environ.get("VLAN", ""))
 way = network.reach(arguments, pathlib.Path("/root"))
 print("reached:", way, flush=True)
 time.sleep(float(os.environ.get("WAIT", "0")))
+subprocess.run(os.environ.get("THEN", "true").split(), check=True)
 home.TIMEOUT_SECONDS = 5
-door = home.Home(arguments.url, print)
+door = home.Home(arguments.url, print, way.card)
 try:
     print("told:", door._json("GET", "configuration"), flush=True)
 except home.Away as away:
@@ -45,6 +46,21 @@ for children in pathlib.Path("/proc/self/task").glob("*/children"):
     for child in children.read_text().split():
         os.kill(int(child), signal.SIGKILL)
 """
+ROUTER = """\
+import ipaddress, socket, struct, sys, time
+card, prefix, preference = sys.argv[1], sys.argv[2], int(sys.argv[3])
+line = socket.socket(socket.AF_INET6, socket.SOCK_RAW, 58)
+index, kind = socket.if_nametoindex(card), socket.IPPROTO_IPV6
+line.setsockopt(kind, socket.IPV6_MULTICAST_HOPS, 255)
+line.setsockopt(kind, socket.IPV6_MULTICAST_IF, index)
+head = struct.pack("!BBHBBHII", 134, 0, 0, 64, preference, 1800, 0, 0)
+told = struct.pack("!BBBBIII", 3, 4, 64, 0xC0, 86400, 14400, 0) + ipaddress.ip_address(prefix).packed
+while True:
+    line.sendto(head + told, ("ff02::1", 0, 0, index))
+    time.sleep(1)
+"""
+"""Tells all that it is their router, as RFC 4861 says, with a preference (RFC 4191: 8 is high)."""
+
 
 class Lab:
     """Namespaces by their names; what runs in them ends with the test."""
@@ -188,3 +204,37 @@ def test_a_router_beyond_an_address_that_is_alone_is_used(lab: Lab) -> None:
 def test_dhcp_is_asked_for_all_that_is_used() -> None:
     """What a client does not ask for, many servers do not tell."""
     assert [word for word in CLIENT if "routes" in word or word == "mtu"] == ["mtu", "staticroutes", "msstaticroutes"]
+
+
+def test_a_router_of_another_card_that_is_preferred_is_not_used(lab: Lab, tmp_path: Path) -> None:
+    """It goes on telling, by IPv6, that it leads everywhere."""
+    lab.add("agent", "nowhere", "leads")
+    lab.wire("agent", "eth0", "nowhere", "r0")
+    lab.wire("agent", "eth1", "leads", "r1")
+    router = tmp_path / "router.py"
+    router.write_text(ROUTER)
+    for name, card, prefix, preference in (
+        ("nowhere", "r0", "2001:db8:a::", "8"),
+        ("leads", "r1", "2001:db8:b::", "0"),
+    ):
+        lab.run(name, "ip", "address", "add", f"{prefix}1/64", "dev", card, "nodad")
+        lab.run(name, "sysctl", "-qw", "net.ipv6.conf.all.forwarding=1")
+        lab.start(name, sys.executable, router, card, prefix, preference)
+    lab.run("leads", "ip", "address", "add", "2001:db8:f::2/128", "dev", "lo")
+    lab.serve("leads", "2001:db8:f::2")
+    said = lab.agent("agent", "eth0 eth1", "http://[2001:db8:f::2]:7421/v1/agent/t", WAIT="3")
+    assert "by eth1" in said and "told: {'kind': 'found'}" in said
+    assert "default via" in said and "dev eth0" not in said
+
+
+def test_all_is_asked_by_the_card_that_was_found(lab: Lab) -> None:
+    """Whatever route another one comes to."""
+    lab.add("agent", "nowhere", "leads")
+    lab.wire("agent", "eth0", "nowhere", "r0")
+    lab.wire("agent", "eth1", "leads", "r1")
+    lab.run("leads", "ip", "address", "add", "10.5.0.1/24", "dev", "r1")
+    lab.serve("leads", "10.5.0.1")
+    lab.dhcp("leads", "r1", "--dhcp-range=10.5.0.20,10.5.0.30")
+    said = lab.agent("agent", "eth0 eth1", "http://10.5.0.1:7421/v1/agent/t", THEN="ip route add 10.5.0.1 dev eth0")
+    assert "10.5.0.1 dev eth0" in said
+    assert "by eth1" in said and "told: {'kind': 'found'}" in said

@@ -11,6 +11,8 @@ from contextlib import closing, contextmanager
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
+from .line import connected
+
 Answer = TypeVar("Answer")
 
 TIMEOUT_SECONDS = 20.0
@@ -39,10 +41,12 @@ class Away(Exception):
 class Home:
     """The boot server's door for this boot. Every request names the boot, drawn at random."""
 
-    def __init__(self, url: str, said: Callable[[str], None], boot: str = "") -> None:
+    def __init__(self, url: str, said: Callable[[str], None], card: str = "") -> None:
+        """With a network card, all is asked by that one, whichever routes there are."""
         self._url = urlsplit(url)
         self._said = said
-        self.boot = boot or str(uuid.uuid4())
+        self._card = card
+        self.boot = str(uuid.uuid4())
 
     def configuration(self) -> dict[str, Any]:
         """What to do. Waits for as long as the boot server is away."""
@@ -94,9 +98,10 @@ class Home:
         self, method: str, name: str, body: dict[str, Any] | None, headers: dict[str, str], wanted: int
     ) -> Iterator[http.client.HTTPResponse]:
         """The answer, which has this status. Raises `Away` and `Refused` for any other."""
-        line = http.client.HTTPConnection(self._url.hostname or "", self._url.port or 80, timeout=TIMEOUT_SECONDS)
-        with closing(line):
+        place = (self._url.hostname or "", self._url.port or 80)
+        with closing(http.client.HTTPConnection(*place)) as line:
             try:
+                line.sock = connected(place, self._card, TIMEOUT_SECONDS)
                 encoded = json.dumps(body).encode() if body is not None else None
                 sent = {"X-Mulligan-Boot": self.boot, "Content-Type": "application/json", **headers}
                 line.request(method, f"{self._url.path}/{name}", encoded, sent)

@@ -37,9 +37,10 @@ def main() -> int:
     except BadArguments as bad:
         _say(f"{bad}; powering off")
         return POWER_OFF
-    _say(f"network: the boot server {arguments.place[0]} is reached from {network.reach(arguments, given.sys)}")
+    way = network.reach(arguments, given.sys)
+    _say(f"network: the boot server {arguments.place[0]} is reached from {way}")
     try:
-        _work(Home(arguments.url, _say), given.sys, given.dev)
+        _work(Home(arguments.url, _say, way.card), given.sys, given.dev)
     except Refused as refused:
         _say(f"the boot server refuses this boot: {refused}; nothing more is done, powering off")
     except Ordered as ordered:

@@ -1,7 +1,8 @@
 """The network, until the boot server is reached: by the address that the run gives, or by DHCP.
 
 Of several cards the one is kept by which the boot server answers, whichever that is. The others lose their addresses,
-so that nothing is sent by a way that leads nowhere. A card without link is passed over until it has one.
+and IPv6, by which routers would give them new ones, so that nothing is sent by a way that leads nowhere. A card without
+link is passed over until it has one.
 """
 
 from __future__ import annotations
@@ -10,16 +11,17 @@ import http.client
 import ipaddress
 import os
 import signal
-import socket
 import subprocess
 import time
 from collections.abc import Iterable
 from contextlib import closing, suppress
+from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
 from .arguments import Arguments
-from .hardware import SYS
+from .hardware import PROC, SYS
+from .line import connected
 from .tools import Failed, read, run
 
 CONNECT_SECONDS = 3.0
@@ -36,13 +38,25 @@ CLIENT = (
 """What is asked for besides what always is: options 26, 121 and 249."""
 
 
-def reach(arguments: Arguments, sys: Path = SYS) -> str:
-    """Bring the network up until the boot server answers; which address of ours, and which card, it answers.
+@dataclass(frozen=True)
+class Way:
+    """The way to the boot server: our address, and the network card, empty where there is none."""
+
+    address: str
+    card: str = ""
+    mac: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.address} by {self.card} ({self.mac})" if self.card else self.address
+
+
+def reach(arguments: Arguments, sys: Path = SYS) -> Way:
+    """Bring the network up until the boot server answers; by which way it does.
 
     Waits for as long as that takes: cards come up late, and whoever booted this has a deadline of its own.
     """
     network, next_word = _Network(arguments, sys), 0.0
-    while not (found := network.look()):
+    while (found := network.look()) is None:
         if time.monotonic() >= next_word:
             next_word = time.monotonic() + TELL_SECONDS
             print(
@@ -54,7 +68,10 @@ def reach(arguments: Arguments, sys: Path = SYS) -> str:
 
 def answers(arguments: Arguments, card: str = "") -> str:
     """Our address from which the boot server answers, by this card if one is given; else empty."""
-    with suppress(OSError, http.client.HTTPException), _connected(arguments, card) as line:
+    with (
+        suppress(OSError, http.client.HTTPException),
+        closing(connected(arguments.place, card, CONNECT_SECONDS)) as line,
+    ):
         mine = str(line.getsockname()[0])
         server = http.client.HTTPConnection(*arguments.place)
         server.sock = line
@@ -62,24 +79,6 @@ def answers(arguments: Arguments, card: str = "") -> str:
         if server.getresponse().status == 200:
             return mine
     return ""
-
-
-def _connected(arguments: Arguments, card: str) -> closing[socket.socket]:
-    """A connection to the boot server; with a card, past all routes that others have."""
-    trouble = OSError("no address")
-    for family, kind, protocol, _, place in socket.getaddrinfo(*arguments.place, type=socket.SOCK_STREAM):
-        line = socket.socket(family, kind, protocol)
-        line.settimeout(CONNECT_SECONDS)
-        try:
-            if card:
-                line.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, card.encode())
-            line.connect(place)
-        except OSError as error:
-            line.close()
-            trouble = error
-        else:
-            return closing(line)
-    raise trouble
 
 
 class _Network:
@@ -90,11 +89,12 @@ class _Network:
         self._cards = sys / "class/net"
         self._clients: dict[str, subprocess.Popen[bytes]] = {}
 
-    def look(self) -> str:
+    def look(self) -> Way | None:
         """Try every card once."""
         cards = self.names()
         if not cards:
-            return answers(self._arguments)
+            mine = answers(self._arguments)
+            return Way(mine) if mine else None
         for card in cards:
             with suppress(Failed):
                 run("ip", "link", "set", card, "up")
@@ -103,9 +103,9 @@ class _Network:
             with suppress(Failed):
                 link = self._link(card)
                 if mine := try_link(link):
-                    self._keep(link, [other for other in cards if other != card])
-                    return f"{mine} by {link} ({self._mac(card)})"
-        return ""
+                    self._keep(link, card, [other for other in cards if other != card])
+                    return Way(mine, link, self._mac(card))
+        return None
 
     def told(self, cards: Iterable[str]) -> str:
         """The cards, for people."""
@@ -159,13 +159,17 @@ class _Network:
             _forget((card,))
         return mine
 
-    def _keep(self, kept: str, others: list[str]) -> None:
+    def _keep(self, kept: str, its_card: str, others: list[str]) -> None:
         for card, client in self._clients.items():
             if card != kept:
                 with suppress(ProcessLookupError):
                     os.killpg(client.pid, signal.SIGKILL)  # with its script, which must not set an address now
                 client.wait()
-        _forget(map(self._named, others))
+        unused = {*others, *map(self._named, others), its_card} - {kept}
+        for card in unused:
+            with suppress(OSError):  # without IPv6, or it has no link that tags
+                (PROC / f"sys/net/ipv6/conf/{card}/disable_ipv6").write_text("1")
+        _forget(unused)
         if others:
             print(f"network: not used: {self.told(others)}", flush=True)
 
