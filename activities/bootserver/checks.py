@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from mulligan.activities.bootserver.job import Job, JobKind, PermitGiven
-from mulligan.activities.bootserver.known import same
+from mulligan.activities.bootserver.known import itself, same
 from mulligan.activities.bootserver.reports import Asked, name_disk, text
 from mulligan.activities.values import DiskKind
 
@@ -106,7 +106,7 @@ def _against_erasing(job: Job, asked: Asked, hardware: Mapping[str, Any]) -> Ite
     if job.only and not fits:
         yield "only what this run may have written is to be erased"
     fixed = [disk for disk in _disks(hardware) if disk.get("removable") is not True]
-    if job.only and all(sum(same(disk, each) is True for disk in fixed) > 1 for each in fits):
+    if job.only and all(len({itself(disk) for disk in fixed if same(disk, each)}) > 1 for each in fits):
         yield "which of the disks that are like it this run has written cannot be told"
 
 

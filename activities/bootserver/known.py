@@ -30,6 +30,12 @@ def same(disk: Mapping[str, Any], known: PermitGiven) -> bool | None:
     return True if True in agreed or (nameless and size) else None
 
 
+def itself(disk: Mapping[str, Any]) -> tuple[str, ...]:
+    """What is alike for both paths to a disk with two, and for no two disks that were told in one boot."""
+    serial, wwn = (text(disk.get(name) or "") for name in ("serial", "wwn"))
+    return (serial, wwn, str(disk.get("size_bytes"))) if serial and wwn else (text(disk.get("path")),)
+
+
 def _alike(one: str | int, other: str | int) -> bool | None:
     return one == other if one and other else None
 

@@ -106,6 +106,13 @@ def test_a_disk_in_the_written_ones_place_is_left_alone(machine: Machine) -> Non
         assert erased(machine, there | other) == []
 
 
+def test_a_disk_with_two_paths_is_one(machine: Machine) -> None:
+    """It is erased by one of them."""
+    for name in ("sda", "sdb"):
+        machine.disk(name, 8, **{"device/serial": "S-1", "wwid": "naa.5000000000000001"})
+    assert erased(machine, told(machine, "sdb")) == ["sda"]
+
+
 def test_a_disk_that_both_names_agree_on_may_have_grown(machine: Machine) -> None:
     """A hidden area was lifted, or a new firmware calls it something else."""
     machine.disk("sda", 8, wwid="naa.5000000000000001")

@@ -72,6 +72,8 @@ def test_a_disk_that_has_the_written_ones_name_is_not_permitted() -> None:
     assert forbidden(only(one), Asked(one | {"path": "/dev/sdb"}, "erase"), hardware) == ""
     twins = {"disks": [VOLUME, VOLUME | {"path": "/dev/sdb"}]}
     assert "cannot be told" in forbidden(only(VOLUME), Asked(VOLUME, "erase"), twins)
+    paths = {"disks": [one, one | {"path": "/dev/sdb"}]}
+    assert forbidden(only(one), Asked(one, "erase"), paths) == ""
     stick = {"disks": [VOLUME, VOLUME | {"path": "/dev/sdb", "removable": True}]}
     assert forbidden(only(VOLUME), Asked(VOLUME, "erase"), stick) == ""
 

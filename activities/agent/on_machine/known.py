@@ -15,7 +15,7 @@ from .tools import Failed
 def find(written: Mapping[str, Any], there: list[Disk]) -> Disk:
     """The disk. Raises `Failed` where none is it for certain, or more than one may be."""
     fits = [disk for disk in there if same(disk, written)]
-    if len(fits) == 1:
+    if len({_itself(disk) for disk in fits}) == 1:
         return fits[0]
     named = f"{written.get('path')} ({written.get('serial') or 'no serial number'})"
     if fits:
@@ -28,6 +28,11 @@ def find(written: Mapping[str, Any], there: list[Disk]) -> Disk:
             f"{named}: whether that is {path.named} cannot be told by the name alone, so it is not erased",
         )
     raise Failed("NOT_ERASED", f"{named}: it was to be erased, and no fixed disk of this server is it; put it back")
+
+
+def _itself(disk: Disk) -> tuple[object, ...]:
+    """Both paths to a disk with two are that disk."""
+    return (disk.serial, disk.wwn, disk.size_bytes) if disk.serial and disk.wwn else (disk.path,)
 
 
 def same(disk: Disk, written: Mapping[str, Any]) -> bool | None:
