@@ -79,6 +79,7 @@ class JobFiles:
                     if last.claim == job.claim and not (last.kind is JobKind.ERASE and last.result is not None):
                         continue
                 if job is None or job.closed or job.boot is None:
+                    path.with_name(f"{name}.seed").unlink(missing_ok=True)
                     path.unlink(missing_ok=True)
 
     @contextlib.contextmanager

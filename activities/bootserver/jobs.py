@@ -158,10 +158,12 @@ class Jobs:
         """The server is about to be switched on: what was sent up to now was not for what it boots, and what it boots
         from now on is this job's. Whatever else was left open for the server is over.
 
-        Raises `Conflict` when the job is over: whoever comes so late must not switch on what was switched off for good.
+        Raises `Conflict` when the job is over: whoever comes so late must not switch on what was switched off for good;
+        and when another provider's server boots by one of its MACs by now.
         """
         with self._files.locked():
             found, now = self._at_work(job), self.now()
+            self._boots.require_free(found, found.boot.macs if found.boot is not None else ())
             for other in self._files.of(found.provider) if found.provider else ():
                 if other.id != job and not other.closed:
                     self._end(other)
@@ -186,6 +188,7 @@ class Jobs:
             found = self._files.find(job)
             if found is not None and not found.closed:
                 self._end(found)
+            self._files.path(job, "seed").unlink(missing_ok=True)
 
     def close_left(self, provider: str, mark: Mark, asked_by: str) -> None:
         """Close what was left open for a claim whose server is off: a live machine, and what another execution than
@@ -293,6 +296,8 @@ class Jobs:
         if job.closed or (report is not None and report.phase is Phase.FAILED):
             return False
         told = report.at if report is not None else boot.at if boot is not None else None
+        if job.result is not None:
+            told = None  # its server is being switched off
         times = ((job.asked_at, asked), (told, heard))
         return any(at is not None and (self.now() - at).total_seconds() < seconds for at, seconds in times)
 

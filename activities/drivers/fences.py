@@ -59,7 +59,7 @@ class Fences:
             write_whole(self._path(system), json.dumps(asdict(mine)).encode())
 
     def saw_drives(self, system: str) -> None:
-        """Note that the system has virtual drives."""
+        """Note that the system has virtual drives that take URLs."""
         if self._without_since(system) != 0.0:
             self._directory.mkdir(parents=True, exist_ok=True)
             self._note_drives(system, "")
@@ -84,13 +84,14 @@ class Fences:
 
     def _note_drives(self, system: str, text: str) -> None:
         path = self._drives(system)
-        new = path.with_suffix(".drives-new")
+        new = path.with_suffix(".takers-new")
         new.touch(0o600)
         new.write_text(text)
         new.replace(path)
 
     def _drives(self, system: str) -> Path:
-        return self._path(system).with_suffix(".drives")
+        """What older versions noted as `.drives` were drives that may take no URL."""
+        return self._path(system).with_suffix(".takers")
 
     def _path(self, system: str) -> Path:
         return self._directory / f"{hashlib.sha256(system.encode()).hexdigest()[:32]}.json"

@@ -47,7 +47,9 @@ def bmc_name(host: str, port: int | None, usual: int) -> str:
     So a BMC that is spoken to by two protocols has one lane.
     """
     host = plain_host(host)
-    return host if port in (None, usual) else f"{host}:{port}"
+    if port in (None, usual):
+        return host
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def plain_host(host: str) -> str:

@@ -26,6 +26,8 @@ PATIENCE_SECONDS = 45.0
 """How long an order may yet show, whether its answer came or not."""
 APART_SECONDS = 10.0
 """How far two refusals to switch off what the BMC calls off must be apart, to count as its word that it is off."""
+BALKED_SECONDS = 60.0
+"""A BMC that refuses to switch off what it calls off is believed after this, whatever its reason."""
 UNSEEN = ""
 """The contact of a machine that was not seen on, or whose BMC was silent since. As a contact: not known, so that the
 BMC may have restarted at any time."""
@@ -51,7 +53,14 @@ class Known:
     left_on: str | None = None
     """In which contact with the BMC it was seen on, and not off since; None where nobody left it on."""
     refused_at: float = 0.0
-    """When the BMC first refused to switch off what it calls off."""
+    """When the BMC first refused to switch off what it calls off, as one does of what is off."""
+    balked_at: float = 0.0
+    """When it first refused that for whatever reason; it has called it off ever since."""
+
+    @property
+    def balks(self) -> bool:
+        """Whether it has refused for so long that its word is all that there is to go by."""
+        return bool(self.balked_at) and time.time() - self.balked_at >= BALKED_SECONDS
 
     @property
     def pending(self) -> bool:
@@ -77,8 +86,9 @@ class Orders:
         """What is known of the part."""
         parts, now = self._read(), time.time()
         known = parts.get(part, _NOTHING)
-        if max(known.at, known.refused_at) > now:
+        if max(known.at, known.refused_at, known.balked_at) > now:
             known = replace(known, at=min(known.at, now), refused_at=min(known.refused_at, now))
+            known = replace(known, balked_at=min(known.balked_at, now))
             self._write({**parts, part: known})
         return known
 
@@ -108,16 +118,23 @@ class Orders:
         known = self.of(part)
         if known.left_on is not None:
             with contextlib.suppress(OSError):  # it is doubted then; a full disk must not keep it from being read
-                self._put(part, replace(known, left_on=contact, refused_at=0.0))
+                self._put(part, replace(known, left_on=contact, refused_at=0.0, balked_at=0.0))
 
-    def refused_off(self, part: str, at: float) -> None:
-        """The BMC refused to switch off what it calls off; 0 when it gave another answer since."""
-        self._put(part, replace(self.of(part), refused_at=at))
+    def refused_off(self, part: str, *, as_off: bool) -> None:
+        """The BMC refused to switch off what it calls off; `as_off` says that it did so as one does of what is off."""
+        known, now = self.of(part), time.time()
+        self._put(part, replace(known, refused_at=now if as_off else 0.0, balked_at=known.balked_at or now))
+
+    def starts(self, part: str) -> None:
+        """The BMC says that the machine starts: what it refused before said nothing of its power."""
+        self._put(part, replace(self.of(part), refused_at=0.0, balked_at=0.0))
 
     def silent(self) -> None:
         """The BMC did not answer, so that it may have restarted since any of its machines was seen on."""
         parts = self._read()
-        self._write({name: each if each.left_on is None else _unseen(each) for name, each in parts.items()}, parts)
+        unseen = {name: each if each.left_on is None else _unseen(each) for name, each in parts.items()}
+        with contextlib.suppress(OSError):  # a full disk must not hide that it is silent
+            self._write(unseen, parts)
 
     def _put(self, part: str, known: Known) -> None:
         parts = self._read()
@@ -137,4 +154,4 @@ class Orders:
 
 
 def _unseen(known: Known) -> Known:
-    return replace(known, left_on=UNSEEN, refused_at=0.0)
+    return replace(known, left_on=UNSEEN, refused_at=0.0, balked_at=0.0)

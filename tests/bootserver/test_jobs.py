@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import shutil
+import os
 import threading
 from collections.abc import Callable
 from dataclasses import replace
@@ -10,7 +10,6 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from structlog.testing import capture_logs
 
 from mulligan.activities.agent.image import AgentImage
 from mulligan.activities.bootserver.job import Job, JobKind, Order, PermitGiven, Phase, Report, job_id
@@ -223,56 +222,6 @@ def test_orders_reach_the_agent_with_its_next_report(jobs: Jobs, agent: AgentIma
     assert found is not None and found.result == {"digest": "x"}
 
 
-def test_a_network_card_finds_its_job(jobs: Jobs, agent: AgentImage) -> None:
-    """While the agent is awaited or at work, and not a moment longer."""
-    mac = "52:54:00:00:00:01"
-    job, token = begun(jobs, agent, a_job(), URL, macs=(mac, "52:54:00:00:00:02"))
-    found = jobs.for_mac(mac)
-    assert found is not None and found.id == job.id
-    assert jobs.for_mac("52:54:00:00:00:09") is None
-    jobs.own(token, "boot-1", "")
-    assert jobs.for_mac(mac) is not None
-    jobs.finish(job.id, {"digest": "x"})
-    assert jobs.for_mac(mac) is None
-    jobs.close(job.id)
-    assert jobs.for_mac(mac) is None
-
-
-def network_boot(jobs: Jobs, agent: AgentImage, name: str, provider: str, *macs: str) -> Job:
-    """A job of this name is open, and its server boots by these network cards."""
-    job, _ = begun(jobs, agent, replace(a_job(), id=name, provider=provider), URL, macs=macs)
-    return job
-
-
-def booted_by(jobs: Jobs, mac: str) -> str:
-    """The job for which a network card boots; empty for none."""
-    job = jobs.for_mac(mac)
-    return job.id if job is not None else ""
-
-
-def test_two_servers_are_not_booted_by_one_network_card(jobs: Jobs, agent: AgentImage) -> None:
-    """The second is refused, and the first goes on; once that is over, the second may."""
-    mac, other = "52:54:00:00:00:01", "52:54:00:00:00:02"
-    network_boot(jobs, agent, "m-1-1-deploy", "srv-1", mac)
-    with pytest.raises(Conflict, match=r"srv-2 is to boot from the network by .*:01, and so does srv-1") as refused:
-        network_boot(jobs, agent, "m-2-1-deploy", "srv-2", other, mac)
-    assert (refused.value.metadata["other"], refused.value.metadata["blame"]) == ("srv-1", "site")
-    assert (booted_by(jobs, mac), booted_by(jobs, other)) == ("m-1-1-deploy", "")
-    jobs.close("m-1-1-deploy")
-    network_boot(jobs, agent, "m-2-1-deploy", "srv-2", other, mac)
-    assert (booted_by(jobs, mac), booted_by(jobs, other)) == ("m-2-1-deploy", "m-2-1-deploy")
-
-
-def test_what_tells_no_servers_apart_is_no_conflict(jobs: Jobs, agent: AgentImage) -> None:
-    """The BMCs' own cards, of one local address; and a job that an older worker left open, which says no provider."""
-    own, older = "be:3a:f2:b6:05:9f", "0c:c4:7a:00:00:03"
-    network_boot(jobs, agent, "m-1-1-deploy", "srv-1", "0c:c4:7a:00:00:01", own)
-    network_boot(jobs, agent, "m-2-1-deploy", "srv-2", "0c:c4:7a:00:00:02", own)
-    network_boot(jobs, agent, "m-3-1-live", "", older)
-    network_boot(jobs, agent, "m-4-1-deploy", "srv-3", older)
-    assert booted_by(jobs, older) == "m-4-1-deploy"
-
-
 def test_what_an_earlier_boot_still_fetches_is_not_of_this_one(jobs: Jobs, agent: AgentImage) -> None:
     """And takes nothing away of what this one told."""
     before, _ = begun(jobs, agent, a_job(), URL)
@@ -283,49 +232,6 @@ def test_what_an_earlier_boot_still_fetches_is_not_of_this_one(jobs: Jobs, agent
     assert jobs.seen(now.id) == told and told.on_at is not None
     jobs.note_fetched(now, "initrd", 1)
     assert jobs.seen(now.id).fetched == {"initrd": 1}
-
-
-def test_a_servers_next_job_has_its_network_card(jobs: Jobs, agent: AgentImage) -> None:
-    """Also where a job of it was left open; and the end of that one takes the card from nobody."""
-    mac = "52:54:00:00:00:01"
-    network_boot(jobs, agent, "m-1-1-deploy", "srv-1", mac)
-    network_boot(jobs, agent, "m-2-2-deploy", "srv-1", mac)
-    assert booted_by(jobs, mac) == "m-2-2-deploy"
-    jobs.close("m-1-1-deploy")
-    assert booted_by(jobs, mac) == "m-2-2-deploy"
-
-
-def test_a_network_card_is_looked_up_without_reading_every_job(jobs: Jobs, agent: AgentImage, tmp_path: Path) -> None:
-    """Jobs that nobody can read, which would be told in the log, are not even looked at."""
-    mac = "52:54:00:00:00:01"
-    network_boot(jobs, agent, "m-1-1-deploy", "srv-1", mac)
-    for number in range(20):
-        (tmp_path / "jobs" / f"m-9-{number}-deploy.json").write_text("{")
-    with capture_logs() as logged:
-        assert (booted_by(jobs, mac), booted_by(jobs, "52:54:00:00:00:09")) == ("m-1-1-deploy", "")
-    assert logged == []
-
-
-def test_another_process_finds_network_cards_too(
-    jobs: Jobs, agent: AgentImage, tmp_path: Path, keyring: Keyring
-) -> None:
-    """What one began the other boots, what the other closed the first does not; without an index it is made anew."""
-    macs = ("52:54:00:00:00:01", "52:54:00:00:00:02")
-    jobs.for_mac(macs[0])
-    network_boot(jobs, agent, "m-1-1-deploy", "srv-1", macs[0])
-    network_boot(jobs, agent, "m-2-1-deploy", "srv-2", macs[1])
-    other = Jobs(tmp_path / "jobs", keyring)
-    assert [booted_by(other, mac) for mac in macs] == ["m-1-1-deploy", "m-2-1-deploy"]
-    other.close("m-1-1-deploy")
-    assert [booted_by(jobs, mac) for mac in macs] == ["", "m-2-1-deploy"]
-    shutil.rmtree(tmp_path / "jobs" / "macs")
-    assert [booted_by(jobs, mac) for mac in macs] == ["", "m-2-1-deploy"]
-    (tmp_path / "jobs" / "macs" / macs[1].replace(":", "-")).unlink()  # as if an older worker had begun it
-    assert booted_by(jobs, macs[1]) == ""
-    other.index()
-    assert [booted_by(jobs, mac) for mac in macs] == ["", "m-2-1-deploy"]
-    jobs.close("m-2-1-deploy")
-    assert [booted_by(jobs, mac) for mac in macs] == ["", ""]
 
 
 def test_a_boot_before_a_job_was_forgotten_is_none_of_the_next(jobs: Jobs, agent: AgentImage) -> None:
@@ -360,7 +266,8 @@ def test_a_job_that_is_over_begins_no_boot(jobs: Jobs, agent: AgentImage) -> Non
     for do in late:
         with pytest.raises(Conflict, match="srv-1: what was begun there was ended by another action"):
             do()
-    assert booted_by(jobs, MAC) == "m-1-1-erase"
+    served = jobs.for_mac(MAC)
+    assert served is not None and served.id == "m-1-1-erase"
 
 
 def test_the_seed_goes_with_its_job(jobs: Jobs, tmp_path: Path) -> None:
@@ -381,3 +288,19 @@ def test_a_run_boots_its_own_arguments(agent: AgentImage) -> None:
     medium = a_medium(agent, f"{URL}/v1/agent/t")
     assert medium.command_line.endswith(f"mulligan.url={URL}/v1/agent/t")
     assert len(medium.hole) == agent.hole_bytes
+
+
+def test_the_seed_goes_whenever_its_job_went(jobs: Jobs, agent: AgentImage, tmp_path: Path) -> None:
+    """Also where a worker was killed in between, or a job that was given up long ago is removed."""
+    for name in ("m-1-1-deploy", "m-2-1-deploy"):
+        begun(jobs, agent, replace(a_job(), id=name), URL)
+        jobs.load(name, None, b"secret")
+    left = (tmp_path / "jobs" / "m-1-1-deploy.seed").read_bytes()
+    jobs.close("m-1-1-deploy")
+    (tmp_path / "jobs" / "m-1-1-deploy.seed").write_bytes(left)  # as if it had been killed before it came to that
+    jobs.close("m-1-1-deploy")
+    jobs.give_up_boot("m-2-1-deploy")
+    for path in (tmp_path / "jobs").glob("m-2*"):
+        os.utime(path, (0, 0))
+    jobs.open(replace(a_job(), id="m-3-1-deploy"))
+    assert (jobs.find("m-2-1-deploy"), list((tmp_path / "jobs").glob("*.seed"))) == (None, [])

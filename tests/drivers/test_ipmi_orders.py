@@ -143,3 +143,18 @@ async def test_a_refusal_to_switch_off_what_is_off_is_believed_the_second_time(
             for _ in range(2):
                 await driver.power_off(a_mark(), soon())
     assert made(log) == ""
+
+
+async def test_a_refusal_that_lasts_is_believed_whatever_its_reason(
+    tmp_path: Path, log: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A guest that powered itself off could never be released otherwise."""
+    with served(lies=["code-ff"] * 9, log=str(log)) as port:
+        left_on(tmp_path, port)
+        async with opened(port, tmp_path) as driver:
+            for _ in range(2):
+                with pytest.raises(Busy, match="0xff"):
+                    await driver.power_off(a_mark(), soon())
+            monkeypatch.setattr(orders, "BALKED_SECONDS", 0.0)
+            await driver.power_off(a_mark(), soon())
+    assert made(log) == ""

@@ -116,3 +116,17 @@ def test_a_full_disk_keeps_no_machine_from_being_read(tmp_path: Path, monkeypatc
     assert known.of(SYSTEM).doubts_off("contact")
     with pytest.raises(OSError, match="No space"):
         known.give(SYSTEM, "off", "contact")
+
+
+def test_a_full_disk_does_not_hide_that_a_bmc_is_silent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever asked is told that, and not that nothing can be noted; an order is not sent that cannot be noted."""
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    known = Orders(tmp_path, "bmc")
+    known.end(SYSTEM, "contact")
+    monkeypatch.setattr(orders, "write_whole", full)
+    known.silent()
+    with pytest.raises(OSError, match="No space"):
+        known.give(SYSTEM, "on")

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from mulligan.activities.drivers import orders
+from mulligan.activities.drivers.redfish import bmc as redfish_bmc
 from mulligan.activities.drivers.redfish import power
 from mulligan.activities.errors import AccessDenied, Busy, Unreachable
 from mulligan.activities.values import PowerState
@@ -123,10 +124,13 @@ ILO = {"code": "iLO.0.10.ExtendedInfo", "message": "See @Message.ExtendedInfo fo
        "@Message.ExtendedInfo": [{"MessageId": "iLO.2.14.InvalidOperationForSystemState"}]}  # fmt: skip
 
 
+STANDBY = {"code": "Base.1.8.ResourceInStandby", "message": "The request could not be performed."}
+
+
 @pytest.mark.parametrize(
     ("status", "text", "error"),
-    [(400, "no", {}), (409, "Server is already powered OFF.", {}), (400, "", ILO)],
-    ids=["plain", "in-words", "ilo"],
+    [(400, "no", {}), (409, "Server is already powered OFF.", {}), (400, "", ILO), (409, "", STANDBY)],
+    ids=["plain", "in-words", "ilo", "standby"],
 )
 async def test_a_refusal_to_switch_off_what_is_off_is_believed_the_second_time(
     bmc: LyingBmc, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, status: int, text: str, error: dict[str, Any]
@@ -146,6 +150,29 @@ async def test_a_refusal_to_switch_off_what_is_off_is_believed_the_second_time(
         for _ in range(2):
             await driver.power_off(a_mark(), soon())
     assert orders_of(bmc) == ["On", "ForceOff", "ForceOff"]
+
+
+@pytest.mark.parametrize("status", [409, 412, 423])
+async def test_a_refusal_that_lasts_is_believed_whatever_its_reason(
+    bmc: LyingBmc, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, status: int
+) -> None:
+    """A guest that powered itself off could never be released otherwise; that the machine starts is no such reason."""
+    async with opened(bmc, tmp_path) as driver:
+        await driver.power_on(a_mark(), soon())
+        bmc.machine.power = "Off"
+        restart(bmc)
+        bmc.lies.busy, bmc.lies.busy_status, bmc.lies.busy_text = 10**6, status, "conflict"
+        for _ in range(2):
+            with pytest.raises(Busy):
+                await driver.power_off(a_mark(), soon())
+        monkeypatch.setattr(orders, "BALKED_SECONDS", 0.0)
+        bmc.lies.busy_text = "the system is in POST"
+        with pytest.raises(Busy):
+            await driver.power_off(a_mark(), soon())
+        bmc.lies.busy_text = "conflict"
+        with pytest.raises(Busy):
+            await driver.power_off(a_mark(), soon())
+        await driver.power_off(a_mark(), soon())
 
 
 async def test_a_refusal_between_two_others_begins_them_anew(
@@ -246,12 +273,17 @@ async def test_an_order_to_switch_off_that_was_on_is_given_once(bmc: LyingBmc, t
     assert orders_of(bmc) == ["On", "ForceOff"]
 
 
-async def test_the_off_of_a_bmc_without_sessions_is_not_believed(bmc: LyingBmc, tmp_path: Path) -> None:
-    """Nothing would tell that it restarted: of a machine that was left on it is always doubted, and made sure once."""
+async def test_the_off_of_a_bmc_without_sessions_is_believed_where_it_was_asked_all_the_time(
+    bmc: LyingBmc, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing else would tell that it restarted. After a pause, or its silence, it is doubted, and made sure once."""
     bmc.lies.no_sessions = True
     async with opened(bmc, tmp_path) as driver:
         await driver.power_on(a_mark(), soon())
         bmc.machine.shown_power, bmc.machine.told_at = "Off", LONG
+        assert not (await driver.power(a_mark(), soon())).doubtful
+        monkeypatch.setattr(redfish_bmc, "UNBROKEN_SECONDS", 0.0)
+        assert (await driver.power(a_mark(), soon())).doubtful
         for _ in range(2):
             await driver.power_off(a_mark(), soon())
         await driver.power_on(a_mark(), soon())

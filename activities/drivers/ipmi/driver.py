@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import time
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import replace
@@ -184,12 +185,14 @@ class IpmiDriver:
         try:
             answered = await self._order(PowerState.OFF, deadline, UNSEEN, known.left_on)
         except BmcTrouble as trouble:
-            again = trouble.code == NOT_IN_THIS_STATE or trouble.trouble is Trouble.NOT_OFFERED
-            await run_blocking(self._orders.refused_off, CHASSIS, time.time() if again else 0.0)
-            if not again:
+            if trouble.trouble in ENDS_SESSION:
                 raise
-            if known.refused_at:
+            as_off = trouble.code == NOT_IN_THIS_STATE or trouble.trouble is Trouble.NOT_OFFERED
+            await run_blocking(functools.partial(self._orders.refused_off, CHASSIS, as_off=as_off))
+            if known.balks or (as_off and known.refused_at):
                 return
+            if not as_off:
+                raise
             said = f"it does not take the order (code {trouble.code:#04x}), and is asked again"
             raise self._doubted(said, APART_SECONDS) from None
         if not answered:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import secrets
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -29,6 +31,8 @@ T = TypeVar("T")
 
 LINGER_SECONDS = 20.0
 """A session outlives its last user this long, so that the steps of a run share it."""
+UNBROKEN_SECONDS = 30.0
+"""A BMC that is asked again within these did not restart meanwhile, which takes longer."""
 _LOG_OUT_SECONDS = 5.0
 _NO_SESSIONS = frozenset({404, 405, 501})
 """What a BMC answers that knows no sessions; it is then sent the password with each request."""
@@ -53,6 +57,8 @@ class Bmc:
         self.seen: set[str] = set()
         """The systems that were found behind it."""
         self._absences = Absences()
+        self._answered_at, self._unbroken = 0.0, UNSEEN
+        """When it answered last, on the monotonic clock, and what stands for an unbroken row of answers."""
         self.orders = Orders(state_dir / "redfish", address.host.bmc)
         """What the power of each system, and each drive, was last asked to be, and which systems were left on."""
 
@@ -69,8 +75,9 @@ class Bmc:
 
     @property
     def contact(self) -> str:
-        """What stays the same only while the BMC did not restart: its session. `UNSEEN` where it has none."""
-        return self._login.contact if self._login is not None else UNSEEN
+        """What stays the same only while the BMC did not restart: its session; where it has none, that it was asked all
+        the time, as no restart is over within `UNBROKEN_SECONDS`."""
+        return self._login.contact if self._login is not None else self._unbroken
 
     async def close(self) -> None:
         """End the session, after what is under way; safe to call twice."""
@@ -79,6 +86,8 @@ class Bmc:
 
     def _work(self, provider: str, doing: str, deadline: Deadline, work: Callable[[sushy.Sushy], T], known: bool) -> T:
         secret, self._asks = self._credential.password, (f"{provider}: {doing}", known)
+        if time.monotonic() - self._answered_at > UNBROKEN_SECONDS:
+            self._unbroken = secrets.token_hex(8)
         try:
             with speaking(doing, provider, self.host, self._patience, secret), within(deadline):
                 if self._root is None:
@@ -89,13 +98,15 @@ class Bmc:
             missed = there and isinstance(error, NotFound)
             if not missed:
                 self._absences.ended(provider, doing)
-            if isinstance(error, Unreachable):
-                self.orders.silent()
             self._look_at(error, patient=known)
+            if isinstance(error, Unreachable):
+                self._unbroken = secrets.token_hex(8)
+                self.orders.silent()
             if missed:
                 self._must_be_there(error, provider, doing, deadline)
             raise
         self._let_in()
+        self._answered_at = time.monotonic()
         self._absences.ended(provider, doing)
         return done
 

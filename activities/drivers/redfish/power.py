@@ -14,7 +14,7 @@ from sushy.resources.system.system import System
 from mulligan.activities.drivers.base import Deadline, PowerReading, ProgressReading
 from mulligan.activities.drivers.orders import APART_SECONDS, UNSEEN, refuses
 from mulligan.activities.drivers.redfish.bmc import Bmc
-from mulligan.activities.drivers.redfish.refusals import may_mean_off
+from mulligan.activities.drivers.redfish.refusals import may_mean_off, says_nothing_of_power, says_that_it_starts
 from mulligan.activities.errors import Busy
 from mulligan.activities.values import PowerState
 
@@ -59,9 +59,9 @@ def switch(bmc: Bmc, system: System, wanted: PowerState, deadline: Deadline) -> 
 
     A BMC that restarted may call a machine off that runs (openbmc/openbmc#2224). So where it may have since the machine
     was on, and where it never showed an order for that, "off" is not believed: it is switched off all the same, and
-    again, until the BMC answers that it does it, or has refused it twice as one does of what is off. An order whose
-    answer was lost may be sent more than once then, whenever it can no more be expected to show; to one that is off, or
-    is to be, that does no harm.
+    again, until the BMC answers that it does it, or has refused it twice as one does of what is off, or for a minute
+    for another reason than that the machine starts (`Known.balks`). An order whose answer was lost may be sent more
+    than once then, whenever it can no more be expected to show; to one that is off, or is to be, that does no harm.
     """
     orders, path, contact = bmc.orders, system.path, bmc.contact
     before = orders.awaited(path)
@@ -107,12 +107,16 @@ def _make_sure(bmc: Bmc, system: System, deadline: Deadline) -> None:
     try:
         lost = _order(bmc, system, PowerState.OFF, doubted=True)
     except exceptions.HTTPError as error:
-        again = may_mean_off(error)
-        orders.refused_off(system.path, time.time() if again else 0.0)
-        if not again:
+        if says_that_it_starts(error):
+            orders.starts(system.path)
+        if says_nothing_of_power(error):
             raise
-        if known.refused_at:
+        as_off = may_mean_off(error)
+        orders.refused_off(system.path, as_off=as_off)
+        if known.balks or (as_off and known.refused_at):
             return
+        if not as_off:
+            raise
         raise _doubted(
             f"it does not take the order (HTTP {error.status_code}), and is asked again", APART_SECONDS
         ) from None

@@ -21,8 +21,9 @@ _BUSY_STATUS = frozenset({409, 412, 423, 425, 428, 429, 500, 502, 503, 504})
 _NO_WORD = frozenset({401, 403, 404})
 """What says nothing of the power: a log-in that ended, a user who may not, a BMC that restarts."""
 _OFF = re.compile(r"already\W+(?:\w+\W+){0,3}off\b|\bis (?:currently |now )?(?:powered |turned |switched )?off\b|"
-                  r"invalidoperationforsystemstate|psu501")  # fmt: skip
-"""How BMCs refuse to switch off what is off: in words, iLO's code (of the power state, not of POST), iDRAC's."""
+                  r"invalidoperationforsystemstate|psu501|resourceinstandby")  # fmt: skip
+"""How BMCs refuse to switch off what is off: in words, and by the codes of iLO (for its power), iDRAC and Redfish."""
+_POST = ("inpost", "in post", "duringsystempost")
 _URL = re.compile(r"\S+://\S+")
 _MOST_REASONS = 3
 
@@ -50,10 +51,20 @@ def is_busy(error: HTTPError) -> bool:
 def may_mean_off(error: HTTPError) -> bool:
     """Whether this refusal to switch off a machine may come of its being off: it says so, or is plain, and does not ask
     for patience."""
-    status = int(error.status_code or 0)
-    if status in _NO_WORD or not 400 <= status < 500:
+    if says_nothing_of_power(error):
         return False
     return bool(_OFF.search(_words(error))) or not (is_busy(error) or asks_for_patience(error))
+
+
+def says_nothing_of_power(error: HTTPError) -> bool:
+    """Whether this refusal to switch off a machine cannot come of its being off: it starts, or nobody looked at it."""
+    status = int(error.status_code or 0)
+    return status in _NO_WORD or not 400 <= status < 500 or says_that_it_starts(error)
+
+
+def says_that_it_starts(error: HTTPError) -> bool:
+    """Whether it says that the machine is in POST."""
+    return any(word in _words(error) for word in _POST)
 
 
 def _words(error: HTTPError) -> str:
