@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from temporalio import activity
 
@@ -57,6 +58,9 @@ LIVES = timedelta(days=36500)
 NO_DISKS = "cc:datasource:%0A%20NoCloud:%0A%20%20fs_label:%0Aend_cc"
 """Tells cloud-init to look for a seed on no disk (`fs_label: null` of its NoCloud): the SSH keys and the network of
 whoever had the server before would be merged into this machine's. In one word, without what boot loaders act on."""
+
+SETTINGS = "cc:"
+"""Where cloud-init finds this, settings begin, in whatever word it is (until late in 2023)."""
 
 READ = ("medium", "kernel")
 """What is read, and by that shows that something is booted."""
@@ -277,7 +281,16 @@ def command_line(image: Image, seed_url: str, instance_id: str, hostname: str) -
 
     What a disk labelled `cidata` says of a machine goes before what a seed by HTTP says, but not before this.
     """
-    line = f"{image.kernel_arguments} ds=nocloud-net;s={seed_url};i={instance_id};h={hostname} {NO_DISKS}".strip()
+    own, host = image.kernel_arguments, urlsplit(seed_url).netloc
+    if own.count(SETTINGS) != own.count("end_cc") or any(SETTINGS in word[1:] for word in own.split()):
+        raise Unsupported(
+            f"the kernel arguments of {image.name} hold {SETTINGS!r} in a word, which cloud-init takes for the "
+            "beginning of settings that go on to the end of the line; write hexadecimal digits before a colon in upper "
+            "case, and end settings by end_cc",
+            image=image.name,
+        )
+    seed_url = seed_url.replace(host, host.upper(), 1) if SETTINGS in host else seed_url
+    line = f"{own} ds=nocloud-net;s={seed_url};i={instance_id};h={hostname} {NO_DISKS}".strip()
     if len(line.encode()) > COMMAND_LINE_BYTES:
         raise Unsupported(
             f"the kernel arguments of {image.name} come to {len(line.encode())} bytes with the address of its seed, "

@@ -87,3 +87,20 @@ def test_the_controller_tells_where_no_name_does(machine: Machine) -> None:
     assert first is not None and first.path == str(other)
     assert str(other) in another_first(there[0], first) and there[0].path == str(written)
     assert another_first(first, first) == ""
+
+
+def test_a_stick_without_a_name_is_no_disk_without_one(machine: Machine) -> None:
+    """The agent's own medium has none; a disk that was never written must not be taken for what the BIOS starts."""
+    signed(machine.disk("sda", 4), 0x11223344)
+    machine.disk("sdb", 4)
+    machine.disk("sdc", 4, removable="1")
+    edd(machine, "0x00000000")
+    assert first_of_bios(disks(machine.sys, machine.dev), machine.sys) is None
+
+
+def test_a_stick_with_a_disks_name_leaves_it_open(machine: Machine) -> None:
+    """Either may be meant."""
+    signed(machine.disk("sda", 4), 0x11223344)
+    signed(machine.disk("sdb", 4, removable="1"), 0x11223344)
+    edd(machine, "0x11223344")
+    assert first_of_bios(disks(machine.sys, machine.dev), machine.sys) is None

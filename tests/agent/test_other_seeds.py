@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 
-from mulligan.activities.agent.on_machine.other_seeds import labels
+from mulligan.activities.agent.on_machine import other_seeds
+from mulligan.activities.agent.on_machine.hardware import disks
+from mulligan.activities.agent.on_machine.other_seeds import labels, require_no_other_seed
+from mulligan.activities.agent.on_machine.reporter import Ordered
 from mulligan.activities.images.seed import build_seed
 from mulligan.activities.values import MachineRequest, Mark, Resources
 from tests.agent.machine import MIB, Machine, deployment, disk_image
@@ -124,3 +129,25 @@ def test_what_is_no_file_system_has_no_label(tmp_path: Path) -> None:
     disk = tmp_path / "disk"
     disk.write_bytes(b"\x55\xaa" * MIB)
     assert labels(str(disk), 0) == labels(str(disk), 8 * MIB) == labels(str(tmp_path / "none"), 0) == []
+
+
+def test_a_drive_that_does_not_answer_holds_up_nothing(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A virtual CD whose source is away, a disk that is reset again and again: that is said, and the work may be told
+    to stop meanwhile."""
+    machine.disk("sda", 8)
+    drive = machine.disk("sr0", 4, removable="1")
+    drive.unlink()
+    os.mkfifo(drive)
+    monkeypatch.setattr(other_seeds, "LOOK_SECONDS", 0.3)
+    reporter = Mock()
+    try:
+        (written,) = disks(machine.sys, machine.dev)
+        said = require_no_other_seed(written, reporter, machine.sys, machine.dev)
+        assert said == f"; whether there is an older seed on {drive} is not known"
+        reporter.at.assert_called_once_with("choosing", f"looking for older seeds on {drive}")
+        reporter.check.side_effect = Ordered("power-off")
+        with pytest.raises(Ordered):
+            require_no_other_seed(written, reporter, machine.sys, machine.dev)
+    finally:
+        for _ in range(2):
+            os.close(os.open(drive, os.O_RDWR))  # lets go who waits for it

@@ -11,6 +11,7 @@ import pytest
 
 from mulligan.activities.agent.on_machine.hardware import Disk
 from mulligan.activities.agent.on_machine.side_by_side import Erasing, at_once
+from mulligan.activities.agent.on_machine.tools import Failed
 from tests.agent.machine import MIB, Machine, erasing
 
 MEETING = """#!/bin/sh
@@ -162,3 +163,26 @@ def test_two_paths_to_one_disk_are_gone_one_after_the_other(
     disks = server.last["result"]["disks"]
     assert [each["disk"]["path"][-1] for each in disks] == ["a", "b", "c"]
     assert all(each["how"].startswith("discard; ") for each in disks), disks
+
+
+def test_a_thread_that_cannot_be_started_is_a_failure_once_the_others_have_ended(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Not before: what they go on to report would take its place."""
+    done: list[int] = []
+    start = threading.Thread.start
+    starts = iter([True, False])
+
+    def starved(self: threading.Thread) -> None:
+        if not next(starts):
+            raise RuntimeError("can't start new thread")
+        start(self)
+
+    def work() -> None:
+        time.sleep(0.2)
+        done.append(1)
+
+    monkeypatch.setattr(threading.Thread, "start", starved)
+    with pytest.raises(Failed, match="2 disks cannot be worked on at once: can't start new thread"):
+        at_once([work, work])
+    assert done == [1]

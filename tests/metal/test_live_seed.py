@@ -18,6 +18,7 @@ from typing import Any
 
 import pytest
 
+from mulligan.activities.errors import Unsupported
 from mulligan.activities.images.seed import seed_files
 from mulligan.activities.live import NO_DISKS, command_line
 from mulligan.activities.values import Image, ImageFormat, MachineRequest, Mark, Resources
@@ -126,3 +127,17 @@ def test_without_that_word_the_disk_is_merged_in(cloud_init: Path, seed_url: str
 def test_the_word_is_one_that_no_boot_loader_acts_on() -> None:
     """GRUB expands what looks like a pattern, and iPXE and the kernel split at spaces."""
     assert not set(NO_DISKS) & set(" '\"\\${}[]*?|&;#")
+
+
+@pytest.mark.parametrize("arguments", ["ifname=eth0:aa:bb:cc:dd:ee:ff", "cc:timezone:%20UTC", "x=cc:y end_cc"])
+def test_settings_by_accident_are_refused(arguments: str) -> None:
+    """They would swallow the word that keeps the disks out."""
+    with pytest.raises(Unsupported, match="write hexadecimal digits before a colon in upper case"):
+        line_of("http://192.0.2.1/", arguments)
+
+
+@pytest.mark.parametrize("host", ["[fd00:cc::1]:7421", "boot.acc:7421"])
+def test_an_address_begins_no_settings(host: str) -> None:
+    """The case of a host's name counts for nothing."""
+    line = line_of(f"http://{host}/v1/seed/token/", "ifname=eth0:AA:BB:CC:dd:ee:ff")
+    assert line.count("cc:") == 1 and f"s=http://{host.upper()}/v1/seed/token/;" in line

@@ -72,10 +72,9 @@ def native_bytes(disk: Disk) -> int:
     return 0
 
 
-def hides(disk: Disk) -> str:
+def hidden(disk: Disk, native: int) -> str:
     """What to do about a part of the disk that nobody sees, and so nobody erases; empty where it has none. It is not
     lifted here: whoever made it may need it, and most disks take that only once after each power-on."""
-    native = native_bytes(disk) if disk.ata else 0
     if native <= disk.size_bytes:
         return ""
     lift = f"`hdparm -N p{native // disk.sector_bytes} {disk.path}`"

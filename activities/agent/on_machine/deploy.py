@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,11 @@ from .choose import choose
 from .firmware import another_first, first_of_bios, set_boot_entry
 from .hardware import DEV, SYS, Disk, disks
 from .home import Home
-from .other_seeds import require_no_other_seed
+from .other_seeds import LOOK_SECONDS, require_no_other_seed
 from .partitions import HEAD_BYTES, MIB, require_place, sector_of
 from .reporter import Reporter
 from .seed import add_seed, seed_mib
+from .side_by_side import within
 from .stream import fetched, image_head, image_pieces
 from .tools import Failed
 
@@ -32,8 +34,8 @@ def deploy(
     room = (seed_mib(sector, int(seed["bytes"])) + 1) * MIB
     there = disks(sys, dev)
     disk = choose(there, asked.get("root_disk") or {}, size, room, sector)
-    require_no_other_seed(disk, sys, dev)
-    first = first_of_bios(there, sys)
+    unknown = require_no_other_seed(disk, reporter, sys, dev)
+    (first,) = within(LOOK_SECONDS, [partial(first_of_bios, there, sys)], reporter.check)
     home.permit(disk.as_json(), "write")
 
     def written(done: int) -> None:
@@ -59,7 +61,7 @@ def deploy(
         "digest": wanted,
         "read_back": True,
         "seed_partition": where.number,
-        "boot_entry": set_boot_entry(disk.path) + another_first(disk, first),
+        "boot_entry": set_boot_entry(disk.path) + another_first(disk, first) + unknown,
     }
 
 

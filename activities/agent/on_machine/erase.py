@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from . import disk_io
-from .ata import UNSUPPORTED, hides, is_locked, native_bytes
+from .ata import UNSUPPORTED, hidden, is_locked, native_bytes
 from .choose import hands_off
 from .forget import ways
 from .hardware import DEV, SYS, Disk, disks
@@ -37,7 +37,7 @@ def erase(home: Home, reporter: Reporter, asked: Mapping[str, Any], sys: Path = 
         raise Failed("NO_DISK", "there is no fixed disk to erase that the drivers of this machine see")
     able = []
     for disk in chosen:
-        if why := hands_off(disk) or (hides(disk) if mode == "full" else ""):
+        if why := hands_off(disk):
             print(f"erasing: {disk.path} is not erased: {why}", flush=True)
             left.append(f"{disk.named}: {why}")
         else:
@@ -120,7 +120,10 @@ def _whole(disk: Disk, erasing: Erasing) -> str:
 
     What was done, and what was not and why, for people.
     """
-    before = [UNTOLD] if disk.ata and not native_bytes(disk) else []
+    native = native_bytes(disk) if disk.ata else disk.size_bytes
+    if why := hidden(disk, native):
+        raise Failed("NOT_ERASED", why)
+    before = [] if native else [UNTOLD]
     marks = Marks(disk)
     for way in ways(disk):
         erasing.at(disk, way.name + " of {}")

@@ -56,8 +56,10 @@ def first_of_bios(disks: Sequence[Disk], sys: Path = SYS) -> Disk | None:
     """
     first = sys / "firmware/edd/int13_dev80"
     fixed = [disk for disk in disks if not disk.removable]
-    signature, controller = read(first / "mbr_signature"), first / "pci_dev"
-    found = [disk for disk in fixed if signature and _signature(disk.path) == int(signature, 16)]
+    signature, controller = int(read(first / "mbr_signature") or "0", 16), first / "pci_dev"
+    found = [disk for disk in disks if signature and _signature(disk.path) == signature]
+    if any(disk.removable for disk in found):
+        return None
     if not found and controller.exists():
         name = controller.resolve().name
         found = [disk for disk in fixed if name in (sys / "block" / Path(disk.path).name).resolve().parts]

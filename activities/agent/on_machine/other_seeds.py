@@ -6,14 +6,19 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 from .disk_io import read_at
 from .hardware import Disk, media
 from .partitions import node, table
+from .reporter import Reporter
+from .side_by_side import within
 from .tools import Failed
 
 LABEL = "cidata"
+LOOK_SECONDS = 30.0
+"""A drive that does not answer for so long holds up no deployment to another one."""
 _ISO_FIRST, _ISO_BLOCK, _ISO_MAGIC, _ISO_END = 0x8000, 2048, b"CD001", 255
 _HEAD_BYTES = _ISO_FIRST + 16 * _ISO_BLOCK
 """So much of a file system holds its labels; of a FAT besides the beginning of its root directory."""
@@ -21,16 +26,22 @@ _ROOT_BYTES, _ENTRY = 64 * 1024, 32
 _VOLUME, _FOLDER, _LONG_NAME, _DELETED = 0x08, 0x10, 0x0F, 0xE5
 
 
-def require_no_other_seed(written: Disk, sys: Path, dev: Path) -> None:
+def require_no_other_seed(written: Disk, reporter: Reporter, sys: Path, dev: Path) -> str:
     """Raise `Failed` where a disk that is not written holds a seed; the written one's are overwritten, or lost with its
-    partition table."""
-    found = [told for disk in media(sys, dev) if not _is(disk, written) for told in _seeds(disk)]
+    partition table. Which drives did not answer in time, for people; empty where all did."""
+    others = [disk for disk in media(sys, dev) if not _is(disk, written)]
+    named = ", ".join(disk.path for disk in others)
+    reporter.at("choosing", f"looking for older seeds on {named}" if others else "choosing the disk")
+    looked = within(LOOK_SECONDS, [partial(_seeds, disk) for disk in others], reporter.check)
+    found = [told for seeds in looked for told in seeds or ()]
     if found:
         raise Failed(
             "OTHER_SEED",
             "another disk holds a seed, which the new system's cloud-init may take for its own; nothing was written. "
             f"Erase or unplug what is named here, or choose it as the root disk: {'; '.join(found)}",
         )
+    silent = [disk.path for disk, seeds in zip(others, looked, strict=True) if seeds is None]
+    return f"; whether there is an older seed on {', '.join(silent)} is not known" if silent else ""
 
 
 def _is(disk: Disk, written: Disk) -> bool:
@@ -38,14 +49,16 @@ def _is(disk: Disk, written: Disk) -> bool:
     return disk.path == written.path or bool(disk.wwn and disk.wwn == written.wwn)
 
 
-def _seeds(disk: Disk) -> Iterator[str]:
+def _seeds(disk: Disk) -> list[str]:
     """Where on the disk there is a seed, and how it is labelled, for people."""
+    found = []
     places = [(disk.path, 0), *((node(disk.path, each.number), each.start) for each in table(disk.path).partitions)]
     for name, start in places:
         for label in labels(disk.path, start):
             if label.lower() == LABEL:
-                yield f"{name}, labelled {label}, of {disk.named}"
+                found.append(f"{name}, labelled {label}, of {disk.named}")
                 break
+    return found
 
 
 def labels(path: str, start: int) -> list[str]:

@@ -8,13 +8,16 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import TypeVar
 
 from .hardware import Disk
 from .reporter import Reporter
+from .tools import Failed
 
 Ended = TypeVar("Ended")
 
+_LOOK_SECONDS = 0.05
 TELL_SECONDS = 0.5
 """So often it is put together anew how far all are; a change of what one is at, at once."""
 
@@ -31,13 +34,39 @@ def at_once(works: Sequence[Callable[[], Ended]]) -> list[Ended]:
             troubles.append(error)
 
     threads = [threading.Thread(target=do, args=(number,), daemon=True) for number in range(len(works))]
+    started = []
     for thread in threads:
-        thread.start()
-    for thread in threads:
+        try:
+            thread.start()
+        except RuntimeError as error:
+            troubles.append(Failed("OUT_OF_MEMORY", f"{len(works)} disks cannot be worked on at once: {error}"))
+            break
+        started.append(thread)
+    for thread in started:
         thread.join()
     if troubles:
         raise troubles[0]
     return [ends[number] for number in range(len(works))]
+
+
+def within(seconds: float, works: Sequence[Callable[[], Ended]], check: Callable[[], None]) -> list[Ended | None]:
+    """Do them all at once; what each gave, or None of one that failed or takes longer: a drive may never answer, and
+    nothing is owed to it. Raises what `check`, which is called all the time, raises."""
+    ends: dict[int, Ended] = {}
+
+    def do(number: int) -> None:
+        with suppress(Failed, OSError):
+            ends[number] = works[number]()
+
+    threads = [threading.Thread(target=do, args=(number,), daemon=True) for number in range(len(works))]
+    for thread in threads:
+        with suppress(RuntimeError):
+            thread.start()
+    until = time.monotonic() + seconds
+    while any(thread.is_alive() for thread in threads) and time.monotonic() < until:
+        check()
+        time.sleep(_LOOK_SECONDS)
+    return [ends.get(number) for number in range(len(works))]
 
 
 class Erasing:
