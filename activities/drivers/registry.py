@@ -13,7 +13,7 @@ from mulligan.activities.drivers.kept import Kept
 from mulligan.activities.drivers.lane import bmc_name
 from mulligan.activities.errors import HostNotReady, InvalidRequest, Unsupported
 from mulligan.activities.threads import run_blocking
-from mulligan.activities.values import Kind, Target
+from mulligan.activities.values import Target
 
 LIBVIRT_SCHEMES = ("qemu", "qemu+ssh", "qemu+tls", "qemu+unix")
 LIBVIRT_PATHS = ("/system", "/session")
@@ -137,14 +137,6 @@ def _check_ipmi(parts: SplitResult, path: str) -> None:
 
 def _wrong(description: str) -> InvalidRequest:
     return InvalidRequest(f"the provider's URL {description}", violations=[("url", description)])
-
-
-def kind_of(url: str) -> Kind:
-    """What sort of machine a provider with this URL gives; ANY where only an inspection can tell."""
-    scheme = _scheme(url)
-    if scheme in (*REDFISH_SCHEMES, IPMI_SCHEME):
-        return Kind.BARE_METAL
-    return Kind.VIRTUAL if scheme in LIBVIRT_SCHEMES else Kind.ANY
 
 
 def lane_of(url: str) -> str:

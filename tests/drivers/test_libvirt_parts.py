@@ -22,7 +22,7 @@ from mulligan.activities.drivers.libvirt.faults import translate
 from mulligan.activities.drivers.libvirt.guest import boot_sector
 from mulligan.activities.drivers.libvirt.link import unattended
 from mulligan.activities.drivers.libvirt.marks import domain_name, mac_address, machine_uuid
-from mulligan.activities.drivers.registry import kind_of, normalise_url, open_driver
+from mulligan.activities.drivers.registry import normalise_url, open_driver
 from mulligan.activities.errors import (
     AccessDenied,
     Busy,
@@ -35,7 +35,7 @@ from mulligan.activities.errors import (
     Unreachable,
     Unsupported,
 )
-from mulligan.activities.values import Firmware, ImageFormat, Kind, Mark, Resources, Target
+from mulligan.activities.values import Firmware, ImageFormat, Mark, Resources, Target
 
 WITHOUT_THE_BINDING = """
 import asyncio, pathlib, sys
@@ -158,12 +158,6 @@ async def test_an_unknown_scheme_lists_the_known_ones(tmp_path: Path) -> None:
     """The error shows what to write instead."""
     with pytest.raises(Unsupported, match=r"qemu\+ssh://.*simulated://"):
         await open_driver(Target("p", "default", "vmware://host"), state_dir=tmp_path)
-
-
-def test_the_kind_is_known_by_the_scheme() -> None:
-    """libvirt gives virtual machines; a simulated fleet may be either."""
-    assert kind_of("qemu+ssh://host/system") is Kind.VIRTUAL
-    assert kind_of("simulated://fleet") is Kind.ANY
 
 
 def test_ssh_never_asks_a_person() -> None:

@@ -26,7 +26,7 @@ from mulligan.activities.drivers.base import (
 )
 from mulligan.activities.drivers.kept import Kept
 from mulligan.activities.drivers.redfish import bmc as shared
-from mulligan.activities.drivers.registry import kind_of, normalise_url
+from mulligan.activities.drivers.registry import normalise_url
 from mulligan.activities.errors import Conflict, InvalidRequest, NotFound, StaleFence, Unsupported
 from mulligan.activities.values import Firmware, Kind, PowerState
 from tests.drivers.bmc.machine import Machine
@@ -378,7 +378,6 @@ def test_an_address_has_one_spelling() -> None:
     """Scheme and host in lower case, no slash at the end; what gives a server is known to be one."""
     assert normalise_url("REDFISH://BMC-7:8443/redfish/v1/Systems/Aa/") == "redfish://bmc-7:8443/redfish/v1/Systems/Aa"
     assert normalise_url("redfish+http://[fd00::7]") == "redfish+http://[fd00::7]/redfish/v1"
-    assert kind_of("redfish://bmc/redfish/v1/Systems/1") is Kind.BARE_METAL
 
 
 @pytest.mark.parametrize(

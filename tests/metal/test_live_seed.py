@@ -19,6 +19,7 @@ from typing import Any
 import pytest
 
 from mulligan.activities.errors import Unsupported
+from mulligan.activities.images.build.packages import Archive, unpack
 from mulligan.activities.images.seed import seed_files
 from mulligan.activities.live import NO_DISKS, command_line
 from mulligan.activities.values import Image, ImageFormat, MachineRequest, Mark, Resources
@@ -56,11 +57,9 @@ print(json.dumps({
 def cloud_init(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Debian's cloud-init, unpacked."""
     folder = tmp_path_factory.mktemp("cloud-init")
-    loaded = subprocess.run(["apt-get", "download", *PACKAGES], cwd=folder, capture_output=True, text=True, check=False)
-    if loaded.returncode:
-        pytest.skip(f"Debian's packages cannot be fetched here: {loaded.stderr[-200:]}")
-    for deb in folder.glob("*.deb"):
-        subprocess.run(["dpkg", "-x", deb, folder], check=True)
+    archive = Archive(folder / "apt", "bookworm")
+    archive.refresh()
+    unpack(archive.fetch(PACKAGES, lambda _: None), folder)
     return folder / "usr/lib/python3/dist-packages"
 
 
